@@ -1,0 +1,24 @@
+"""How every CPU kernel is compiled: one decorator, so that one place decides.
+
+`kernel` compiles for NumPy arrays with Numba, shares `prange` loops among threads, and keeps the machine code on disk
+beside the source (`__pycache__`, or `NUMBA_CACHE_DIR`), so that a second process starts at once. Numba's cache looks
+only at the file of the kernel itself: after an edit of `cpu_math.py`, run `make clean`.
+"""
+
+from __future__ import annotations
+
+from numba import njit
+
+# Sums may be reordered and multiply-adds contracted, or loops would not vectorise; NaN and infinities keep their
+# meaning.
+_FASTMATH = {"contract", "reassoc", "nsz", "arcp"}
+
+
+def kernel(function):
+    """Compiles a CPU kernel whose `prange` loops run on all of Numba's threads."""
+    return njit(parallel=True, cache=True, fastmath=_FASTMATH, error_model="numpy")(function)
+
+
+def serial_kernel(function):
+    """Compiles a CPU kernel that runs on the calling thread, for recursions and for parts of other kernels."""
+    return njit(cache=True, fastmath=_FASTMATH, error_model="numpy")(function)

@@ -1,0 +1,118 @@
+"""Dense products on NumPy arrays: BLAS multiplies; bias, activation and its derivative are one pass over the result."""
+
+import math
+
+import numpy as np
+from numba import prange
+
+from ..cpu_jit import kernel
+from ..cpu_math import erf, exp, sigmoid, tanh
+from ..elementwise.broadcasting import sum_to_shape
+from ..memory import empty
+
+_IDENTITY, _RELU, _SIGMOID, _TANH, _GELU = range(5)
+_CODES = {None: _IDENTITY, "relu": _RELU, "sigmoid": _SIGMOID, "tanh": _TANH, "gelu": _GELU}
+
+
+@kernel
+def dense_epilogue_kernel(z, bias, has_bias, code, y):
+    """y = activation(z + bias), row by row; y may be z. For GELU z keeps the sum, which the backward needs."""
+    for r in prange(z.shape[0]):
+        if has_bias:
+            for c in range(z.shape[1]):
+                z[r, c] += bias[c]
+        if code == _RELU:
+            for c in range(z.shape[1]):
+                y[r, c] = max(z[r, c], z.dtype.type(0)) if z[r, c] == z[r, c] else z[r, c]
+        elif code == _SIGMOID:
+            for c in range(z.shape[1]):
+                y[r, c] = sigmoid(z[r, c])
+        elif code == _TANH:
+            for c in range(z.shape[1]):
+                y[r, c] = tanh(z[r, c])
+        elif code == _GELU:
+            half, scale = z.dtype.type(0.5), z.dtype.type(math.sqrt(0.5))
+            for c in range(z.shape[1]):
+                y[r, c] = z[r, c] * half * (z.dtype.type(1) + erf(z[r, c] * scale))
+
+
+@kernel
+def dense_grad_sum_kernel(grad_y, state, code, grad_z):
+    """grad_z = grad_y * activation'(z), from the activation's result (`state` = y) or for GELU its argument (z)."""
+    one = grad_y.dtype.type(1)
+    for r in prange(grad_y.shape[0]):
+        if code == _RELU:
+            for c in range(grad_y.shape[1]):
+                grad_z[r, c] = grad_y[r, c] if state[r, c] > 0 else grad_y.dtype.type(0)
+        elif code == _SIGMOID:
+            for c in range(grad_y.shape[1]):
+                grad_z[r, c] = grad_y[r, c] * state[r, c] * (one - state[r, c])
+        elif code == _TANH:
+            for c in range(grad_y.shape[1]):
+                grad_z[r, c] = grad_y[r, c] * (one - state[r, c] * state[r, c])
+        elif code == _GELU:
+            half, scale = grad_y.dtype.type(0.5), grad_y.dtype.type(math.sqrt(0.5))
+            density = grad_y.dtype.type(1 / math.sqrt(2 * math.pi))
+            for c in range(grad_y.shape[1]):
+                z = state[r, c]
+                grad_z[r, c] = grad_y[r, c] * (half * (one + erf(z * scale)) + z * density * exp(-half * z * z))
+
+
+def dense_forward(x, weight, bias=None, *, activation=None, out=None):
+    rows = _rows(x)
+    y = empty((*x.shape[:-1], weight.shape[0]), x.dtype) if out is None else out
+    y_rows = y.reshape(-1, weight.shape[0])
+    code = _CODES[activation]
+    z = empty(y_rows.shape, x.dtype) if code == _GELU else y_rows
+    np.matmul(rows, weight.T, out=z)
+    if code != _IDENTITY:
+        dense_epilogue_kernel(
+            z, empty(0, x.dtype) if bias is None else np.ascontiguousarray(bias), bias is not None, code, y_rows
+        )
+    elif bias is not None:
+        np.add(z, bias, out=z)
+    return y, (x.shape, rows, weight, z if code == _GELU else y_rows, code)
+
+
+def dense_backward(saved, grad_y, needs):
+    x_shape, rows, weight, state, code = saved
+    grad_z = np.ascontiguousarray(grad_y).reshape(rows.shape[0], weight.shape[0])
+    if code != _IDENTITY:
+        grad_y_rows, grad_z = grad_z, empty(grad_z.shape, grad_z.dtype)
+        dense_grad_sum_kernel(grad_y_rows, state, code, grad_z)
+    grad_x = grad_weight = grad_bias = None
+    if needs[0]:
+        grad_x = np.matmul(grad_z, weight, out=empty(rows.shape, rows.dtype)).reshape(x_shape)
+    if needs[1]:
+        grad_weight = np.matmul(grad_z.T, rows, out=empty(weight.shape, weight.dtype))
+    if needs[2]:
+        grad_bias = grad_z.sum(axis=0)
+    return grad_x, grad_weight, grad_bias
+
+
+def matmul_forward(a, b, *, out=None):
+    if out is None:
+        out = np.asarray(np.matmul(a, b))
+    else:
+        np.matmul(a, b, out=out)
+    return out, (a, b)
+
+
+def matmul_backward(saved, grad_c, needs):
+    a, b = saved
+    rows, columns = a[None, :] if a.ndim == 1 else a, b[:, None] if b.ndim == 1 else b
+    if a.ndim == 1:
+        grad_c = np.expand_dims(grad_c, -1 if b.ndim == 1 else -2)
+    if b.ndim == 1:
+        grad_c = np.expand_dims(grad_c, -1)
+    grad_a = grad_b = None
+    if needs[0]:
+        grad_a = sum_to_shape(np.matmul(grad_c, columns.swapaxes(-1, -2)), rows.shape).reshape(a.shape)
+    if needs[1]:
+        grad_b = sum_to_shape(np.matmul(rows.swapaxes(-1, -2), grad_c), columns.shape).reshape(b.shape)
+    return grad_a, grad_b
+
+
+def _rows(x):
+    """[..., n] as [rows, n], sharing memory where x is contiguous."""
+    return np.ascontiguousarray(x).reshape(math.prod(x.shape[:-1]), x.shape[-1])

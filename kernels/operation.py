@@ -1,0 +1,266 @@
+"""What an operation is: one declaration that dispatch, tests, benchmarks, tuning and documentation all read.
+
+    relu = Operation("relu", __name__, check=_check, cost=_cost, samples=[...], refused=[...])
+    y, saved = relu.forward(x)                        # picks cpu.py or gpu.py by the type of x
+    (grad_x,) = relu.backward(saved, grad_y, (True,))
+
+The declaration stands in a family's `__init__.py`; the implementations are functions `<name>_forward` and
+`<name>_backward` in the modules `reference`, `cpu` and `gpu` beside it:
+
+    <name>_forward(*inputs, **attributes) -> (output, saved)
+    <name>_backward(saved, grad_output, needs) -> one gradient per input, None where `needs` is False
+
+An input is an array, or None where the declaration has a default None, or a Python number where the operation says
+so. Attributes are keyword-only. An output is one array or a tuple of arrays; for a tuple, `grad_output` is a tuple
+too, with None for outputs that no gradient reached.
+"""
+
+from __future__ import annotations
+
+import importlib
+import inspect
+import pkgutil
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, field
+from typing import Any, ClassVar, NamedTuple
+
+import numpy as np
+
+from .check import FLOAT_TYPES, HALF_TYPES
+
+
+class Cost(NamedTuple):
+    """The least work of a forward pass: floating-point operations, and bytes moved if each input is read once and
+    each output written once."""
+
+    flops: int
+    bytes: int
+
+
+@dataclass(frozen=True)
+class Normal:
+    """An input of standard normal values."""
+
+    shape: tuple[int, ...]
+
+    def build(self, rng: np.random.Generator, dtype) -> np.ndarray:
+        return rng.standard_normal(self.shape).astype(dtype)
+
+
+@dataclass(frozen=True)
+class Uniform:
+    """An input of values drawn evenly from [low, high)."""
+
+    shape: tuple[int, ...]
+    low: float = 0.0
+    high: float = 1.0
+
+    def build(self, rng: np.random.Generator, dtype) -> np.ndarray:
+        return rng.uniform(self.low, self.high, self.shape).astype(dtype)
+
+
+@dataclass(frozen=True)
+class Integers:
+    """An input of int64 values drawn from low, ..., high - 1: labels, indices, lengths. It has no gradient."""
+
+    shape: tuple[int, ...]
+    low: int
+    high: int
+
+    def build(self, rng: np.random.Generator, dtype) -> np.ndarray:
+        return rng.integers(self.low, self.high, self.shape)
+
+
+@dataclass(frozen=True)
+class Values:
+    """An input with the values given. Floating-point values take the dtype under test, others keep their own."""
+
+    values: Any
+
+    def build(self, rng: np.random.Generator, dtype) -> np.ndarray:
+        array = np.array(self.values)
+        return array.astype(dtype) if array.dtype.kind == "f" else array
+
+
+@dataclass(frozen=True)
+class Sample:
+    """A named, realistic call.
+
+    Args:
+        name: what it is taken from, or the edge that it walks.
+        inputs: a builder (Normal, Uniform, Integers, Values), None or a number per input; a bare shape means Normal.
+        attributes: the keyword arguments.
+        large: timed but not tested, because the plain reference would take too long.
+    """
+
+    name: str
+    inputs: dict[str, Any]
+    attributes: dict[str, Any] = field(default_factory=dict)
+    large: bool = False
+
+    def build(self, rng: np.random.Generator, dtype) -> list:
+        """The inputs, in the order of the declaration."""
+        arrays = []
+        for value in self.inputs.values():
+            if isinstance(value, tuple):
+                value = Normal(value)
+            arrays.append(value.build(rng, dtype) if hasattr(value, "build") else value)
+        return arrays
+
+
+@dataclass(frozen=True)
+class Refused:
+    """A call that must be refused, and a pattern that the message must match after the operation's name."""
+
+    name: str
+    inputs: dict[str, Any]
+    error: type[Exception]
+    message: str
+    attributes: dict[str, Any] = field(default_factory=dict)
+
+
+class _SavedInFloat32(NamedTuple):
+    """What a half-precision call on the CPU saved: its float32 state, and each input's own dtype for its gradient."""
+
+    saved: Any
+    dtypes: tuple
+
+
+class Operation:
+    """A forward and a backward pass with one implementation a device.
+
+    Args:
+        name: the operation's name; the field's own term.
+        family: the declaring package (`__name__`).
+        check: takes what `forward` takes and raises TypeError or ValueError for what the operation cannot do; returns
+            nothing. Its positional parameters name the inputs, its keyword-only parameters the attributes.
+        cost: takes what `forward` takes -> Cost of the forward pass.
+        samples, refused: what tests and benchmarks run.
+        dtypes: floating-point types that the inputs may have. On the CPU, float16 and bfloat16 are computed in
+            float32 and stored in half.
+        reduction_length: takes what `forward` takes -> how many terms the longest sum in it or its backward adds;
+            tests scale their tolerance with it.
+        vary: `vary(pick) -> Sample` with `pick(low, high)` an integer in low..high inclusive and `pick.of(sequence)`
+            one element: random shapes and attributes for property-based tests.
+        differentiable: False for operations that have no backward pass.
+    """
+
+    registry: ClassVar[dict[str, Operation]] = {}
+
+    def __init__(
+        self,
+        name: str,
+        family: str,
+        *,
+        check: Callable[..., None],
+        cost: Callable[..., Cost],
+        samples: Sequence[Sample],
+        refused: Sequence[Refused],
+        dtypes: Sequence[str] = FLOAT_TYPES,
+        reduction_length: Callable[..., int] | None = None,
+        vary: Callable[..., Sample] | None = None,
+        differentiable: bool = True,
+    ):
+        if name in Operation.registry:
+            raise ValueError(f"operation {name!r} is declared twice")
+        self.name, self.family = name, family
+        self.check, self.cost, self.samples, self.refused = check, cost, samples, refused
+        self.dtypes, self.reduction_length, self.vary = tuple(dtypes), reduction_length, vary
+        self.differentiable = differentiable
+        parameters = inspect.signature(check).parameters.values()
+        self.inputs = tuple(p.name for p in parameters if p.kind is not p.KEYWORD_ONLY)
+        self.attributes = {p.name: p.default for p in parameters if p.kind is p.KEYWORD_ONLY}
+        self._passes: dict[str, tuple[Callable, Callable | None]] = {}
+        Operation.registry[name] = self
+
+    def forward(self, *inputs, implementation: str | None = None, **attributes) -> tuple[Any, Any]:
+        """Checks the call and runs it on the inputs' device.
+
+        Returns (output, saved); `saved` is what `backward` needs. An `out=` attribute names the array(s) to write to.
+        """
+        out = attributes.pop("out", None)
+        self.check(*inputs, **attributes)
+        if out is not None:
+            attributes["out"] = out
+        implementation = implementation or implementation_for(self.name, inputs)
+        forward = self.passes(implementation)[0]
+        if implementation == "cpu" and any(getattr(x, "dtype", None) in HALF_TYPES for x in inputs):
+            return self._forward_in_float32(forward, inputs, attributes)
+        return forward(*inputs, **attributes)
+
+    def backward(self, saved, grad_output, needs: tuple[bool, ...], implementation: str | None = None) -> tuple:
+        """The gradients of the inputs for which `needs` is True, None for the others."""
+        implementation = implementation or implementation_for(
+            self.name, grad_output if type(grad_output) is tuple else (grad_output,)
+        )
+        backward = self.passes(implementation)[1]
+        if type(saved) is _SavedInFloat32:
+            grads = backward(saved.saved, _cast(grad_output, HALF_TYPES, np.float32), needs)
+            return tuple(g if g is None else g.astype(dtype) for g, dtype in zip(grads, saved.dtypes))
+        return backward(saved, grad_output, needs)
+
+    def passes(self, implementation: str) -> tuple[Callable, Callable | None]:
+        """The (forward, backward) functions of an implementation: 'reference', 'cpu' or 'gpu'."""
+        try:
+            return self._passes[implementation]
+        except KeyError:
+            # Imported when first asked for: a machine without a GPU never imports Triton, and import stays fast.
+            module = importlib.import_module(f"{self.family}.{implementation}")
+            backward = getattr(module, f"{self.name}_backward") if self.differentiable else None
+            self._passes[implementation] = getattr(module, f"{self.name}_forward"), backward
+            return self._passes[implementation]
+
+    def _forward_in_float32(self, forward, inputs, attributes):
+        out = attributes.pop("out", None)
+        half = next(x.dtype for x in inputs if getattr(x, "dtype", None) in HALF_TYPES)
+        dtypes = tuple(getattr(x, "dtype", None) for x in inputs)
+        output, saved = forward(*_cast(inputs, HALF_TYPES, np.float32), **attributes)
+        output = _cast(output, {np.dtype(np.float32)}, half)
+        if out is not None:
+            for target, value in zip(out, output) if isinstance(out, tuple) else [(out, output)]:
+                target[...] = value
+            output = out
+        return output, _SavedInFloat32(saved, dtypes)
+
+    def __repr__(self):
+        return f"<operation {self.name}>"
+
+
+def _cast(arrays, dtypes, target):
+    """Arrays whose dtype is in `dtypes` as `target`; one array or a tuple of them, None and numbers untouched."""
+    if type(arrays) is tuple:
+        return tuple(_cast(array, dtypes, target) for array in arrays)
+    return arrays.astype(target) if getattr(arrays, "dtype", None) in dtypes else arrays
+
+
+def implementation_for(operation: str, inputs) -> str:
+    """'cpu' for NumPy arrays, 'gpu' for CuPy arrays; None and numbers go along. Raises TypeError on anything else."""
+    found = None
+    for x in inputs:
+        kind = type(x)
+        if kind is np.ndarray:
+            device = "cpu"
+        elif x is None or kind is float or kind is int or kind is bool:
+            continue
+        elif kind.__module__.partition(".")[0] == "cupy":
+            device = "gpu"
+        else:
+            raise TypeError(f"{operation}: expected NumPy or CuPy arrays, got {kind.__module__}.{kind.__qualname__}")
+        if found is None:
+            found = device
+        elif found != device:
+            raise TypeError(
+                f"{operation}: expected arrays of one device, got NumPy (CPU) and CuPy (GPU) arrays together"
+            )
+    if found is None:
+        raise TypeError(f"{operation}: expected at least one NumPy or CuPy array, got none")
+    return found
+
+
+def all_operations() -> Iterator[Operation]:
+    """Every declared operation of the library, by name."""
+    package = importlib.import_module(__package__)
+    for module in pkgutil.iter_modules(package.__path__):
+        if module.ispkg:
+            importlib.import_module(f"{__package__}.{module.name}")
+    return iter(sorted(Operation.registry.values(), key=lambda operation: operation.name))

@@ -1,0 +1,16 @@
+"""Differentiable functions, with torch.nn.functional's names, argument names, order and defaults."""
+
+from .activation import *
+from .attention import *
+from .conv import *
+from .dense import *
+from .dropout import *
+from .elementwise import *
+from .embedding import *
+from .loss import *
+from .norm import *
+from .pool import *
+from .recurrent import *
+from .reduce import *
+from .shape import *
+from .softmax import *

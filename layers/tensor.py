@@ -1,0 +1,316 @@
+"""Tensor and tape: first order, define-by-run. The tape knows arrays and callables; it imports no operation.
+
+Every differentiable function hands its result to `record`, which leaves one node an operation: how to go backward, what
+the forward pass saved, and where each input's gradient goes. `Tensor.backward` walks the nodes from the newest to the
+oldest, and each frees what it saved once it has run.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import heapq
+import itertools
+import threading
+from collections.abc import Callable
+
+import numpy as np
+
+from ..kernels import accumulate, device
+from ..kernels.check import FLOATS
+
+
+class _State(threading.local):
+    recording = True
+
+
+_state = _State()
+_order = itertools.count()
+_FREED = object()
+
+
+class Node:
+    """One recorded operation."""
+
+    __slots__ = ("backward", "edges", "name", "needs", "order", "outputs", "saved")
+
+    def __init__(self, name: str, backward: Callable, saved, edges: tuple, outputs: int):
+        self.name, self.backward, self.saved, self.edges, self.outputs = name, backward, saved, edges, outputs
+        self.needs = tuple(edge is not None for edge in edges)
+        self.order = next(_order)
+
+    def __lt__(self, other: Node) -> bool:
+        return self.order > other.order  # the heap yields the newest first: consumers before producers
+
+
+class Tensor:
+    """An array and its place on the tape.
+
+    Args:
+        array: NumPy array (CPU) or CuPy array (GPU); it is held, not copied.
+        requires_grad: whether `backward` shall compute a gradient for it.
+
+    Attributes:
+        array: the values.
+        grad: the gradient of the last `backward`, a Tensor of the same shape and dtype, or None.
+        requires_grad: whether operations on this tensor are recorded.
+    """
+
+    __slots__ = ("__weakref__", "_node", "_output", "array", "grad", "grad_buffer", "requires_grad")
+    __array_priority__ = 1000  # so that `array * tensor` asks the tensor first
+
+    def __init__(self, array, requires_grad: bool = False):
+        if type(array) is not np.ndarray and type(array).__module__.partition(".")[0] != "cupy":
+            raise TypeError(
+                f"Tensor: expected a NumPy or CuPy array, got {type(array).__qualname__}; rv.tensor() converts"
+            )
+        if requires_grad and array.dtype not in FLOATS:
+            raise TypeError(f"Tensor: expected a floating-point array where requires_grad is True, got {array.dtype}")
+        self.array = array
+        self.requires_grad = requires_grad
+        self.grad = None
+        self.grad_buffer = None  # where an optimizer wants the gradient: a view of its flat buffer
+        self._node = None
+        self._output = 0
+
+    @property
+    def shape(self) -> tuple[int, ...]:
+        return self.array.shape
+
+    @property
+    def ndim(self) -> int:
+        return self.array.ndim
+
+    @property
+    def size(self) -> int:
+        return self.array.size
+
+    @property
+    def dtype(self) -> np.dtype:
+        return self.array.dtype
+
+    @property
+    def device(self) -> str:
+        """'cpu' or 'cuda:<index>'."""
+        return device.device_of(self.array)
+
+    @property
+    def is_leaf(self) -> bool:
+        """True for tensors that no recorded operation made: parameters, data."""
+        return self._node is None
+
+    def numpy(self) -> np.ndarray:
+        """The values as a NumPy array: shared memory on the CPU, a copy from a GPU."""
+        return device.to_device(self.array, "cpu")
+
+    def item(self) -> float | int | bool:
+        """The value of a tensor of one element as a Python number."""
+        return self.array.item()
+
+    def detach(self) -> Tensor:
+        """The same array, off the tape."""
+        return Tensor(self.array)
+
+    def requires_grad_(self, requires_grad: bool = True) -> Tensor:
+        """Sets `requires_grad` of a leaf and returns it."""
+        if not self.is_leaf:
+            raise RuntimeError(
+                "requires_grad_: expected a leaf tensor, got the result of a recorded operation; detach() it"
+            )
+        if requires_grad and self.array.dtype not in FLOATS:
+            raise TypeError(f"requires_grad_: expected a floating-point tensor, got {self.array.dtype}")
+        self.requires_grad = requires_grad
+        return self
+
+    def backward(self, grad=None, retain_graph: bool = False) -> None:
+        """Adds d(self)/d(leaf), weighted with `grad`, to the `grad` of every leaf that requires one.
+
+        Args:
+            grad: array or tensor of this tensor's shape and dtype; may be left out for a tensor of one element.
+            retain_graph: keep what the operations saved, so that backward can run again.
+        """
+        if not self.requires_grad:
+            raise RuntimeError(
+                "backward: expected a tensor that requires a gradient; no input of its operations did, or they ran "
+                "under no_grad()"
+            )
+        if grad is None:
+            if self.array.size != 1:
+                raise ValueError(
+                    f"backward: expected grad for a tensor of shape {self.shape}; only one element needs none"
+                )
+            grad = _ones_like(self.array)
+        else:
+            grad = grad.array if isinstance(grad, Tensor) else grad
+            if grad.shape != self.shape or grad.dtype != self.dtype:
+                raise ValueError(
+                    f"backward: expected grad of shape {self.shape} and type {self.dtype}, "
+                    f"got shape {grad.shape} and type {grad.dtype}"
+                )
+        _run_backward(self, grad, retain_graph)
+
+    def __len__(self) -> int:
+        if self.array.ndim == 0:
+            raise TypeError("len: expected a tensor of at least one axis, got a scalar")
+        return len(self.array)
+
+    def __float__(self) -> float:
+        return float(self.array.item())
+
+    def __int__(self) -> int:
+        return int(self.array.item())
+
+    def __bool__(self) -> bool:
+        return bool(self.array)
+
+    def __array__(self, dtype=None, copy=None) -> np.ndarray:
+        if type(self.array) is not np.ndarray:
+            raise TypeError("expected a tensor on the CPU, got one on a GPU; .numpy() copies it over")
+        return self.array if dtype is None else self.array.astype(dtype)
+
+    def __repr__(self) -> str:
+        values = np.array2string(self.numpy(), separator=", ", prefix="tensor(", threshold=200)
+        extra = "" if self.device == "cpu" else f", device={self.device!r}"
+        extra += ", requires_grad=True" if self.requires_grad else ""
+        return f"tensor({values}, dtype={self.dtype}{extra})"
+
+    __hash__ = object.__hash__  # == compares values (tensor_methods.py); sets and dicts go by identity
+
+
+class Parameter(Tensor):
+    """A leaf that a layer owns and an optimizer changes.
+
+    Args:
+        data: array or tensor with the first values.
+        requires_grad: False freezes it.
+    """
+
+    __slots__ = ()
+
+    def __init__(self, data, requires_grad: bool = True):
+        super().__init__(data.array if isinstance(data, Tensor) else data, requires_grad)
+
+
+def record(name: str, backward: Callable, saved, inputs: tuple, output):
+    """Wraps an operation's output array(s) in tensors, with a node on the tape if an input requires a gradient.
+
+    Args:
+        name: what errors and profiles call the node.
+        backward: `backward(saved, grad_output, needs) -> one gradient per input`.
+        inputs: the operation's inputs; those that are tensors can get a gradient.
+        output: one array, or a tuple of them.
+    """
+    node = None
+    if _state.recording:
+        edges = tuple(_edge(x) if isinstance(x, Tensor) else None for x in inputs)
+        if any(edge is not None for edge in edges):
+            node = Node(name, backward, saved, edges, len(output) if type(output) is tuple else 1)
+    if type(output) is tuple:
+        return tuple(_wrap(array, node, index) for index, array in enumerate(output))
+    return _wrap(output, node, 0)
+
+
+def apply(operation, *inputs, **attributes):
+    """Runs a kernel operation on tensors (or arrays, None, numbers) and records it."""
+    arrays = [x.array if isinstance(x, Tensor) else x for x in inputs]
+    output, saved = operation.forward(*arrays, **attributes)
+    return record(operation.name, operation.backward, saved, inputs, output)
+
+
+@contextlib.contextmanager
+def _recording(value: bool):
+    before, _state.recording = _state.recording, value
+    try:
+        yield
+    finally:
+        _state.recording = before
+
+
+def no_grad():
+    """Context manager (and decorator): operations inside are not recorded."""
+    return _recording(False)
+
+
+def enable_grad():
+    """Context manager (and decorator): operations inside are recorded, also within `no_grad()`."""
+    return _recording(True)
+
+
+def is_grad_enabled() -> bool:
+    """Whether operations are recorded here."""
+    return _state.recording
+
+
+def _edge(x: Tensor):
+    """Where the gradient of x goes: None, a leaf, or (node, index of the node's output)."""
+    if not x.requires_grad:
+        return None
+    # Not x itself for results: the node must not keep an array alive that no backward needs.
+    return x if x._node is None else (x._node, x._output)
+
+
+def _wrap(array, node: Node | None, index: int) -> Tensor:
+    tensor = Tensor(array)
+    if node is not None and array.dtype in FLOATS:
+        tensor.requires_grad = True
+        tensor._node, tensor._output = node, index
+    return tensor
+
+
+def _run_backward(root: Tensor, grad, retain_graph: bool) -> None:
+    if root._node is None:
+        _accumulate(root, grad)
+        return
+    pending: dict[Node, list] = {root._node: [None] * root._node.outputs}
+    pending[root._node][root._output] = grad
+    heap = [root._node]
+    while heap:
+        node = heapq.heappop(heap)
+        grads = pending.pop(node)
+        if node.saved is _FREED:
+            raise RuntimeError(
+                f"backward: {node.name} has run backward before and freed what it saved; "
+                "run the forward pass again, or call backward(retain_graph=True) the first time"
+            )
+        results = node.backward(node.saved, grads[0] if node.outputs == 1 else tuple(grads), node.needs)
+        if not retain_graph:
+            node.saved = _FREED
+        for edge, result in zip(node.edges, results):
+            if edge is None or result is None:
+                continue
+            if type(edge) is tuple:
+                producer, index = edge
+                slots = pending.get(producer)
+                if slots is None:
+                    slots = pending[producer] = [None] * producer.outputs
+                    heapq.heappush(heap, producer)
+                slots[index] = result if slots[index] is None else accumulate.add(slots[index], result)
+            else:
+                _accumulate(edge, result)
+
+
+def _accumulate(leaf: Tensor, grad) -> None:
+    """Adds to a leaf's gradient. What backward functions return may be shared or a view: a leaf owns its copy."""
+    buffer = leaf.grad_buffer
+    if leaf.grad is None:
+        if buffer is None:
+            buffer = _empty_like(leaf.array)
+        accumulate.copy_into(buffer, grad)
+        leaf.grad = Tensor(buffer)
+    elif leaf.grad.array is buffer:
+        accumulate.add_into(buffer, grad)
+    else:
+        leaf.grad = Tensor(accumulate.add(leaf.grad.array, grad))
+
+
+def _ones_like(array):
+    ones = _empty_like(array)
+    ones.fill(1)
+    return ones
+
+
+def _empty_like(array):
+    if type(array) is np.ndarray:
+        return np.empty(array.shape, array.dtype)
+    import cupy
+
+    return cupy.empty(array.shape, array.dtype)

@@ -1,0 +1,207 @@
+"""Every declared operation, every implementation, every sample: one body of tests for the whole library.
+
+A new operation is tested by being declared. Run one with `pytest tests/kernels/test_operations.py -k conv2d`.
+"""
+
+import zlib
+
+import numpy as np
+import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+from parity import DTYPES, as_tuple, assert_close, float_inputs, non_contiguous
+
+from ranvier.kernels import memory
+from ranvier.kernels.operation import Operation, all_operations
+
+OPERATIONS = list(all_operations())
+SAMPLES = [
+    pytest.param(operation, sample, id=f"{operation.name}-{sample.name}")
+    for operation in OPERATIONS
+    for sample in operation.samples
+    if not sample.large
+]
+FIRST_SAMPLES = [p for p in SAMPLES if p.values[1] is p.values[0].samples[0]]
+REFUSED = [pytest.param(op, case, id=f"{op.name}-{case.name}") for op in OPERATIONS for case in op.refused]
+VARIED = [pytest.param(op, id=op.name) for op in OPERATIONS if op.vary]
+
+
+@pytest.fixture(autouse=True)
+def _poisoned_memory(monkeypatch):
+    monkeypatch.setattr(memory, "poison", True)
+
+
+@pytest.fixture
+def rng(request):
+    return np.random.default_rng(zlib.crc32(request.node.name.encode()))
+
+
+def length_of(operation: Operation, inputs, attributes) -> int:
+    return operation.reduction_length(*inputs, **attributes) if operation.reduction_length else 1
+
+
+def run(operation, inputs, attributes, grad_outputs=None, implementation=None, needs=None):
+    """Forward, and backward if output gradients are given -> (outputs, grads)."""
+    output, saved = operation.forward(*inputs, implementation=implementation, **attributes)
+    if grad_outputs is None:
+        return as_tuple(output), ()
+    needs = float_inputs(inputs) if needs is None else needs
+    grad = grad_outputs if isinstance(output, tuple) else grad_outputs[0]
+    return as_tuple(output), operation.backward(saved, grad, needs, implementation=implementation)
+
+
+def in_float64(arrays):
+    return [a.astype(np.float64) if isinstance(a, np.ndarray) and a.dtype in DTYPES.values() else a for a in arrays]
+
+
+def output_gradients(outputs, rng, dtype):
+    """A random gradient per output; None for integer outputs, which have none."""
+    return tuple(
+        None if o.dtype.kind in "iub" else np.asarray(rng.standard_normal(o.shape)).astype(dtype) for o in outputs
+    )
+
+
+def agree(operation, inputs, attributes, rng, dtype, implementation="cpu", arrange=lambda x: x):
+    """The implementation's outputs and gradients against the reference's in float64; inputs stay as they were."""
+    name = f"{operation.name}[{implementation}]"
+    untouched = [x.copy() if isinstance(x, np.ndarray) else x for x in inputs]
+    exact_outputs, _ = run(operation, in_float64(inputs), attributes, implementation="reference")
+    grad_outputs = output_gradients(exact_outputs, rng, DTYPES[dtype]) if operation.differentiable else None
+    _, exact_grads = run(
+        operation, in_float64(inputs), attributes, grad_outputs and tuple(in_float64(grad_outputs)), "reference"
+    )
+    arranged = [arrange(x) for x in inputs]
+    outputs, grads = run(
+        operation, arranged, attributes, grad_outputs and tuple(map(arrange, grad_outputs)), implementation
+    )
+    length = length_of(operation, inputs, attributes)
+    for index, (actual, exact) in enumerate(zip(outputs, exact_outputs, strict=True)):
+        assert type(actual) is np.ndarray, f"{name}: output {index} is a {type(actual)}"
+        assert_close(actual, exact, dtype, length, f"{name} output {index}")
+    for argument, actual, exact in zip(operation.inputs, grads, exact_grads):
+        assert (actual is None) == (exact is None), f"{name}: gradient of {argument} is {actual}, expected {exact}"
+        if exact is not None:
+            assert_close(actual, exact, dtype, length, f"{name} gradient of {argument}")
+    for argument, array, before in zip(operation.inputs, arranged, untouched):
+        if isinstance(array, np.ndarray):
+            np.testing.assert_array_equal(array, before, err_msg=f"{name} changed its input {argument}")
+
+
+@pytest.mark.parametrize(("operation", "sample"), [p for p in SAMPLES if p.values[0].differentiable])
+def test_reference_gradient_is_the_derivative(operation, sample, rng):
+    """<grad, v> against a central difference along a random direction v, in float64."""
+    inputs = sample.build(rng, np.float64)
+    outputs, _ = run(operation, inputs, sample.attributes, implementation="reference")
+    grad_outputs = output_gradients(outputs, rng, np.float64)
+    _, grads = run(operation, inputs, sample.attributes, grad_outputs, "reference")
+    h = 1e-6
+    for index, needed in enumerate(float_inputs(inputs)):
+        if not needed or grads[index] is None:
+            continue
+        direction = np.asarray(rng.standard_normal(inputs[index].shape))
+
+        def moved(step, index=index, direction=direction):
+            there = [x + step * direction if i == index else x for i, x in enumerate(inputs)]
+            outputs, _ = run(operation, there, sample.attributes, implementation="reference")
+            return sum((o * g).sum() for o, g in zip(outputs, grad_outputs) if g is not None)
+
+        difference = (moved(h) - moved(-h)) / (2 * h)
+        magnitude = sum(np.abs(o * g).sum() for o, g in zip(outputs, grad_outputs) if g is not None)
+        np.testing.assert_allclose(
+            (grads[index] * direction).sum(),
+            difference,
+            rtol=1e-5,
+            atol=1e-7 + 1e-8 * magnitude,
+            err_msg=f"gradient of {operation.inputs[index]}",
+        )
+
+
+@pytest.mark.parametrize("dtype", ["float32", "float64"])
+@pytest.mark.parametrize(("operation", "sample"), SAMPLES)
+def test_cpu_agrees_with_reference(operation, sample, dtype, rng):
+    if dtype not in operation.dtypes:
+        pytest.skip(f"{operation.name} takes {', '.join(operation.dtypes)}")
+    agree(operation, sample.build(rng, DTYPES[dtype]), sample.attributes, rng, dtype)
+
+
+@pytest.mark.parametrize("dtype", ["float16", "bfloat16"])
+@pytest.mark.parametrize(("operation", "sample"), FIRST_SAMPLES)
+def test_cpu_half_precision_is_float32_rounded(operation, sample, dtype, rng):
+    if dtype not in operation.dtypes:
+        pytest.skip(f"{operation.name} takes {', '.join(operation.dtypes)}")
+    agree(operation, sample.build(rng, DTYPES[dtype]), sample.attributes, rng, dtype)
+
+
+@pytest.mark.parametrize(("operation", "sample"), SAMPLES)
+def test_cpu_takes_non_contiguous_arrays(operation, sample, rng):
+    agree(operation, sample.build(rng, np.float32), sample.attributes, rng, "float32", arrange=non_contiguous)
+
+
+@pytest.mark.parametrize("operation", VARIED)
+@settings(max_examples=25, deadline=None, suppress_health_check=list(HealthCheck), derandomize=True)
+@given(data=st.data())
+def test_cpu_agrees_with_reference_on_varied_calls(operation, data):
+    def pick(low, high):
+        return data.draw(st.integers(low, high))
+
+    pick.of = lambda choices: data.draw(st.sampled_from(list(choices)))
+    sample = operation.vary(pick)
+    rng = np.random.default_rng(data.draw(st.integers(0, 2**32 - 1)))
+    agree(operation, sample.build(rng, np.float32), sample.attributes, rng, "float32")
+
+
+@pytest.mark.parametrize(("operation", "sample"), [p for p in FIRST_SAMPLES if p.values[0].differentiable])
+def test_only_needed_gradients_are_computed(operation, sample, rng):
+    inputs = sample.build(rng, np.float32)
+    outputs, _ = run(operation, inputs, sample.attributes)
+    grad_outputs = output_gradients(outputs, rng, np.float32)
+    _, everything = run(operation, inputs, sample.attributes, grad_outputs)
+    for index, needed in enumerate(float_inputs(inputs)):
+        if not needed:
+            continue
+        needs = tuple(i == index for i in range(len(inputs)))
+        for implementation in ("reference", "cpu"):
+            _, grads = run(operation, inputs, sample.attributes, grad_outputs, implementation, needs)
+            assert len(grads) == len(inputs)
+            assert all(g is None for i, g in enumerate(grads) if i != index), f"{implementation}: more than was needed"
+        if everything[index] is not None:
+            np.testing.assert_array_equal(grads[index], everything[index])
+
+
+@pytest.mark.parametrize(("operation", "sample"), FIRST_SAMPLES)
+def test_same_call_same_bits(operation, sample, rng):
+    inputs = sample.build(rng, np.float32)
+    outputs, _ = run(operation, inputs, sample.attributes)
+    grad_outputs = output_gradients(outputs, rng, np.float32) if operation.differentiable else None
+    first, second = (run(operation, inputs, sample.attributes, grad_outputs) for _ in range(2))
+    for a, b in zip(first[0] + tuple(first[1]), second[0] + tuple(second[1])):
+        np.testing.assert_array_equal(a, b)
+
+
+@pytest.mark.parametrize(("operation", "case"), REFUSED)
+def test_bad_arguments_are_refused_with_a_reason(operation, case):
+    inputs = [x.build(np.random.default_rng(0), np.float32) if hasattr(x, "build") else x for x in case.inputs.values()]
+    with pytest.raises(case.error, match=f"^{operation.name}: .*{case.message}"):
+        operation.forward(*inputs, **case.attributes)
+
+
+@pytest.mark.parametrize("operation", OPERATIONS, ids=repr)
+def test_declaration_is_whole(operation):
+    assert operation.samples, "at least one sample"
+    assert operation.refused, "at least one call that must be refused"
+    assert (operation.check.__doc__ or "").strip(), "a check that says what is accepted"
+    for sample in operation.samples:
+        assert tuple(sample.inputs) == operation.inputs[: len(sample.inputs)], f"{sample.name}: inputs out of order"
+        assert set(sample.attributes) <= set(operation.attributes), f"{sample.name}: unknown attribute"
+    small = next(sample for sample in operation.samples if not sample.large)
+    inputs = small.build(np.random.default_rng(0), np.float32)
+    cost = operation.cost(*inputs, **small.attributes)
+    assert cost.flops >= 0
+    assert cost.bytes > 0
+
+
+@pytest.mark.parametrize(("operation", "sample"), FIRST_SAMPLES)
+def test_mixed_devices_and_foreign_arrays_are_refused(operation, sample, rng):
+    inputs = sample.build(rng, np.float32)
+    with pytest.raises(TypeError, match=f"^{operation.name}: "):
+        operation.forward(*[x.tolist() if isinstance(x, np.ndarray) else x for x in inputs], **sample.attributes)
