@@ -1,3 +1,105 @@
-"""To come."""
+"""Dropout layers: at work in training mode, the identity in evaluation mode."""
 
-__all__ = []
+from __future__ import annotations
+
+from ..kernels.check import check_number
+from . import functional
+from .layer import Layer
+
+__all__ = ["AlphaDropout", "Dropout", "Dropout1d", "Dropout2d", "Dropout3d", "FeatureAlphaDropout"]
+
+
+class _DropoutLayer(Layer):
+    """Holds the rate p; subclasses say what is dropped. PyTorch's argument `inplace` is left out."""
+
+    def __init__(self, p: float = 0.5):
+        super().__init__()
+        check_number(type(self).__name__, "p", p, 0, 1)
+        self.p = p
+
+    def extra_repr(self) -> str:
+        return f"p={self.p}"
+
+
+class Dropout(_DropoutLayer):
+    """Sets each element to zero with probability p, and divides the others by 1 - p.
+
+    Args:
+        p: in [0, 1].
+
+    Shapes:
+        x: any -> the same.
+    """
+
+    def forward(self, x):
+        return functional.dropout(x, self.p, self.training)
+
+
+class Dropout1d(_DropoutLayer):
+    """Sets each channel of a sequence to zero with probability p, and divides the others by 1 - p.
+
+    Args:
+        p: in [0, 1].
+
+    Shapes:
+        x: [N, C, L] or [C, L] -> the same.
+    """
+
+    def forward(self, x):
+        return functional.dropout1d(x, self.p, self.training)
+
+
+class Dropout2d(_DropoutLayer):
+    """Sets each channel of an image to zero with probability p, and divides the others by 1 - p.
+
+    Args:
+        p: in [0, 1].
+
+    Shapes:
+        x: [N, C, H, W] or [C, H, W] -> the same.
+    """
+
+    def forward(self, x):
+        return functional.dropout2d(x, self.p, self.training)
+
+
+class Dropout3d(_DropoutLayer):
+    """Sets each channel of a volume to zero with probability p, and divides the others by 1 - p.
+
+    Args:
+        p: in [0, 1].
+
+    Shapes:
+        x: [N, C, D, H, W] or [C, D, H, W] -> the same.
+    """
+
+    def forward(self, x):
+        return functional.dropout3d(x, self.p, self.training)
+
+
+class AlphaDropout(_DropoutLayer):
+    """Dropout for networks with SELU: dropped elements get SELU's floor, and mean 0 and variance 1 stay.
+
+    Args:
+        p: in [0, 1].
+
+    Shapes:
+        x: any -> the same.
+    """
+
+    def forward(self, x):
+        return functional.alpha_dropout(x, self.p, self.training)
+
+
+class FeatureAlphaDropout(_DropoutLayer):
+    """Alpha dropout of whole channels.
+
+    Args:
+        p: in [0, 1].
+
+    Shapes:
+        x: [N, C, ...] -> the same.
+    """
+
+    def forward(self, x):
+        return functional.feature_alpha_dropout(x, self.p, self.training)
