@@ -1,0 +1,1 @@
+"""Measures and describes; knows kernels, layers and training, and none of them knows it."""

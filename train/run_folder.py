@@ -35,3 +35,8 @@ def write_metrics(folder: str | Path, history: list[dict]) -> None:
     folder = Path(folder)
     write_atomically(folder / "metrics.csv", write_csv)
     write_atomically(folder / "metrics.json", lambda t: Path(t).write_text(json.dumps(history, indent=1)))
+
+
+def write_result(folder: str | Path, result: dict) -> None:
+    """`result.json`: what a run came to."""
+    write_atomically(Path(folder) / "result.json", lambda t: Path(t).write_text(json.dumps(result, indent=1)))

@@ -45,8 +45,8 @@ class Trainer:
         gradient_clip_algorithm: 'norm' (all gradients scaled together) or 'value' (each element clamped).
         precision: 'float32' or 'float64': type of parameters and of floating-point inputs.
         device: 'cpu', 'cuda' or 'cuda:<index>'; None leaves the model where it is. Batches go where the model is.
-        run_dir: folder for `metrics.csv`, `metrics.json`, `curves.png` and `checkpoint/`, written after every epoch;
-            None writes nothing.
+        run_dir: folder for `metrics.csv`, `metrics.json` and `checkpoint/`, written after every epoch, and `curves.png`,
+            drawn at the end; None writes nothing.
         enable_progress_bar: whether to show batch, loss, metrics and time left.
         training_step: `training_step(trainer, batch) -> (loss, prediction or None)` in place of the usual one, for
             models whose batch is not (inputs..., target).
@@ -132,6 +132,8 @@ class Trainer:
             while self.epoch < self.max_epochs and not self.should_stop:
                 self._fit_epoch(train_loader, validation_loader, bar)
         self._call("on_fit_end")
+        if self.run_dir is not None and self.history:
+            pictures.save_curves(self.history, self.run_dir / "curves.png")
         return self.history
 
     def evaluate(self, loader) -> dict[str, float]:
@@ -239,7 +241,6 @@ class Trainer:
         self._call("on_epoch_end")
         if self.run_dir is not None:
             run_folder.write_metrics(self.run_dir, self.history)
-            pictures.save_curves(self.history, self.run_dir / "curves.png")
             self.save(self.run_dir / "checkpoint")
 
     def _fit_batch(self, batch, batches: int) -> None:
