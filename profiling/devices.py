@@ -12,7 +12,7 @@ from pathlib import Path
 def describe() -> str:
     """A report for people: what works, what is missing, and how to get it."""
     lines = [
-        f"CPU      {_processor()}: {len(os.sched_getaffinity(0))} cores, NumPy arrays, Numba kernels and BLAS: ready",
+        f"CPU      {_processor()}: {os.cpu_count()} cores, NumPy arrays, Numba kernels and BLAS: ready",
         f"         threads: Numba {_numba_threads()}, BLAS {_blas()}",
         *(f"GPU      {line}" for line in _gpus()),
         "",

@@ -45,7 +45,7 @@ class Trainer:
         gradient_clip_algorithm: 'norm' (all gradients scaled together) or 'value' (each element clamped).
         precision: 'float32' or 'float64': type of parameters and of floating-point inputs.
         device: 'cpu', 'cuda' or 'cuda:<index>'; None leaves the model where it is. Batches go where the model is.
-        run_dir: folder for `metrics.csv`, `metrics.json` and `checkpoint/`, written after every epoch, and `curves.png`,
+        run_dir: folder for `metrics.csv`, `metrics.json`, `checkpoint/`, written after every epoch, and `curves.png`,
             drawn at the end; None writes nothing.
         enable_progress_bar: whether to show batch, loss, metrics and time left.
         training_step: `training_step(trainer, batch) -> (loss, prediction or None)` in place of the usual one, for

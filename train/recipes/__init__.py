@@ -10,7 +10,6 @@ import importlib
 import pkgutil
 from types import ModuleType
 
-
 _SHARED = {"classification"}  # modules here that recipes use, not recipes themselves
 
 

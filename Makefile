@@ -1,0 +1,43 @@
+# Every target works from a fresh clone: it makes .venv and installs into it what it needs.
+PYTHON ?= python3
+# Extras to install: `make test EXTRAS=test,judges` adds PyTorch, ONNX and their suites.
+EXTRAS ?= test
+INSTALLED := .venv/installed-$(EXTRAS)
+RUN := .venv/bin/python
+
+.PHONY: help train test test-quick lint format clean
+
+help:  ## show this list
+	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 14
+
+train: .venv/installed-base  ## train a network on real handwritten digits, about a minute
+	@.venv/bin/ranvier train digits
+
+test: $(INSTALLED)  ## all tests (EXTRAS=test,judges adds those against PyTorch and ONNX)
+	$(RUN) -m pytest
+
+test-quick: $(INSTALLED)  ## the quick part, under two minutes
+	$(RUN) -m pytest -m "not slow and not judge"
+
+lint: $(INSTALLED)  ## ruff: style and format
+	$(RUN) -m ruff check .
+	$(RUN) -m ruff format --check .
+
+format: $(INSTALLED)  ## let ruff mend what it can
+	$(RUN) -m ruff check --fix .
+	$(RUN) -m ruff format .
+
+clean:  ## remove compiled kernels and caches (after an edit of kernels/cpu_math.py)
+	find kernels layers train profiling ranvier tests -name __pycache__ -type d -prune -exec rm -rf {} +
+	rm -rf .pytest_cache .ruff_cache .hypothesis build dist
+
+.venv/bin/python:
+	$(PYTHON) -m venv .venv
+
+.venv/installed-base: .venv/bin/python pyproject.toml
+	$(RUN) -m pip install --quiet --disable-pip-version-check --editable .
+	@touch $@
+
+.venv/installed-%: .venv/bin/python pyproject.toml
+	$(RUN) -m pip install --quiet --disable-pip-version-check --editable ".[$*]"
+	@touch $@ .venv/installed-base
