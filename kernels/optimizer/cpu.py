@@ -1,0 +1,443 @@
+"""Optimizer steps on NumPy arrays: each is one pass over memory, shared among threads, in place.
+
+The kernels change their arrays in place and only there: a kernel that read from one array and wrote to another would
+have to be told whether the two overlap before its loop could be vectorised. A step without `out=` works on copies.
+
+Weight decay and maximize cost no branch: `sign` is -1 where a function is maximised, `coupled` is the decay that joins
+the gradient, `keep` is 1 - lr * decay where the decay is decoupled. Flags are the same for all elements, so the
+compiler takes them out of the loops.
+"""
+
+import math
+
+import numpy as np
+from numba import prange
+
+from ..check import refuse_type, refuse_value
+from ..cpu_jit import kernel
+from ..memory import empty
+
+# Sums of one chunk are added in order by one thread, so the norm does not depend on the number of threads.
+_CHUNK = 16384
+
+
+@kernel
+def sgd_step_kernel(parameter, gradient, buffer, has_buffer, lr, momentum, fresh, nesterov, coupled, sign):
+    """buffer = momentum * buffer + fresh * g, parameter -= lr * buffer; Nesterov's looks one step ahead."""
+    for i in prange(parameter.size):
+        step = sign * gradient[i] + coupled * parameter[i]
+        if has_buffer:
+            velocity = momentum * buffer[i] + fresh * step
+            buffer[i] = velocity
+            step = step + momentum * velocity if nesterov else velocity
+        parameter[i] -= lr * step
+
+
+@kernel
+def adam_step_kernel(
+    parameter,
+    gradient,
+    exp_avg,
+    exp_avg_sq,
+    max_exp_avg_sq,
+    amsgrad,
+    beta1,
+    beta2,
+    new1,
+    new2,
+    average_rate,
+    gradient_rate,
+    adaptive,
+    root_scale,
+    eps,
+    coupled,
+    keep,
+    sign,
+):
+    """Adam, NAdam and RAdam:
+
+    parameter = keep * parameter - (average_rate * m + gradient_rate * g) / (root_scale * sqrt(v) + eps),
+
+    without the division where `adaptive` is False. new1 and new2 are 1 - beta1 and 1 - beta2 in double precision.
+    """
+    for i in prange(parameter.size):
+        g = sign * gradient[i] + coupled * parameter[i]
+        m = beta1 * exp_avg[i] + new1 * g
+        v = beta2 * exp_avg_sq[i] + new2 * g * g
+        exp_avg[i] = m
+        exp_avg_sq[i] = v
+        if amsgrad:
+            largest = max_exp_avg_sq[i]
+            v = largest if largest >= v or largest != largest else v  # NaN stays
+            max_exp_avg_sq[i] = v
+        scale = root_scale * math.sqrt(v) + eps if adaptive else parameter.dtype.type(1)
+        parameter[i] = keep * parameter[i] - (average_rate * m + gradient_rate * g) / scale
+
+
+@kernel
+def adamax_step_kernel(parameter, gradient, exp_avg, exp_inf, beta1, beta2, new1, rate, eps, coupled, sign):
+    """parameter -= rate * m / u, u the decaying maximum of |g| + eps."""
+    for i in prange(parameter.size):
+        g = sign * gradient[i] + coupled * parameter[i]
+        m = beta1 * exp_avg[i] + new1 * g
+        size = abs(g) + eps
+        decayed = beta2 * exp_inf[i]
+        u = decayed if decayed >= size or decayed != decayed else size  # NaN stays
+        exp_avg[i] = m
+        exp_inf[i] = u
+        parameter[i] -= rate * m / u
+
+
+@kernel
+def lion_step_kernel(parameter, gradient, exp_avg, beta1, beta2, new1, new2, lr, coupled, keep, sign):
+    """parameter = keep * parameter - lr * sign(beta1 * m + new1 * g); then m follows the gradient."""
+    zero = parameter.dtype.type(0)
+    for i in prange(parameter.size):
+        g = sign * gradient[i] + coupled * parameter[i]
+        direction = beta1 * exp_avg[i] + new1 * g
+        step = lr if direction > zero else (-lr if direction < zero else direction)  # NaN stays
+        exp_avg[i] = beta2 * exp_avg[i] + new2 * g
+        parameter[i] = keep * parameter[i] - step
+
+
+@kernel
+def rmsprop_step_kernel(
+    parameter,
+    gradient,
+    square_avg,
+    buffer,
+    grad_avg,
+    has_buffer,
+    centered,
+    old,
+    new,
+    lr,
+    momentum,
+    eps,
+    coupled,
+    sign,
+):
+    """RMSprop, and with old = new = 1 Adagrad: v = old * v + new * g^2, parameter -= lr * g / (sqrt(v) + eps)."""
+    for i in prange(parameter.size):
+        g = sign * gradient[i] + coupled * parameter[i]
+        v = old * square_avg[i] + new * g * g
+        square_avg[i] = v
+        if centered:
+            mean = old * grad_avg[i] + new * g
+            grad_avg[i] = mean
+            v -= mean * mean
+        step = g / (math.sqrt(v) + eps)
+        if has_buffer:
+            step = momentum * buffer[i] + step
+            buffer[i] = step
+        parameter[i] -= lr * step
+
+
+@kernel
+def adadelta_step_kernel(parameter, gradient, square_avg, acc_delta, rho, new, lr, eps, coupled, sign):
+    """The step is the gradient times the ratio of the running root mean squares of steps and gradients."""
+    for i in prange(parameter.size):
+        g = sign * gradient[i] + coupled * parameter[i]
+        v = rho * square_avg[i] + new * g * g
+        delta = math.sqrt(acc_delta[i] + eps) / math.sqrt(v + eps) * g
+        square_avg[i] = v
+        acc_delta[i] = rho * acc_delta[i] + new * delta * delta
+        parameter[i] -= lr * delta
+
+
+@kernel
+def gradient_power_sums_kernel(gradient, power, sums):
+    """sums[c] = sum of |gradient|^power over chunk c, in float64."""
+    for c in prange(sums.size):
+        chunk = gradient[c * _CHUNK : min((c + 1) * _CHUNK, gradient.size)]
+        total = 0.0
+        if power == 2.0:
+            for i in range(chunk.size):
+                total += np.float64(chunk[i]) * np.float64(chunk[i])
+        elif power == 1.0:
+            for i in range(chunk.size):
+                total += abs(np.float64(chunk[i]))
+        else:
+            for i in range(chunk.size):
+                total += abs(np.float64(chunk[i])) ** power
+        sums[c] = total
+
+
+@kernel
+def gradient_largest_bits_kernel(bits, mask, largest):
+    """largest[c] = the largest of chunk c's floating-point numbers without their signs, as integers: their bits sort
+    as they do, and NaN above infinity."""
+    for c in prange(largest.size):
+        chunk = bits[c * _CHUNK : min((c + 1) * _CHUNK, bits.size)]
+        top = mask & chunk[0]
+        for i in range(chunk.size):
+            top = max(top, mask & chunk[i])
+        largest[c] = top
+
+
+@kernel
+def gradient_scale_and_clip_kernel(gradient, factor, low, high):
+    """gradient = factor * gradient, between low and high; NaN stays."""
+    for i in prange(gradient.size):
+        scaled = factor * gradient[i]
+        gradient[i] = low if scaled < low else (high if scaled > high else scaled)
+
+
+def sgd_forward(
+    parameter,
+    gradient,
+    momentum_buffer=None,
+    *,
+    lr,
+    momentum=0.0,
+    dampening=0.0,
+    weight_decay=0.0,
+    nesterov=False,
+    maximize=False,
+    out=None,
+):
+    output, (p, b) = _targets("sgd", (parameter, momentum_buffer), out)
+    typed, has_buffer = parameter.dtype.type, momentum_buffer is not None
+    rates = typed(lr), typed(momentum), typed(1 - dampening)
+    sgd_step_kernel(p, _flat(gradient), b, has_buffer, *rates, nesterov, typed(weight_decay), typed(_sign(maximize)))
+    return output, None
+
+
+def adam_forward(
+    parameter,
+    gradient,
+    exp_avg,
+    exp_avg_sq,
+    max_exp_avg_sq=None,
+    *,
+    lr,
+    step,
+    betas=(0.9, 0.999),
+    eps=1e-8,
+    weight_decay=0.0,
+    decoupled=False,
+    maximize=False,
+    out=None,
+):
+    output, arrays = _targets("adam", (parameter, exp_avg, exp_avg_sq, max_exp_avg_sq), out)
+    rates = lr / (1 - betas[0] ** step), 0.0, True, 1 / math.sqrt(1 - betas[1] ** step), eps
+    _adam_step(arrays, gradient, max_exp_avg_sq is not None, betas, rates, lr, weight_decay, decoupled, maximize)
+    return output, None
+
+
+def nadam_forward(
+    parameter,
+    gradient,
+    exp_avg,
+    exp_avg_sq,
+    *,
+    lr,
+    step,
+    mu_product,
+    betas=(0.9, 0.999),
+    eps=1e-8,
+    weight_decay=0.0,
+    momentum_decay=4e-3,
+    decoupled=False,
+    maximize=False,
+    out=None,
+):
+    output, arrays = _targets("nadam", (parameter, exp_avg, exp_avg_sq, None), out)
+    mu, mu_next = (betas[0] * (1 - 0.5 * 0.96 ** (t * momentum_decay)) for t in (step, step + 1))
+    average_rate, gradient_rate = lr * mu_next / (1 - mu_product * mu_next), lr * (1 - mu) / (1 - mu_product)
+    rates = average_rate, gradient_rate, True, 1 / math.sqrt(1 - betas[1] ** step), eps
+    _adam_step(arrays, gradient, False, betas, rates, lr, weight_decay, decoupled, maximize)
+    return output, None
+
+
+def radam_forward(
+    parameter,
+    gradient,
+    exp_avg,
+    exp_avg_sq,
+    *,
+    lr,
+    step,
+    betas=(0.9, 0.999),
+    eps=1e-8,
+    weight_decay=0.0,
+    decoupled=False,
+    maximize=False,
+    out=None,
+):
+    output, arrays = _targets("radam", (parameter, exp_avg, exp_avg_sq, None), out)
+    rate, unbiased = lr / (1 - betas[0] ** step), 1 - betas[1] ** step
+    longest = 2 / (1 - betas[1]) - 1
+    length = longest - 2 * step * betas[1] ** step / unbiased
+    if length > 5:
+        rectification = (length - 4) * (length - 2) * longest / ((longest - 4) * (longest - 2) * length)
+        rate *= math.sqrt(rectification * unbiased)
+    _adam_step(arrays, gradient, False, betas, (rate, 0.0, length > 5, 1.0, eps), lr, weight_decay, decoupled, maximize)
+    return output, None
+
+
+def adamax_forward(
+    parameter,
+    gradient,
+    exp_avg,
+    exp_inf,
+    *,
+    lr,
+    step,
+    betas=(0.9, 0.999),
+    eps=1e-8,
+    weight_decay=0.0,
+    maximize=False,
+    out=None,
+):
+    output, (p, m, u) = _targets("adamax", (parameter, exp_avg, exp_inf), out)
+    numbers = *betas, 1 - betas[0], lr / (1 - betas[0] ** step), eps, weight_decay, _sign(maximize)
+    adamax_step_kernel(p, _flat(gradient), m, u, *map(p.dtype.type, numbers))
+    return output, None
+
+
+def lion_forward(
+    parameter, gradient, exp_avg, *, lr, betas=(0.9, 0.99), weight_decay=0.0, decoupled=True, maximize=False, out=None
+):
+    output, (p, m) = _targets("lion", (parameter, exp_avg), out)
+    decay = _decay(lr, weight_decay, decoupled)
+    numbers = *betas, 1 - betas[0], 1 - betas[1], lr, *decay, _sign(maximize)
+    lion_step_kernel(p, _flat(gradient), m, *map(p.dtype.type, numbers))
+    return output, None
+
+
+def rmsprop_forward(
+    parameter,
+    gradient,
+    square_avg,
+    momentum_buffer=None,
+    grad_avg=None,
+    *,
+    lr,
+    alpha=0.99,
+    eps=1e-8,
+    weight_decay=0.0,
+    momentum=0.0,
+    centered=False,
+    maximize=False,
+    out=None,
+):
+    output, (p, v, b, mean) = _targets("rmsprop", (parameter, square_avg, momentum_buffer, grad_avg), out)
+    numbers = alpha, 1 - alpha, lr, momentum, eps, weight_decay, _sign(maximize)
+    flags = momentum_buffer is not None, centered
+    rmsprop_step_kernel(p, _flat(gradient), v, b, mean, *flags, *map(p.dtype.type, numbers))
+    return output, None
+
+
+def adagrad_forward(
+    parameter, gradient, state_sum, *, lr, step, lr_decay=0.0, weight_decay=0.0, eps=1e-10, maximize=False, out=None
+):
+    output, (p, total) = _targets("adagrad", (parameter, state_sum), out)
+    none = empty(0, p.dtype)
+    numbers = 1.0, 1.0, lr / (1 + (step - 1) * lr_decay), 0.0, eps, weight_decay, _sign(maximize)
+    rmsprop_step_kernel(p, _flat(gradient), total, none, none, False, False, *map(p.dtype.type, numbers))
+    return output, None
+
+
+def adadelta_forward(
+    parameter, gradient, square_avg, acc_delta, *, lr=1.0, rho=0.9, eps=1e-6, weight_decay=0.0, maximize=False, out=None
+):
+    output, (p, v, deltas) = _targets("adadelta", (parameter, square_avg, acc_delta), out)
+    numbers = rho, 1 - rho, lr, eps, weight_decay, _sign(maximize)
+    adadelta_step_kernel(p, _flat(gradient), v, deltas, *map(p.dtype.type, numbers))
+    return output, None
+
+
+def gradient_norm_forward(gradient, *, norm_type=2.0):
+    flat = _flat(gradient)
+    chunks = -(-flat.size // _CHUNK)
+    if norm_type == math.inf:
+        integer = np.dtype(f"i{flat.itemsize}")
+        largest = empty(chunks, integer)
+        gradient_largest_bits_kernel(flat.view(integer), integer.type(np.iinfo(integer).max), largest)
+        return largest.max(initial=0).astype(integer).reshape(1).view(flat.dtype).reshape(()), None
+    sums = empty(chunks, np.float64)
+    gradient_power_sums_kernel(flat, float(norm_type), sums)
+    return np.asarray(sums.sum() ** (1 / norm_type), flat.dtype), None
+
+
+def gradient_scale_forward(gradient, *, factor, out=None):
+    return _scale_and_clip("gradient_scale", gradient, factor, -math.inf, math.inf, out)
+
+
+def gradient_clip_forward(gradient, *, low, high, out=None):
+    return _scale_and_clip("gradient_clip", gradient, 1.0, low, high, out)
+
+
+def _scale_and_clip(operation, gradient, factor, low, high, out):
+    output, (flat,) = _targets(operation, (gradient,), out)
+    gradient_scale_and_clip_kernel(flat, *map(flat.dtype.type, (factor, low, high)))
+    return output, None
+
+
+def _adam_step(arrays, gradient, amsgrad, betas, rates, lr, weight_decay, decoupled, maximize):
+    p, m, v, largest = arrays
+    typed = p.dtype.type
+    average_rate, gradient_rate, adaptive, root_scale, eps = rates
+    adam_step_kernel(
+        p,
+        _flat(gradient),
+        m,
+        v,
+        largest,
+        amsgrad,
+        *map(typed, (*betas, 1 - betas[0], 1 - betas[1], average_rate, gradient_rate)),
+        adaptive,
+        *map(typed, (root_scale, eps, *_decay(lr, weight_decay, decoupled), _sign(maximize))),
+    )
+
+
+def _decay(lr, weight_decay, decoupled) -> tuple[float, float]:
+    """What the gradient takes of the parameter, and the part of the parameter that is kept."""
+    return (0.0, 1 - lr * weight_decay) if decoupled else (weight_decay, 1.0)
+
+
+def _sign(maximize) -> float:
+    return -1.0 if maximize else 1.0
+
+
+def _flat(array):
+    return np.ascontiguousarray(array).reshape(-1)
+
+
+def _targets(operation, arrays, out):
+    """The arrays that a step changes in place.
+
+    Args:
+        arrays: their values before it; None for one that this step has not.
+        out: an array or arrays to hold them, the arrays themselves for a step in place, or None for new ones.
+
+    Returns:
+        (the operation's output, flat views of the output for the kernel with an empty array for each None).
+    """
+    there = [array for array in arrays if array is not None]
+    if out is None:
+        targets = [empty(array.shape, array.dtype) for array in there]
+    else:
+        targets = _checked_out(operation, there, out)
+    for target, array in zip(targets, there):
+        if target is not array:
+            np.copyto(target, array)
+    flat = iter([target.reshape(-1) for target in targets])
+    none = empty(0, there[0].dtype)
+    output = targets[0] if len(targets) == 1 else tuple(targets)
+    return output, [none if array is None else next(flat) for array in arrays]
+
+
+def _checked_out(operation, arrays, out):
+    targets = list(out) if isinstance(out, tuple) else [out]
+    if len(targets) != len(arrays):
+        refuse_value(operation, "out", f"as {len(arrays)} arrays", len(targets))
+    for target, array in zip(targets, arrays):
+        if type(target) is not np.ndarray or target.dtype != array.dtype:
+            refuse_type(operation, "out", f"as NumPy arrays of type {array.dtype}", getattr(target, "dtype", target))
+        if target.shape != array.shape or not target.flags.c_contiguous or not target.flags.writeable:
+            refuse_value(
+                operation, "out", f"as writable C-contiguous arrays of shape {array.shape}", f"shape {target.shape}"
+            )
+    return targets
