@@ -101,7 +101,7 @@ def test_reference_gradient_is_the_derivative(operation, sample, rng):
         direction = np.asarray(rng.standard_normal(inputs[index].shape))
 
         def moved(step, index=index, direction=direction):
-            there = [x + step * direction if i == index else x for i, x in enumerate(inputs)]
+            there = [np.asarray(x + step * direction) if i == index else x for i, x in enumerate(inputs)]
             outputs, _ = run(operation, there, sample.attributes, implementation="reference")
             return sum((o * g).sum() for o, g in zip(outputs, grad_outputs) if g is not None)
 

@@ -1,0 +1,451 @@
+"""Activations on NumPy arrays: one pair of kernels for all that go element by element, chosen by a code.
+
+The code is asked once a block of elements, so each inner loop is one plain formula that vectorises, and all formulas
+compile once a dtype. A block is one thread's share: small enough for its cache, large enough to hide the loop's start.
+"""
+
+import math
+
+import numpy as np
+from numba import prange
+
+from ..cpu_jit import kernel, serial_kernel
+from ..cpu_math import erf, exp, expm1, log1p, sigmoid, tanh
+from ..cpu_philox import uniform
+from ..memory import empty, zeros
+from .reference import SELU_ALPHA, SELU_SCALE
+
+_BLOCK = 8192
+
+# fmt: off
+(_SIGMOID, _TANH, _RELU, _THRESHOLD, _CLAMP, _LEAKY_RELU, _ELU, _GELU, _GELU_TANH, _SILU, _MISH, _SOFTPLUS,
+ _SOFTSIGN, _HARDSIGMOID, _HARDSWISH, _LOGSIGMOID, _SOFTSHRINK, _HARDSHRINK, _TANHSHRINK) = range(19)
+# fmt: on
+_SAVE_OUTPUT = frozenset((_SIGMOID, _TANH, _RELU, _CLAMP))
+
+
+@serial_kernel
+def activate(x, code, p, q, r, y):
+    """y = f(x) for vectors; f and the meaning of its parameters p, q, r go by the code."""
+    kind = x.dtype.type
+    zero, one, half, p, q, r = kind(0), kind(1), kind(0.5), kind(p), kind(q), kind(r)
+    if code == _SIGMOID:
+        for i in range(x.size):
+            y[i] = sigmoid(x[i])
+    elif code == _TANH:
+        for i in range(x.size):
+            y[i] = tanh(x[i])
+    elif code == _RELU:
+        for i in range(x.size):
+            y[i] = zero if x[i] <= zero else x[i]
+    elif code == _THRESHOLD:
+        for i in range(x.size):
+            y[i] = q if x[i] <= p else x[i]
+    elif code == _CLAMP:
+        for i in range(x.size):
+            above = p if x[i] < p else x[i]
+            y[i] = q if above > q else above
+    elif code == _LEAKY_RELU:
+        for i in range(x.size):
+            y[i] = x[i] if x[i] > zero else x[i] * p
+    elif code == _ELU:
+        for i in range(x.size):
+            y[i] = p * expm1(x[i] * r) if x[i] <= zero else q * x[i]
+    elif code == _GELU:
+        root = kind(math.sqrt(0.5))
+        for i in range(x.size):
+            y[i] = half * x[i] * (one + erf(x[i] * root))
+    elif code == _GELU_TANH:
+        scale, cubic = kind(math.sqrt(2 / math.pi)), kind(0.044715)
+        for i in range(x.size):
+            y[i] = half * x[i] * (one + tanh(scale * (x[i] + cubic * x[i] * x[i] * x[i])))
+    elif code == _SILU:
+        for i in range(x.size):
+            y[i] = x[i] * sigmoid(x[i])
+    elif code == _MISH:
+        # With e = exp(x), tanh(log(1 + e)) = n / (n + 2), n = e (e + 2); beyond 20 it is 1, and e stays finite.
+        for i in range(x.size):
+            e = exp(kind(20) if x[i] > kind(20) else x[i])
+            n = e * (e + kind(2))
+            y[i] = x[i] * (n / (n + kind(2)))
+    elif code == _SOFTPLUS:
+        # log(1 + e^z) = max(z, 0) + log(1 + e^-|z|): nothing overflows.
+        for i in range(x.size):
+            z = x[i] * p
+            soft = ((z if z > zero else zero) + log1p(exp(-abs(z)))) / p
+            y[i] = x[i] if z > q else soft
+    elif code == _SOFTSIGN:
+        for i in range(x.size):
+            y[i] = x[i] / (one + abs(x[i]))
+    elif code == _HARDSIGMOID:
+        for i in range(x.size):
+            rising = zero if x[i] <= -kind(3) else (x[i] + kind(3)) / kind(6)
+            y[i] = one if x[i] >= kind(3) else rising
+    elif code == _HARDSWISH:
+        for i in range(x.size):
+            rising = zero if x[i] <= -kind(3) else (x[i] + kind(3)) / kind(6)
+            y[i] = x[i] * (one if x[i] >= kind(3) else rising)
+    elif code == _LOGSIGMOID:
+        for i in range(x.size):
+            y[i] = (x[i] if x[i] < zero else zero) - log1p(exp(-abs(x[i])))
+    elif code == _SOFTSHRINK:
+        for i in range(x.size):
+            below = x[i] + p if x[i] < -p else zero * x[i]
+            y[i] = x[i] - p if x[i] > p else below
+    elif code == _HARDSHRINK:
+        for i in range(x.size):
+            y[i] = zero if abs(x[i]) <= p else x[i]
+    elif code == _TANHSHRINK:
+        for i in range(x.size):
+            y[i] = x[i] - tanh(x[i])
+
+
+@serial_kernel
+def activate_grad(grad_y, state, code, p, q, r, grad_x):
+    """grad_x = grad_y f'(x) for vectors; state is f(x) for the codes in _SAVE_OUTPUT, else x."""
+    kind = state.dtype.type
+    zero, one, half, p, q, r = kind(0), kind(1), kind(0.5), kind(p), kind(q), kind(r)
+    if code == _SIGMOID:
+        for i in range(state.size):
+            grad_x[i] = grad_y[i] * (state[i] * (one - state[i]))
+    elif code == _TANH:
+        for i in range(state.size):
+            grad_x[i] = grad_y[i] * (one - state[i] * state[i])
+    elif code == _RELU:
+        for i in range(state.size):
+            grad_x[i] = zero if state[i] <= zero else grad_y[i]
+    elif code == _THRESHOLD:
+        for i in range(state.size):
+            grad_x[i] = zero if state[i] <= p else grad_y[i]
+    elif code == _CLAMP:
+        for i in range(state.size):
+            grad_x[i] = zero if (state[i] <= p) | (state[i] >= q) else grad_y[i]
+    elif code == _LEAKY_RELU:
+        for i in range(state.size):
+            grad_x[i] = grad_y[i] if state[i] > zero else grad_y[i] * p
+    elif code == _ELU:
+        slope = p * r
+        for i in range(state.size):
+            grad_x[i] = grad_y[i] * (slope * exp(state[i] * r) if state[i] <= zero else q)
+    elif code == _GELU:
+        root, density = kind(math.sqrt(0.5)), kind(1 / math.sqrt(2 * math.pi))
+        for i in range(state.size):
+            x = state[i]
+            grad_x[i] = grad_y[i] * (half * (one + erf(x * root)) + x * density * exp(-half * x * x))
+    elif code == _GELU_TANH:
+        scale, cubic = kind(math.sqrt(2 / math.pi)), kind(0.044715)
+        for i in range(state.size):
+            x = state[i]
+            t = tanh(scale * (x + cubic * x * x * x))
+            rise = scale * (one + kind(3) * cubic * x * x)
+            grad_x[i] = grad_y[i] * (half * (one + t) + half * x * ((one - t * t) * rise))
+    elif code == _SILU:
+        for i in range(state.size):
+            s = sigmoid(state[i])
+            grad_x[i] = grad_y[i] * (s * (one + state[i] * (one - s)))
+    elif code == _MISH:
+        for i in range(state.size):
+            x = kind(20) if state[i] > kind(20) else state[i]
+            e = exp(x)
+            n = e * (e + kind(2))
+            t = n / (n + kind(2))
+            grad_x[i] = grad_y[i] * (t + x * ((one - t * t) * (e / (one + e))))
+    elif code == _SOFTPLUS:
+        for i in range(state.size):
+            z = state[i] * p
+            grad_x[i] = grad_y[i] * (one if z > q else sigmoid(z))
+    elif code == _SOFTSIGN:
+        for i in range(state.size):
+            root = one + abs(state[i])
+            grad_x[i] = grad_y[i] / (root * root)
+    elif code == _HARDSIGMOID:
+        for i in range(state.size):
+            grad_x[i] = grad_y[i] / kind(6) if abs(state[i]) < kind(3) else zero
+    elif code == _HARDSWISH:
+        for i in range(state.size):
+            x = state[i]
+            rising = grad_y[i] * (x / kind(3) + half) if abs(x) < kind(3) else grad_y[i]
+            grad_x[i] = zero if x <= -kind(3) else rising
+    elif code == _LOGSIGMOID:
+        for i in range(state.size):
+            grad_x[i] = grad_y[i] * sigmoid(-state[i])
+    elif code in (_SOFTSHRINK, _HARDSHRINK):
+        for i in range(state.size):
+            grad_x[i] = zero if abs(state[i]) <= p else grad_y[i]
+    elif code == _TANHSHRINK:
+        for i in range(state.size):
+            t = tanh(state[i])
+            grad_x[i] = grad_y[i] * (t * t)
+
+
+@kernel
+def activation_forward_kernel(x, code, p, q, r, y):
+    """y = f(x), block by block."""
+    for block in prange((x.size + _BLOCK - 1) // _BLOCK):
+        part = slice(block * _BLOCK, min(block * _BLOCK + _BLOCK, x.size))
+        activate(x[part], code, p, q, r, y[part])
+
+
+@kernel
+def activation_grad_input_kernel(grad_y, state, code, p, q, r, grad_x):
+    """grad_x = grad_y f'(x), block by block."""
+    for block in prange((state.size + _BLOCK - 1) // _BLOCK):
+        part = slice(block * _BLOCK, min(block * _BLOCK + _BLOCK, state.size))
+        activate_grad(grad_y[part], state[part], code, p, q, r, grad_x[part])
+
+
+def _forward(code, x, out, p=0.0, q=0.0, r=0.0):
+    order = _axes_by_memory(x)
+    flat = _flat(x, order)
+    result = empty(flat.size, x.dtype)
+    # One block is not worth waking the other threads for.
+    (activate if flat.size <= _BLOCK else activation_forward_kernel)(flat, code, p, q, r, result)
+    y = _unflat(result, x.shape, order)
+    state = result if code in _SAVE_OUTPUT else flat
+    return _deliver(y, out), (state, x.shape, order, code, p, q, r)
+
+
+def _backward(saved, grad_y, needs):
+    if not needs[0]:
+        return (None,)
+    state, shape, order, code, p, q, r = saved
+    grad_x = empty(state.size, state.dtype)
+    (activate_grad if state.size <= _BLOCK else activation_grad_input_kernel)(
+        _flat(grad_y, order), state, code, p, q, r, grad_x
+    )
+    return (_unflat(grad_x, shape, order),)
+
+
+def _deliver(y, out):
+    """y, in the caller's array where there is one."""
+    if out is None:
+        return y
+    out[...] = y
+    return out
+
+
+def _axes_by_memory(x):
+    """The axes from the widest stride to the narrowest; None for C order. Channels-last input gives such output."""
+    return None if x.flags.c_contiguous else tuple(np.argsort([-abs(s) for s in x.strides], kind="stable").tolist())
+
+
+def _flat(x, order):
+    """x as a vector in the given order of axes; shares memory where x lies so."""
+    return np.ascontiguousarray(x if order is None else x.transpose(order)).reshape(-1)
+
+
+def _unflat(vector, shape, order):
+    """A vector from `_flat` as an array of the shape."""
+    if order is None:
+        return vector.reshape(shape)
+    return vector.reshape([shape[axis] for axis in order]).transpose(np.argsort(order))
+
+
+def sigmoid_forward(x, *, out=None):
+    return _forward(_SIGMOID, x, out)
+
+
+def tanh_forward(x, *, out=None):
+    return _forward(_TANH, x, out)
+
+
+def relu_forward(x, *, out=None):
+    return _forward(_RELU, x, out)
+
+
+def relu6_forward(x, *, out=None):
+    return _forward(_CLAMP, x, out, 0.0, 6.0)
+
+
+def leaky_relu_forward(x, *, negative_slope=0.01, out=None):
+    return _forward(_LEAKY_RELU, x, out, negative_slope)
+
+
+def elu_forward(x, *, alpha=1.0, out=None):
+    return _forward(_ELU, x, out, alpha, 1.0, 1.0)
+
+
+def celu_forward(x, *, alpha=1.0, out=None):
+    return _forward(_ELU, x, out, alpha, 1.0, 1 / alpha)
+
+
+def selu_forward(x, *, out=None):
+    return _forward(_ELU, x, out, SELU_ALPHA * SELU_SCALE, SELU_SCALE, 1.0)
+
+
+def gelu_forward(x, *, approximate="none", out=None):
+    return _forward(_GELU_TANH if approximate == "tanh" else _GELU, x, out)
+
+
+def silu_forward(x, *, out=None):
+    return _forward(_SILU, x, out)
+
+
+def mish_forward(x, *, out=None):
+    return _forward(_MISH, x, out)
+
+
+def softplus_forward(x, *, beta=1.0, threshold=20.0, out=None):
+    return _forward(_SOFTPLUS, x, out, beta, threshold)
+
+
+def softsign_forward(x, *, out=None):
+    return _forward(_SOFTSIGN, x, out)
+
+
+def hardtanh_forward(x, *, min_val=-1.0, max_val=1.0, out=None):
+    return _forward(_CLAMP, x, out, min_val, max_val)
+
+
+def hardsigmoid_forward(x, *, out=None):
+    return _forward(_HARDSIGMOID, x, out)
+
+
+def hardswish_forward(x, *, out=None):
+    return _forward(_HARDSWISH, x, out)
+
+
+def logsigmoid_forward(x, *, out=None):
+    return _forward(_LOGSIGMOID, x, out)
+
+
+def softshrink_forward(x, *, lambd=0.5, out=None):
+    return _forward(_SOFTSHRINK, x, out, lambd)
+
+
+def hardshrink_forward(x, *, lambd=0.5, out=None):
+    return _forward(_HARDSHRINK, x, out, lambd)
+
+
+def tanhshrink_forward(x, *, out=None):
+    return _forward(_TANHSHRINK, x, out)
+
+
+def threshold_forward(x, *, threshold=0.0, value=0.0, out=None):
+    return _forward(_THRESHOLD, x, out, threshold, value)
+
+
+sigmoid_backward = tanh_backward = relu_backward = relu6_backward = leaky_relu_backward = _backward
+elu_backward = celu_backward = selu_backward = gelu_backward = silu_backward = mish_backward = _backward
+softplus_backward = softsign_backward = hardtanh_backward = hardsigmoid_backward = _backward
+hardswish_backward = logsigmoid_backward = softshrink_backward = hardshrink_backward = _backward
+tanhshrink_backward = threshold_backward = _backward
+
+
+@kernel
+def rrelu_forward_kernel(x, lower, width, seed, y):
+    """y = x, or x times the slope that Philox gives for the element's index."""
+    for i in prange(x.size):
+        slope = x.dtype.type(lower) + x.dtype.type(width) * x.dtype.type(uniform(seed, i))
+        y[i] = x[i] if x[i] > 0 else x[i] * slope
+
+
+@kernel
+def rrelu_grad_input_kernel(grad_y, x, lower, width, seed, grad_x):
+    """grad_x = grad_y, or grad_y times the same slope, drawn again."""
+    for i in prange(x.size):
+        slope = x.dtype.type(lower) + x.dtype.type(width) * x.dtype.type(uniform(seed, i))
+        grad_x[i] = grad_y[i] if x[i] > 0 else grad_y[i] * slope
+
+
+def rrelu_forward(x, *, lower=1 / 8, upper=1 / 3, seed=0, out=None):
+    flat = np.ascontiguousarray(x).reshape(-1)
+    result = empty(flat.size, x.dtype)
+    numbers = float(lower), float(upper - lower), int(seed)
+    rrelu_forward_kernel(flat, *numbers, result)
+    return _deliver(result.reshape(x.shape), out), (flat, x.shape, numbers)
+
+
+def rrelu_backward(saved, grad_y, needs):
+    if not needs[0]:
+        return (None,)
+    flat, shape, numbers = saved
+    grad_x = empty(flat.size, flat.dtype)
+    rrelu_grad_input_kernel(np.ascontiguousarray(grad_y).reshape(-1), flat, *numbers, grad_x)
+    return (grad_x.reshape(shape),)
+
+
+@kernel
+def prelu_forward_kernel(x, weight, y):
+    """y [rows, length] = x, or x times its row's slope; rows go through the channels in turn."""
+    for row in prange(x.shape[0]):
+        slope = weight[row % weight.size]
+        for i in range(x.shape[1]):
+            y[row, i] = x[row, i] if x[row, i] > 0 else x[row, i] * slope
+
+
+@kernel
+def prelu_grad_kernel(grad_y, x, weight, grad_x, grad_slope):
+    """grad_x [rows, length], and each row's share of its slope's gradient, grad_slope [rows]."""
+    for row in prange(x.shape[0]):
+        slope = weight[row % weight.size]
+        total = x.dtype.type(0)
+        for i in range(x.shape[1]):
+            positive = x[row, i] > 0
+            grad_x[row, i] = grad_y[row, i] if positive else grad_y[row, i] * slope
+            total += x.dtype.type(0) if positive else grad_y[row, i] * x[row, i]
+        grad_slope[row] = total
+
+
+def _channel_rows(x, channels):
+    """x [N, C, ...] as [N * C, the rest]; with one slope for all, as [N, the rest]."""
+    rows = x.shape[0] * channels if x.ndim > 1 else min(x.size, 1)
+    return np.ascontiguousarray(x).reshape(rows, x.size // rows if rows else 0)
+
+
+def prelu_forward(x, weight, *, out=None):
+    rows = _channel_rows(x, weight.size)
+    y = empty(rows.shape, x.dtype)
+    slopes = np.ascontiguousarray(weight).reshape(-1)
+    if y.size:
+        prelu_forward_kernel(rows, slopes, y)
+    return _deliver(y.reshape(x.shape), out), (rows, slopes, x.shape, weight.shape)
+
+
+def prelu_backward(saved, grad_y, needs):
+    rows, slopes, x_shape, weight_shape = saved
+    grad_x = empty(rows.shape, rows.dtype)
+    grad_slope = zeros((rows.shape[0] // max(slopes.size, 1), slopes.size), rows.dtype)
+    if rows.size:
+        grad_rows = np.ascontiguousarray(grad_y).reshape(rows.shape)
+        prelu_grad_kernel(grad_rows, rows, slopes, grad_x, grad_slope.reshape(-1))
+    grad_weight = grad_slope.sum(axis=0).reshape(weight_shape) if needs[1] else None
+    return grad_x.reshape(x_shape) if needs[0] else None, grad_weight
+
+
+@kernel
+def glu_forward_kernel(x, y):
+    """y [rows, length] = a sigmoid(b), from x [rows, 2, length] with a and b side by side."""
+    for row in prange(x.shape[0]):
+        for i in range(x.shape[2]):
+            y[row, i] = x[row, 0, i] * sigmoid(x[row, 1, i])
+
+
+@kernel
+def glu_grad_input_kernel(grad_y, x, grad_x):
+    """grad_x [rows, 2, length] from grad_y [rows, length]: the gate is computed again, not kept."""
+    for row in prange(x.shape[0]):
+        for i in range(x.shape[2]):
+            gate = sigmoid(x[row, 1, i])
+            grad_x[row, 0, i] = grad_y[row, i] * gate
+            grad_x[row, 1, i] = grad_y[row, i] * x[row, 0, i] * (gate * (x.dtype.type(1) - gate))
+
+
+def glu_forward(x, *, axis=-1, out=None):
+    axis %= x.ndim
+    half = x.shape[axis] // 2
+    shape = (*x.shape[:axis], half, *x.shape[axis + 1 :])
+    length = half * math.prod(x.shape[axis + 1 :])
+    halves = np.ascontiguousarray(x).reshape(math.prod(x.shape[:axis]), 2, length)
+    y = empty(shape, x.dtype)
+    glu_forward_kernel(halves, y.reshape(halves.shape[0], length))
+    return _deliver(y, out), (halves, x.shape)
+
+
+def glu_backward(saved, grad_y, needs):
+    if not needs[0]:
+        return (None,)
+    halves, shape = saved
+    grad_x = empty(halves.shape, halves.dtype)
+    glu_grad_input_kernel(np.ascontiguousarray(grad_y).reshape(halves.shape[0], halves.shape[2]), halves, grad_x)
+    return (grad_x.reshape(shape),)
