@@ -1,10 +1,28 @@
-"""Broadcasting's backward: summing a gradient back to the shape that was stretched."""
+"""Broadcasting: the shape that operands share, and its backward, summing a gradient to the shape that was stretched."""
+
+import numpy as np
+
+
+def shape_of(x):
+    """The shape of an array; () for a number."""
+    return getattr(x, "shape", ())
+
+
+def broadcast_shape(*operands):
+    """The common shape of arrays and numbers that broadcast."""
+    shapes = {shape_of(x) for x in operands}
+    shapes.discard(())
+    if len(shapes) < 2:
+        return next(iter(shapes), ())
+    return np.broadcast_shapes(*shapes)
 
 
 def sum_to_shape(x, shape):
     """x summed over the axes that broadcasting added or stretched, so that it has `shape` again."""
     if x.shape == shape:
         return x
-    x = x.sum(axis=tuple(range(x.ndim - len(shape))))
-    stretched = tuple(axis for axis, size in enumerate(shape) if size == 1 and x.shape[axis] != 1)
-    return x.sum(axis=stretched, keepdims=True) if stretched else x
+    added = x.ndim - len(shape)
+    stretched = tuple(
+        axis for axis, size in enumerate(x.shape) if axis < added or (shape[axis - added] == 1 and size != 1)
+    )
+    return x.sum(axis=stretched, keepdims=True).reshape(shape)

@@ -1,0 +1,329 @@
+"""Elementwise functions on NumPy arrays: plain arithmetic is one NumPy pass over memory, transcendental functions are
+Numba kernels that vectorise and run on all threads."""
+
+import math
+
+import numpy as np
+from numba import prange
+
+from ..cpu_jit import kernel
+from ..cpu_math import erf, exp, expm1, log, log1p
+from ..memory import empty, zeros
+from .broadcasting import broadcast_shape, shape_of, sum_to_shape
+
+_EXP, _EXPM1, _LOG, _LOG1P, _SQRT, _RSQRT, _RECIPROCAL, _ERF = range(8)
+_BLOCK = 4096  # elements a thread takes at a time: two arrays of it stay in the first-level cache
+
+# Division by zero, logarithms of negative numbers and overflow give infinities and NaNs, and no warning.
+_quiet = np.errstate(all="ignore")
+
+
+@kernel
+def unary_kernel(x, code, y):
+    """y = f(x) over flat arrays, f chosen by `code`."""
+    one = x.dtype.type(1)
+    for block in prange((x.size + _BLOCK - 1) // _BLOCK):
+        start, stop = block * _BLOCK, min((block + 1) * _BLOCK, x.size)
+        if code == _EXP:
+            for i in range(start, stop):
+                y[i] = exp(x[i])
+        elif code == _EXPM1:
+            for i in range(start, stop):
+                y[i] = expm1(x[i])
+        elif code == _LOG:
+            for i in range(start, stop):
+                y[i] = log(x[i])
+        elif code == _LOG1P:
+            for i in range(start, stop):
+                y[i] = log1p(x[i])
+        elif code == _SQRT:
+            for i in range(start, stop):
+                y[i] = np.sqrt(x[i])
+        elif code == _RSQRT:
+            for i in range(start, stop):
+                y[i] = one / np.sqrt(x[i])
+        elif code == _RECIPROCAL:
+            for i in range(start, stop):
+                y[i] = one / x[i]
+        elif code == _ERF:
+            for i in range(start, stop):
+                y[i] = erf(x[i])
+
+
+@kernel
+def unary_grad_kernel(grad_y, state, code, grad_x):
+    """grad_x = grad_y * f'(x) over flat arrays; `state` is x or y, whichever gives the derivative more cheaply."""
+    one, half = state.dtype.type(1), state.dtype.type(0.5)
+    for block in prange((state.size + _BLOCK - 1) // _BLOCK):
+        start, stop = block * _BLOCK, min((block + 1) * _BLOCK, state.size)
+        if code == _EXP:
+            for i in range(start, stop):
+                grad_x[i] = grad_y[i] * state[i]
+        elif code == _EXPM1:
+            for i in range(start, stop):
+                grad_x[i] = grad_y[i] * (state[i] + one)
+        elif code == _LOG:
+            for i in range(start, stop):
+                grad_x[i] = grad_y[i] / state[i]
+        elif code == _LOG1P:
+            for i in range(start, stop):
+                grad_x[i] = grad_y[i] / (one + state[i])
+        elif code == _SQRT:
+            for i in range(start, stop):
+                grad_x[i] = grad_y[i] * half / state[i]
+        elif code == _RSQRT:
+            for i in range(start, stop):
+                grad_x[i] = -half * grad_y[i] * state[i] * state[i] * state[i]
+        elif code == _RECIPROCAL:
+            for i in range(start, stop):
+                grad_x[i] = -grad_y[i] * state[i] * state[i]
+        elif code == _ERF:
+            scale = state.dtype.type(2 / math.sqrt(math.pi))
+            for i in range(start, stop):
+                grad_x[i] = grad_y[i] * scale * exp(-state[i] * state[i])
+
+
+def _compiled(code, state):
+    """Forward and backward by the kernels above; `state` names what the derivative is computed from, 'x' or 'y'."""
+
+    def forward(x, *, out=None):
+        y = empty(x.shape, x.dtype) if out is None else out
+        flat = np.ascontiguousarray(x).reshape(-1)
+        unary_kernel(flat, code, y.reshape(-1))
+        return y, flat if state == "x" else y
+
+    def backward(saved, grad_y, needs):
+        if not needs[0]:
+            return (None,)
+        grad_x = empty(grad_y.shape, grad_y.dtype)
+        unary_grad_kernel(np.ascontiguousarray(grad_y).reshape(-1), saved.reshape(-1), code, grad_x.reshape(-1))
+        return (grad_x,)
+
+    return forward, backward
+
+
+exp_forward, exp_backward = _compiled(_EXP, "y")
+expm1_forward, expm1_backward = _compiled(_EXPM1, "y")
+log_forward, log_backward = _compiled(_LOG, "x")
+log1p_forward, log1p_backward = _compiled(_LOG1P, "x")
+sqrt_forward, sqrt_backward = _compiled(_SQRT, "y")
+rsqrt_forward, rsqrt_backward = _compiled(_RSQRT, "y")
+reciprocal_forward, reciprocal_backward = _compiled(_RECIPROCAL, "y")
+erf_forward, erf_backward = _compiled(_ERF, "x")
+
+
+def _elementwise(ufunc, operands, out=None, dtype=None):
+    """ufunc(*operands) in one pass, with the operands' dtype or the one given."""
+    if out is None:
+        dtype = next(x.dtype for x in operands if hasattr(x, "dtype")) if dtype is None else dtype
+        out = empty(broadcast_shape(*operands), dtype)
+    return ufunc(*operands, out=out)
+
+
+def _unary(ufunc, grad):
+    """Forward by a NumPy function, backward by grad(x, grad_y)."""
+
+    @_quiet
+    def forward(x, *, out=None):
+        return _elementwise(ufunc, (x,), out), x
+
+    @_quiet
+    def backward(saved, grad_y, needs):
+        return (grad(saved, grad_y) if needs[0] else None,)
+
+    return forward, backward
+
+
+def _times(factor, grad_y):
+    """factor * grad_y, written over the factor, a new array."""
+    return np.multiply(factor, grad_y, out=factor)
+
+
+def _no_slope(x, grad_y):
+    return np.broadcast_to(np.zeros((), grad_y.dtype), grad_y.shape)
+
+
+negative_forward, negative_backward = _unary(np.negative, lambda x, grad_y: _elementwise(np.negative, (grad_y,)))
+abs_forward, abs_backward = _unary(np.abs, lambda x, grad_y: _times(_elementwise(np.sign, (x,)), grad_y))
+sign_forward, sign_backward = _unary(np.sign, _no_slope)
+square_forward, square_backward = _unary(np.square, lambda x, grad_y: _times(_elementwise(np.multiply, (x, 2)), grad_y))
+floor_forward, floor_backward = _unary(np.floor, _no_slope)
+ceil_forward, ceil_backward = _unary(np.ceil, _no_slope)
+round_forward, round_backward = _unary(np.rint, _no_slope)
+sin_forward, sin_backward = _unary(np.sin, lambda x, grad_y: _times(_elementwise(np.cos, (x,)), grad_y))
+cos_forward, cos_backward = _unary(
+    np.cos, lambda x, grad_y: _times(np.negative(s := _elementwise(np.sin, (x,)), out=s), grad_y)
+)
+
+
+def clip_forward(x, *, min=None, max=None, out=None):
+    y = empty(x.shape, x.dtype) if out is None else out
+    if min is None or max is None:
+        ufunc, bound = (np.minimum, max) if min is None else (np.maximum, min)
+        return ufunc(x, bound, out=y), (x, min, max)
+    return np.clip(x, min, max, out=y), (x, min, max)
+
+
+def clip_backward(saved, grad_y, needs):
+    if not needs[0]:
+        return (None,)
+    x, low, high = saved
+    inside = x >= (-np.inf if low is None else low)
+    if high is not None:
+        inside &= x <= high
+    return (_masked(grad_y, inside),)
+
+
+def _masked(grad, mask):
+    """grad where mask is set, 0 elsewhere, also where grad is not finite."""
+    kept = zeros(grad.shape, grad.dtype)
+    np.copyto(kept, grad, where=mask)
+    return kept
+
+
+def _to_shape(grad, operand):
+    return sum_to_shape(grad, shape_of(operand))
+
+
+def _binary(ufunc, grad_x, grad_y):
+    """Forward by a NumPy function; backward by grad_x(grad, x, y) and grad_y(grad, x, y), summed to the shapes."""
+
+    @_quiet
+    def forward(x, y, *, out=None):
+        return _elementwise(ufunc, (x, y), out), (x, y)
+
+    @_quiet
+    def backward(saved, grad, needs):
+        x, y = saved
+        return (
+            _to_shape(grad_x(grad, x, y), x) if needs[0] else None,
+            _to_shape(grad_y(grad, x, y), y) if needs[1] else None,
+        )
+
+    return forward, backward
+
+
+def _pass_on(grad, x, y):
+    return grad
+
+
+def _negated(grad, x, y):
+    return _elementwise(np.negative, (grad,))
+
+
+def _divide_grad_y(grad, x, y):
+    """-grad x / y^2"""
+    slope = _elementwise(np.divide, (x, y))
+    np.divide(slope, y, out=slope)
+    np.negative(slope, out=slope)
+    return np.multiply(slope, grad, out=slope)
+
+
+def _remainder_grad_y(grad, x, y):
+    """-grad floor(x / y)"""
+    slope = _elementwise(np.floor_divide, (x, y))
+    np.negative(slope, out=slope)
+    return np.multiply(slope, grad, out=slope)
+
+
+_POWERS = {1: np.positive, 2: np.square, 0.5: np.sqrt, -1: np.reciprocal}
+
+
+def _power(x, y, out):
+    """x^y, with the exponents that matter most as products and roots."""
+    if type(y) in (int, float) and y in _POWERS and out.dtype.kind == "f":
+        return _POWERS[y](x, out=out)
+    return np.power(x, y, out=out)
+
+
+def _power_grad_x(grad, x, y):
+    """grad y x^(y - 1), and 0 where y is 0"""
+    if type(y) in (int, float):
+        if y == 0:
+            return np.broadcast_to(np.zeros((), grad.dtype), grad.shape)
+        slope = _power(x, y - 1, empty(x.shape, x.dtype))
+        np.multiply(slope, y, out=slope)
+    else:
+        slope = _elementwise(np.power, (x, y - 1))
+        np.multiply(slope, y, out=slope)
+        np.copyto(slope, 0, where=y == 0)
+    return np.multiply(slope, grad, out=slope)
+
+
+def _power_grad_y(grad, x, y):
+    """grad x^y log(x), and 0 where x is 0 and y is not negative"""
+    slope = _elementwise(np.power, (x, y))
+    np.multiply(slope, np.log(x), out=slope)
+    np.copyto(slope, 0, where=np.equal(x, 0) & np.greater_equal(y, 0))
+    return np.multiply(slope, grad, out=slope)
+
+
+def _share(larger):
+    """The gradient of an operand that comes out where larger(x, y); where the operands tie, each gets one half."""
+
+    def grad_operand(grad, x, y):
+        share = _elementwise(np.multiply, (grad, larger(x, y)))
+        np.multiply(grad, 0.5, out=share, where=np.equal(x, y))
+        return share
+
+    return grad_operand
+
+
+add_forward, add_backward = _binary(np.add, _pass_on, _pass_on)
+subtract_forward, subtract_backward = _binary(np.subtract, _pass_on, _negated)
+multiply_forward, multiply_backward = _binary(
+    np.multiply,
+    lambda grad, x, y: _elementwise(np.multiply, (grad, y)),
+    lambda grad, x, y: _elementwise(np.multiply, (grad, x)),
+)
+divide_forward, divide_backward = _binary(
+    np.divide, lambda grad, x, y: _elementwise(np.divide, (grad, y)), _divide_grad_y
+)
+power_forward, power_backward = _binary(_power, _power_grad_x, _power_grad_y)
+remainder_forward, remainder_backward = _binary(np.remainder, _pass_on, _remainder_grad_y)
+maximum_forward, maximum_backward = _binary(np.maximum, _share(np.greater), _share(np.less))
+minimum_forward, minimum_backward = _binary(np.minimum, _share(np.less), _share(np.greater))
+
+
+def where_forward(condition, x, y, *, out=None):
+    dtype = (x if hasattr(x, "dtype") else y).dtype
+    out = empty(broadcast_shape(condition, x, y), dtype) if out is None else out
+    np.copyto(out, y)
+    np.copyto(out, x, where=condition)
+    return out, (condition, shape_of(x), shape_of(y))
+
+
+def where_backward(saved, grad, needs):
+    condition, x_shape, y_shape = saved
+    grad_x = grad_y = None
+    if needs[1]:
+        grad_x = sum_to_shape(_masked(grad, condition), x_shape)
+    if needs[2]:
+        grad_y = sum_to_shape(_masked(grad, ~condition), y_shape)
+    return None, grad_x, grad_y
+
+
+def _plain(ufunc, dtype=None):
+    """A function without a derivative."""
+
+    @_quiet
+    def forward(*operands, out=None):
+        return _elementwise(ufunc, operands, out, dtype), None
+
+    return forward
+
+
+floor_divide_forward = _plain(np.floor_divide)
+equal_forward = _plain(np.equal, bool)
+not_equal_forward = _plain(np.not_equal, bool)
+less_forward = _plain(np.less, bool)
+less_equal_forward = _plain(np.less_equal, bool)
+greater_forward = _plain(np.greater, bool)
+greater_equal_forward = _plain(np.greater_equal, bool)
+logical_and_forward = _plain(np.logical_and, bool)
+logical_or_forward = _plain(np.logical_or, bool)
+logical_xor_forward = _plain(np.logical_xor, bool)
+logical_not_forward = _plain(np.logical_not, bool)
+isnan_forward = _plain(np.isnan, bool)
+isinf_forward = _plain(np.isinf, bool)
+isfinite_forward = _plain(np.isfinite, bool)
