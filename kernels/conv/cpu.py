@@ -1,0 +1,159 @@
+"""Convolutions on NumPy arrays, in NCHW order.
+
+Three maps, each used by both directions:
+
+                        convolution        transposed convolution
+    correlate           forward            gradient of x
+    spread              gradient of x      forward
+    grad_weight         gradient of W      gradient of W, with x and grad_y changing places
+
+Where every channel has its own kernel (`cpu_depthwise.py`) they are direct; otherwise products with a matrix of columns
+(`cpu_columns.py`). Ranks 1 and 2 run as rank 3 with leading axes of size 1.
+"""
+
+import math
+
+import numpy as np
+from numba import prange
+
+from ..cpu_jit import kernel
+from ..memory import empty
+from . import cpu_columns, cpu_depthwise
+from .shape import conv_shape, transposed_conv_shape
+
+
+@kernel
+def conv_epilogue_kernel(z, bias, has_bias, relu):
+    """z = activation(z + bias) for z [N, C, P], plane by plane."""
+    for index in prange(z.shape[0] * z.shape[1]):
+        n, c = index // z.shape[1], index % z.shape[1]
+        b = bias[c] if has_bias else z.dtype.type(0)
+        if relu:
+            for p in range(z.shape[2]):
+                value = z[n, c, p] + b
+                z[n, c, p] = z.dtype.type(0) if value < 0 else value
+        else:
+            for p in range(z.shape[2]):
+                z[n, c, p] += b
+
+
+@kernel
+def conv_grad_sum_kernel(grad_y, y, grad_z):
+    """grad_z = grad_y where relu let y through, else 0, all [N, C, P]."""
+    for index in prange(y.shape[0] * y.shape[1]):
+        n, c = index // y.shape[1], index % y.shape[1]
+        for p in range(y.shape[2]):
+            grad_z[n, c, p] = grad_y[n, c, p] if y[n, c, p] > 0 else y.dtype.type(0)
+
+
+@kernel
+def conv_grad_bias_kernel(grad_z, grad_bias):
+    """grad_bias[c] = the sum of grad_z[:, c, :], a channel a thread; planes are summed first, to round less."""
+    for c in prange(grad_z.shape[1]):
+        total = grad_z.dtype.type(0)
+        for n in range(grad_z.shape[0]):
+            plane = grad_z.dtype.type(0)
+            for p in range(grad_z.shape[2]):
+                plane += grad_z[n, c, p]
+            total += plane
+        grad_bias[c] = total
+
+
+def _forward(x, weight, bias=None, *, stride, padding, dilation, groups, activation=None, out=None):
+    shape = conv_shape(x, weight, stride, padding, dilation, groups)
+    planes = np.ascontiguousarray(x).reshape(shape.batch, shape.in_channels, shape.in_size)
+    weight_rows = _rows(weight)
+    y, z = _output(x, weight.ndim - 2, shape.out_channels, shape.output, x.dtype, out)
+    _method(shape).correlate(planes, weight_rows, shape, z)
+    _finish(z, bias, activation)
+    return y, (planes, weight_rows, z if activation else None, shape, x.shape, weight.shape)
+
+
+def _backward(saved, grad_y, needs):
+    planes, weight_rows, y, shape, x_shape, weight_shape = saved
+    grad_z = _grad_sum(grad_y, y, (shape.batch, shape.out_channels, shape.out_size))
+    grad_x = grad_weight = grad_bias = None
+    if needs[0]:
+        grad_x = empty(planes.shape, planes.dtype)
+        _method(shape).spread(grad_z, weight_rows, shape, grad_x)
+        grad_x = grad_x.reshape(x_shape)
+    if needs[1]:
+        grad_weight = empty(weight_rows.shape, planes.dtype)
+        _method(shape).grad_weight(planes, grad_z, shape, grad_weight)
+        grad_weight = grad_weight.reshape(weight_shape)
+    if needs[2]:
+        grad_bias = empty(shape.out_channels, planes.dtype)
+        conv_grad_bias_kernel(grad_z, grad_bias)
+    return grad_x, grad_weight, grad_bias
+
+
+def _transposed_forward(
+    x, weight, bias=None, *, stride, padding, output_padding, dilation, groups, activation=None, out=None
+):
+    shape = transposed_conv_shape(x, weight, stride, padding, output_padding, dilation, groups)
+    planes = np.ascontiguousarray(x).reshape(shape.batch, shape.out_channels, shape.out_size)
+    weight_rows = _rows(weight)
+    y, z = _output(x, weight.ndim - 2, shape.in_channels, shape.input, x.dtype, out)
+    _method(shape).spread(planes, weight_rows, shape, z)
+    _finish(z, bias, activation)
+    return y, (planes, weight_rows, z if activation else None, shape, x.shape, weight.shape)
+
+
+def _transposed_backward(saved, grad_y, needs):
+    planes, weight_rows, y, shape, x_shape, weight_shape = saved
+    grad_z = _grad_sum(grad_y, y, (shape.batch, shape.in_channels, shape.in_size))
+    grad_x = grad_weight = grad_bias = None
+    if needs[0]:
+        grad_x = empty(planes.shape, planes.dtype)
+        _method(shape).correlate(grad_z, weight_rows, shape, grad_x)
+        grad_x = grad_x.reshape(x_shape)
+    if needs[1]:
+        grad_weight = empty(weight_rows.shape, planes.dtype)
+        _method(shape).grad_weight(grad_z, planes, shape, grad_weight)
+        grad_weight = grad_weight.reshape(weight_shape)
+    if needs[2]:
+        grad_bias = empty(shape.in_channels, planes.dtype)
+        conv_grad_bias_kernel(grad_z, grad_bias)
+    return grad_x, grad_weight, grad_bias
+
+
+conv1d_forward = conv2d_forward = conv3d_forward = _forward
+conv1d_backward = conv2d_backward = conv3d_backward = _backward
+conv_transpose1d_forward = conv_transpose2d_forward = conv_transpose3d_forward = _transposed_forward
+conv_transpose1d_backward = conv_transpose2d_backward = conv_transpose3d_backward = _transposed_backward
+
+
+def _method(shape):
+    return cpu_depthwise if shape.is_depthwise else cpu_columns
+
+
+def _rows(weight):
+    """[out, in / groups, *kernel] as [out, in / groups, taps]."""
+    return np.ascontiguousarray(weight).reshape(*weight.shape[:2], -1)
+
+
+def _finish(z, bias, activation):
+    """Adds the bias and applies the activation, in place."""
+    if bias is not None or activation:
+        bias_row = empty(0, z.dtype) if bias is None else np.ascontiguousarray(bias)
+        conv_epilogue_kernel(z, bias_row, bias is not None, activation == "relu")
+
+
+def _grad_sum(grad_y, y, shape):
+    """The gradient before the activation, [N, C, P]."""
+    grad_y = np.ascontiguousarray(grad_y).reshape(shape)
+    if y is None:
+        return grad_y
+    grad_z = empty(shape, grad_y.dtype)
+    conv_grad_sum_kernel(grad_y, y, grad_z)
+    return grad_z
+
+
+def _output(x, rank, channels, sizes, dtype, out):
+    """The output with x's rank, and the same memory as [N, channels, P]."""
+    shape = (*x.shape[: x.ndim - rank - 1], channels, *sizes[3 - rank :])
+    if out is None:
+        out = empty(shape, dtype)
+    elif out.shape != shape or out.dtype != dtype or not out.flags.c_contiguous:
+        raise ValueError(f"conv{rank}d: expected out as a contiguous array of shape {shape} and type {dtype}")
+    return out, out.reshape(math.prod(x.shape[: x.ndim - rank - 1]), channels, math.prod(sizes))

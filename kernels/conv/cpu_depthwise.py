@@ -1,0 +1,114 @@
+"""Convolutions in which every output channel reads one input channel, computed directly: rows of the output stay in
+the first-level cache while the taps of the kernel pass over them.
+
+Weights are [out, 1, taps]; output channel o reads input channel o // (out / in).
+"""
+
+from numba import prange
+
+from ..cpu_jit import kernel
+from .cpu_columns import valid_range
+
+
+@kernel
+def depthwise_correlate_kernel(x, weight, input, kernel, output, stride, padding, dilation, z):
+    """z[n, o] = x[n, o // multiplier] correlated with weight[o, 0], a plane a thread, row by row."""
+    (depth, height, width), (out_height, out_width) = input, output[1:]
+    multiplier = z.shape[1] // x.shape[1]
+    for index in prange(z.shape[0] * z.shape[1]):
+        n, o = index // z.shape[1], index % z.shape[1]
+        plane = x[n, o // multiplier]
+        for row in range(output[0] * out_height):
+            target = z[n, o, row * out_width : (row + 1) * out_width]
+            target[:] = z.dtype.type(0)
+            for tap in range(weight.shape[2]):
+                kd, kh, kw = tap // (kernel[1] * kernel[2]), tap // kernel[2] % kernel[1], tap % kernel[2]
+                d = row // out_height * stride[0] + kd * dilation[0] - padding[0]
+                h = row % out_height * stride[1] + kh * dilation[1] - padding[1]
+                if d < 0 or d >= depth or h < 0 or h >= height:
+                    continue
+                offset, step = kw * dilation[2] - padding[2], stride[2]
+                low, high = valid_range(offset, step, width, out_width)
+                inner, source = target[low:high], plane[(d * height + h) * width + low * step + offset :]
+                w = weight[o, 0, tap]
+                if step == 1:
+                    for i in range(high - low):
+                        inner[i] += w * source[i]
+                else:
+                    for i in range(high - low):
+                        inner[i] += w * source[i * step]
+
+
+@kernel
+def depthwise_spread_kernel(z, weight, input, kernel, output, stride, padding, dilation, x):
+    """x[n, c] = the output planes z of channel c, each spread with its kernel: the transpose of correlate."""
+    (depth, height, width), (out_height, out_width) = input, output[1:]
+    multiplier = z.shape[1] // x.shape[1]
+    for index in prange(x.shape[0] * x.shape[1]):
+        n, c = index // x.shape[1], index % x.shape[1]
+        plane = x[n, c]
+        plane[:] = x.dtype.type(0)
+        for o in range(c * multiplier, (c + 1) * multiplier):
+            for row in range(output[0] * out_height):
+                for tap in range(weight.shape[2]):
+                    kd, kh, kw = tap // (kernel[1] * kernel[2]), tap // kernel[2] % kernel[1], tap % kernel[2]
+                    d = row // out_height * stride[0] + kd * dilation[0] - padding[0]
+                    h = row % out_height * stride[1] + kh * dilation[1] - padding[1]
+                    if d < 0 or d >= depth or h < 0 or h >= height:
+                        continue
+                    offset, step = kw * dilation[2] - padding[2], stride[2]
+                    low, high = valid_range(offset, step, width, out_width)
+                    source = z[n, o, row * out_width + low : row * out_width + high]
+                    target = plane[(d * height + h) * width + low * step + offset :]
+                    w = weight[o, 0, tap]
+                    if step == 1:
+                        for i in range(high - low):
+                            target[i] += w * source[i]
+                    else:
+                        for i in range(high - low):
+                            target[i * step] += w * source[i]
+
+
+@kernel
+def depthwise_grad_weight_kernel(x, z, input, kernel, output, stride, padding, dilation, weight):
+    """weight[o, 0, tap] = the sum of z[:, o] times what tap reads of x, an (o, tap) a thread."""
+    (depth, height, width), (out_height, out_width) = input, output[1:]
+    multiplier = z.shape[1] // x.shape[1]
+    for index in prange(weight.shape[0] * weight.shape[2]):
+        o, tap = index // weight.shape[2], index % weight.shape[2]
+        kd, kh, kw = tap // (kernel[1] * kernel[2]), tap // kernel[2] % kernel[1], tap % kernel[2]
+        offset, step = kw * dilation[2] - padding[2], stride[2]
+        low, high = valid_range(offset, step, width, out_width)
+        total = z.dtype.type(0)
+        for n in range(z.shape[0]):
+            plane, image = x[n, o // multiplier], z.dtype.type(0)
+            for row in range(output[0] * out_height):
+                d = row // out_height * stride[0] + kd * dilation[0] - padding[0]
+                h = row % out_height * stride[1] + kh * dilation[1] - padding[1]
+                if d < 0 or d >= depth or h < 0 or h >= height:
+                    continue
+                gradient = z[n, o, row * out_width + low : row * out_width + high]
+                source = plane[(d * height + h) * width + low * step + offset :]
+                if step == 1:
+                    for i in range(high - low):
+                        image += gradient[i] * source[i]
+                else:
+                    for i in range(high - low):
+                        image += gradient[i] * source[i * step]
+            total += image
+        weight[o, 0, tap] = total
+
+
+def correlate(x, weight, shape, z):
+    """z [N, out, P] from x [N, in, input positions] and weight [out, 1, taps]."""
+    depthwise_correlate_kernel(x, weight, *shape[4:], z)
+
+
+def spread(z, weight, shape, x):
+    """x [N, in, input positions] from z [N, out, P] and weight [out, 1, taps]: the transpose of correlate."""
+    depthwise_spread_kernel(z, weight, *shape[4:], x)
+
+
+def grad_weight(x, z, shape, weight):
+    """weight [out, 1, taps] from x [N, in, input positions] and z [N, out, P]."""
+    depthwise_grad_weight_kernel(x, z, *shape[4:], weight)

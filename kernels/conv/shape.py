@@ -1,0 +1,102 @@
+"""The sizes of a convolution, for all ranks at once: 1-D and 2-D are 3-D with leading axes of size 1."""
+
+from __future__ import annotations
+
+import math
+from typing import NamedTuple
+
+Sizes = tuple[int, int, int]
+
+
+class ConvShape(NamedTuple):
+    """A convolution from [batch, in_channels, *input] to [batch, out_channels, *output].
+
+    Output position o reads, with kernel position k, the input at o * stride + k * dilation - padding, axis by axis;
+    what lies outside the input counts as zero. A transposed convolution is the same map read backwards, so its input
+    is `output` here.
+    """
+
+    batch: int
+    groups: int
+    in_channels: int
+    out_channels: int
+    input: Sizes
+    kernel: Sizes
+    output: Sizes
+    stride: Sizes
+    padding: Sizes
+    dilation: Sizes
+
+    @property
+    def in_size(self) -> int:
+        """Input positions of a channel."""
+        return math.prod(self.input)
+
+    @property
+    def out_size(self) -> int:
+        """Output positions of a channel."""
+        return math.prod(self.output)
+
+    @property
+    def taps(self) -> int:
+        """Kernel positions."""
+        return math.prod(self.kernel)
+
+    @property
+    def is_pointwise(self) -> bool:
+        """Whether every output position reads exactly the input position of its own index."""
+        return self.taps == 1 and self.stride == (1, 1, 1) and self.padding == (0, 0, 0) and self.input == self.output
+
+    @property
+    def is_depthwise(self) -> bool:
+        """Whether every output channel reads one input channel."""
+        return self.groups == self.in_channels
+
+
+def output_sizes(input, kernel, stride, padding, dilation) -> tuple[int, ...]:
+    """Output positions per axis; below 1 where the kernel is larger than the padded input."""
+    return tuple(
+        (size + before + after - d * (k - 1) - 1) // s + 1
+        for size, k, s, (before, after), d in zip(input, kernel, stride, padding, dilation)
+    )
+
+
+def transposed_output_sizes(input, kernel, stride, padding, output_padding, dilation) -> tuple[int, ...]:
+    """Output positions per axis of the transposed convolution; below 1 where padding removes everything."""
+    return tuple(
+        (size - 1) * s - before - after + d * (k - 1) + extra + 1
+        for size, k, s, (before, after), extra, d in zip(input, kernel, stride, padding, output_padding, dilation)
+    )
+
+
+def conv_shape(x, weight, stride, padding, dilation, groups) -> ConvShape:
+    """The shape of a convolution of arrays that its check has accepted."""
+    rank = weight.ndim - 2
+    output = output_sizes(x.shape[-rank:], weight.shape[2:], stride, padding, dilation)
+    return ConvShape(
+        x.shape[0] if x.ndim == rank + 2 else 1,
+        groups,
+        weight.shape[1] * groups,
+        weight.shape[0],
+        *_three_axes(x.shape[-rank:], weight.shape[2:], output, stride, padding, dilation),
+    )
+
+
+def transposed_conv_shape(x, weight, stride, padding, output_padding, dilation, groups) -> ConvShape:
+    """The shape of the convolution whose transpose maps x to the output: `output` is x's, `input` the result's."""
+    rank = weight.ndim - 2
+    sizes = transposed_output_sizes(x.shape[-rank:], weight.shape[2:], stride, padding, output_padding, dilation)
+    return ConvShape(
+        x.shape[0] if x.ndim == rank + 2 else 1,
+        groups,
+        weight.shape[1] * groups,
+        weight.shape[0],
+        *_three_axes(sizes, weight.shape[2:], x.shape[-rank:], stride, padding, dilation),
+    )
+
+
+def _three_axes(input, kernel, output, stride, padding, dilation):
+    missing = 3 - len(kernel)
+    before = tuple(pair[0] for pair in padding)
+    fills = (1, 1, 1, 1, 0, 1)
+    return [(fill,) * missing + tuple(s) for fill, s in zip(fills, (input, kernel, output, stride, before, dilation))]
