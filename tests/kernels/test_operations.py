@@ -7,12 +7,13 @@ import zlib
 
 import numpy as np
 import pytest
+from agreement import agree, output_gradients, run
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
-from parity import DTYPES, as_tuple, assert_close, float_inputs, non_contiguous
+from parity import DTYPES, float_inputs, non_contiguous
 
 from ranvier.kernels import memory
-from ranvier.kernels.operation import Operation, all_operations
+from ranvier.kernels.operation import all_operations
 
 OPERATIONS = list(all_operations())
 SAMPLES = [
@@ -34,57 +35,6 @@ def _poisoned_memory(monkeypatch):
 @pytest.fixture
 def rng(request):
     return np.random.default_rng(zlib.crc32(request.node.name.encode()))
-
-
-def length_of(operation: Operation, inputs, attributes) -> int:
-    return operation.reduction_length(*inputs, **attributes) if operation.reduction_length else 1
-
-
-def run(operation, inputs, attributes, grad_outputs=None, implementation=None, needs=None):
-    """Forward, and backward if output gradients are given -> (outputs, grads)."""
-    output, saved = operation.forward(*inputs, implementation=implementation, **attributes)
-    if grad_outputs is None:
-        return as_tuple(output), ()
-    needs = float_inputs(inputs) if needs is None else needs
-    grad = grad_outputs if isinstance(output, tuple) else grad_outputs[0]
-    return as_tuple(output), operation.backward(saved, grad, needs, implementation=implementation)
-
-
-def in_float64(arrays):
-    return [a.astype(np.float64) if isinstance(a, np.ndarray) and a.dtype in DTYPES.values() else a for a in arrays]
-
-
-def output_gradients(outputs, rng, dtype):
-    """A random gradient per output; None for integer outputs, which have none."""
-    return tuple(
-        None if o.dtype.kind in "iub" else np.asarray(rng.standard_normal(o.shape)).astype(dtype) for o in outputs
-    )
-
-
-def agree(operation, inputs, attributes, rng, dtype, implementation="cpu", arrange=lambda x: x):
-    """The implementation's outputs and gradients against the reference's in float64; inputs stay as they were."""
-    name = f"{operation.name}[{implementation}]"
-    untouched = [x.copy() if isinstance(x, np.ndarray) else x for x in inputs]
-    exact_outputs, _ = run(operation, in_float64(inputs), attributes, implementation="reference")
-    grad_outputs = output_gradients(exact_outputs, rng, DTYPES[dtype]) if operation.differentiable else None
-    _, exact_grads = run(
-        operation, in_float64(inputs), attributes, grad_outputs and tuple(in_float64(grad_outputs)), "reference"
-    )
-    arranged = [arrange(x) for x in inputs]
-    outputs, grads = run(
-        operation, arranged, attributes, grad_outputs and tuple(map(arrange, grad_outputs)), implementation
-    )
-    length = length_of(operation, inputs, attributes)
-    for index, (actual, exact) in enumerate(zip(outputs, exact_outputs, strict=True)):
-        assert type(actual) is np.ndarray, f"{name}: output {index} is a {type(actual)}"
-        assert_close(actual, exact, dtype, length, f"{name} output {index}")
-    for argument, actual, exact in zip(operation.inputs, grads, exact_grads):
-        assert (actual is None) == (exact is None), f"{name}: gradient of {argument} is {actual}, expected {exact}"
-        if exact is not None:
-            assert_close(actual, exact, dtype, length, f"{name} gradient of {argument}")
-    for argument, array, before in zip(operation.inputs, arranged, untouched):
-        if isinstance(array, np.ndarray):
-            np.testing.assert_array_equal(array, before, err_msg=f"{name} changed its input {argument}")
 
 
 @pytest.mark.parametrize(("operation", "sample"), [p for p in SAMPLES if p.values[0].differentiable])
