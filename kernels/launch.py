@@ -1,0 +1,279 @@
+"""Triton kernels on CuPy arrays, with no framework between: compiled by `triton.compile` for the device's architecture,
+loaded and launched by CuPy on CuPy's current device and stream.
+
+    launch(softmax_forward_kernel, (rows,), x, y, columns, BLOCK=1024, num_warps=4)
+
+How a compiled Triton kernel wants to be called (Triton 3.6 to 3.9; checked against the cubin's own parameter table when
+it is loaded): one parameter per argument that is not constexpr, in order, then two pointers to scratch memory; a block
+has 32 * num_warps threads as the metadata says, not as was asked; shared memory is all dynamic; grid.x is multiplied by
+num_ctas. An integer 1 or None becomes a constant and drops out, unless the argument is annotated.
+"""
+
+from __future__ import annotations
+
+import struct
+import threading
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+import triton
+from triton.backends.compiler import GPUTarget
+from triton.compiler import ASTSource
+
+from .cubin import read_cubin
+from .memory import empty as _empty_on_host
+
+# Where launches go instead of a device: tests put Triton's interpreter here and hand NumPy arrays to GPU kernels.
+interpreter: Callable[[Any, tuple, tuple, dict], None] | None = None
+
+_TYPES = {
+    "bool": "u1", "float16": "fp16", "bfloat16": "bf16", "float32": "fp32", "float64": "fp64",
+    **{f"{sign}int{bits}": f"{sign or 'i'}{bits}" for bits in (8, 16, 32, 64) for sign in ("", "u")},
+}  # fmt: skip
+_PACKED = {
+    "u1": "?", "i8": "b", "u8": "B", "i16": "h", "u16": "H", "i32": "i", "u32": "I", "i64": "q", "u64": "Q",
+    "fp32": "f", "fp64": "d",
+}  # fmt: skip
+_ONE = "==1"
+_ALIGNED = [["tt.divisibility", 16]]
+_MAX_DYNAMIC_SHARED_SIZE = 8  # CU_FUNC_ATTRIBUTE_MAX_DYNAMIC_SHARED_SIZE_BYTES
+_SHARED_WITHOUT_ASKING = 48 * 1024
+_pointer_types: dict[int, str] = {}  # by dtype.num
+_kernels: dict[Any, TritonKernel] = {}
+
+
+def launch(kernel, grid: tuple[int, ...], *arguments, **constants) -> None:
+    """Runs a `@triton.jit` kernel over a grid of one to three axes; an empty grid runs nothing.
+
+    Args:
+        kernel: the decorated function.
+        grid: programs along each axis.
+        arguments: arrays and numbers for the parameters that are not `tl.constexpr`, in order.
+        constants: the `tl.constexpr` parameters by name, and compile options such as `num_warps`, `num_stages`.
+    """
+    if 0 in grid:
+        return
+    if interpreter is not None:
+        interpreter(kernel, grid, arguments, constants)
+        return
+    known = _kernels.get(kernel)
+    if known is None:
+        known = _kernels[kernel] = TritonKernel(kernel)
+    known(grid, *arguments, **constants)
+
+
+def empty(like, shape: tuple[int, ...] | None = None, dtype=None):
+    """A C-contiguous array with unspecified contents on the device of `like`, by default of its shape and dtype."""
+    shape, dtype = like.shape if shape is None else shape, like.dtype if dtype is None else dtype
+    if type(like) is np.ndarray:
+        return _empty_on_host(shape, dtype)
+    import cupy
+
+    return cupy.empty(shape, dtype)
+
+
+class OutOfResources(RuntimeError):
+    """A kernel needs more shared memory than the device has."""
+
+
+class TritonKernel:
+    """A kernel with all its compiled forms: one for each combination of argument types, constants and device."""
+
+    def __init__(self, function):
+        self.function = function
+        self.runtime = [p for p in function.params if not p.is_constexpr]
+        self.constexpr = {p.name: p.default if p.has_default else None for p in function.params if p.is_constexpr}
+        self._specialise = tuple(
+            (not p.do_not_specialize, not p.do_not_specialize_on_alignment, p.annotation_type or None)
+            for p in self.runtime
+        )
+        self._loaded: dict[tuple, Loaded] = {}
+
+    def __call__(self, grid: tuple[int, ...], *arguments, **constants) -> None:
+        loaded, values = self._find(arguments, constants)
+        rows = grid[1] if len(grid) > 1 else 1
+        loaded(grid[0], rows, grid[2] if len(grid) > 2 else 1, *values)
+
+    def prepare(self, *arguments, **constants) -> Loaded:
+        """The compiled form for such arguments, to be called as `loaded(grid_x, grid_y, grid_z, *values)` where values
+        are addresses and numbers, without those that were 1 or None: the shortest way to a launch."""
+        return self._find(arguments, constants)[0]
+
+    def _find(self, arguments, constants) -> tuple[Loaded, list]:
+        signature, values = self.bind(arguments)
+        device = _current_device()
+        key = (device, *signature, *constants.items())
+        loaded = self._loaded.get(key)
+        if loaded is None:
+            compiled = self.compile(tuple(signature), architecture_of(device), **constants)
+            loaded = self._loaded[key] = Loaded(compiled, device)
+        return loaded, values
+
+    def bind(self, arguments) -> tuple[list, list]:
+        """The arguments' types by Triton's rules of specialisation, and the values that a launch passes."""
+        if len(arguments) != len(self._specialise):
+            names = ", ".join(p.name for p in self.runtime)
+            raise TypeError(
+                f"{self.function.__name__}: expected {len(self.runtime)} arguments ({names}), got {len(arguments)}"
+            )
+        signature, values = [], []
+        for argument, (specialise, align, annotation) in zip(arguments, self._specialise):
+            kind = type(argument)
+            if kind is int:
+                if argument == 1 and specialise and not annotation:
+                    signature.append(_ONE)
+                    continue
+                typed = annotation or ("i32" if -(2**31) <= argument < 2**31 else "i64")
+                signature.append(typed + "D" if specialise and align and argument % 16 == 0 else typed)
+            elif kind is float:
+                signature.append(annotation or "fp32")
+            elif argument is None:
+                signature.append(None)
+                continue
+            elif kind is bool:
+                signature.append("u1")
+            else:
+                number = argument.dtype.num
+                if number not in _pointer_types:
+                    _pointer_types[number] = "*" + _TYPES[argument.dtype.name]
+                argument = argument.data.ptr
+                # An unaligned view selects a form of its own: vectorised copies need 16 bytes.
+                signature.append(number * 2 + (1 if specialise and align and argument % 16 == 0 else 0))
+            values.append(argument)
+        return signature, values
+
+    def compile(self, signature: tuple, architecture: int, **constants) -> Compiled:
+        """The kernel for an architecture (80, 90, ...); needs no GPU."""
+        types, fixed, attributes, passed = {}, {}, {}, []
+        values = self.constexpr | {name: v for name, v in constants.items() if name in self.constexpr}
+        rest = iter(signature)
+        for position, parameter in enumerate(self.function.params):
+            name = parameter.name
+            if parameter.is_constexpr:
+                types[name], fixed[(position,)] = "constexpr", values[name]
+                continue
+            kind = next(rest)
+            if kind is None or kind is _ONE:
+                types[name], fixed[(position,)] = "constexpr", None if kind is None else 1
+                continue
+            typed, aligned = (_pointer_types[kind >> 1], kind & 1) if type(kind) is int else _split_aligned(kind)
+            if aligned:
+                attributes[(position,)] = _ALIGNED
+            types[name] = typed
+            passed.append(typed)
+        # Fusion into multiply-adds is set explicitly, because its default changes between versions of Triton.
+        options = {"enable_fp_fusion": True} | {k: v for k, v in constants.items() if k not in self.constexpr}
+        source = ASTSource(self.function, types, constexprs=fixed, attrs=attributes)
+        return Compiled(triton.compile(source, target=GPUTarget("cuda", architecture, 32), options=options), passed)
+
+
+class Compiled:
+    """One compiled form of a kernel, on no device yet.
+
+    Raises:
+        RuntimeError: the cubin's parameters are not laid out as a launch would pack them.
+    """
+
+    def __init__(self, result, types: list[str]):
+        metadata = result.metadata
+        self.metadata, self.cubin, self.name = metadata, result.asm["cubin"], metadata.name
+        self.threads, self.shared_bytes, self.num_ctas = 32 * metadata.num_warps, metadata.shared, metadata.num_ctas
+        self.scratch_bytes = metadata.global_scratch_size or 0
+        self.format = "@" + "".join("Q" if t[0] == "*" else _PACKED[t] for t in types) + "QQ"
+        self.info = read_cubin(self.cubin, self.name)
+        packed, offset = [], 0
+        for position, code in enumerate(self.format[1:]):
+            size = struct.calcsize(code)
+            offset = -(-offset // size) * size
+            packed.append((position, offset, size))
+            offset += size
+        if tuple(packed) != self.info.parameters:
+            raise RuntimeError(
+                f"{self.name}: expected parameters (position, offset, size) {packed}, the cubin has "
+                f"{list(self.info.parameters)}; Triton {triton.__version__} is not supported"
+            )
+
+
+class Loaded:
+    """A compiled kernel on one device; calling it launches on CuPy's current stream."""
+
+    def __init__(self, compiled: Compiled, device: int):
+        import cupy
+
+        driver, runtime = cupy.cuda.driver, cupy.cuda.runtime
+        available = runtime.deviceGetAttribute(97, device)  # cudaDevAttrMaxSharedMemoryPerBlockOptin
+        if compiled.shared_bytes > available:
+            raise OutOfResources(
+                f"{compiled.name}: needs {compiled.shared_bytes} bytes of shared memory, "
+                f"device {device} has {available}"
+            )
+        self.compiled = compiled
+        self._module = cupy.cuda.function.Module()
+        self._module.load(compiled.cubin)
+        self._function = self._module.get_function(compiled.name)
+        if compiled.shared_bytes > _SHARED_WITHOUT_ASKING:
+            driver.funcSetAttribute(self._function.ptr, _MAX_DYNAMIC_SHARED_SIZE, compiled.shared_bytes)
+        self._launch = self._make_launch(cupy)
+
+    def __call__(self, grid_x: int, grid_y: int, grid_z: int, *values) -> None:
+        self._launch(grid_x, grid_y, grid_z, values)
+
+    def _make_launch(self, cupy):
+        compiled = self.compiled
+        pack, size = struct.Struct(compiled.format).pack_into, struct.calcsize(compiled.format)
+        offsets = [offset for _, offset, _ in compiled.info.parameters]
+        function, threads, shared = self._function.ptr, compiled.threads, compiled.shared_bytes
+        clusters, scratch = compiled.num_ctas, compiled.scratch_bytes
+        driver_launch = _driver_launch(cupy, compiled)
+        current_stream, allocate = cupy.cuda.get_current_stream, cupy.cuda.alloc
+        ready = threading.local()
+        # One buffer a launch under way: list.pop and append are atomic, so threads never share one.
+        buffers: list[tuple[memoryview, int]] = []
+
+        def new_buffer():
+            storage = np.zeros(-(-size // 8) * 8 + 8 * len(offsets), np.uint8)
+            table = storage[-(-size // 8) * 8 :].view(np.uint64)
+            table[:] = [storage.ctypes.data + offset for offset in offsets]
+            return memoryview(storage), table.ctypes.data
+
+        def run(grid_x, grid_y, grid_z, values):
+            if not hasattr(ready, "context"):
+                cupy.cuda.runtime.memGetInfo()  # makes the device's context current on this thread
+                ready.context = True
+            # Scratch goes back to CuPy's pool right after the launch: the pool's reuse is ordered by the stream.
+            memory = allocate(scratch * grid_x * grid_y * grid_z * clusters) if scratch else None
+            buffer, table = buffers.pop() if buffers else new_buffer()
+            pack(buffer, 0, *values, memory.ptr if memory is not None else 0, 0)
+            stream = current_stream().ptr
+            driver_launch(function, grid_x * clusters, grid_y, grid_z, threads, 1, 1, shared, stream, table, 0)
+            buffers.append((buffer, table))
+
+        return run
+
+
+def architecture_of(device: int) -> int:
+    """80 for compute capability 8.0, 90 for 9.0, ..."""
+    from cupy.cuda import runtime
+
+    return runtime.deviceGetAttribute(75, device) * 10 + runtime.deviceGetAttribute(76, device)
+
+
+def _current_device() -> int:
+    from cupy.cuda import runtime
+
+    return runtime.getDevice()
+
+
+def _split_aligned(kind: str) -> tuple[str, bool]:
+    return kind.removesuffix("D"), kind.endswith("D")
+
+
+def _driver_launch(cupy, compiled: Compiled):
+    """cuLaunchKernel, or cuLaunchCooperativeKernel for kernels whose blocks wait for one another."""
+    if compiled.num_ctas != 1 or compiled.metadata.launch_pdl:
+        raise ValueError(f"{compiled.name}: clusters and dependent launches are not used in this library")
+    if not compiled.metadata.launch_cooperative_grid:
+        return cupy.cuda.driver.launchKernel
+    cooperative = cupy.cuda.driver.launchCooperativeKernel
+    return lambda *arguments: cooperative(*arguments[:-1])

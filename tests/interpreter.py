@@ -1,0 +1,167 @@
+"""Runs Triton kernels on NumPy arrays in Triton's interpreter: the same source that a GPU runs.
+
+TRITON_INTERPRET=1 must be set before Triton is imported, so tests that use this run in a process of their own
+(`make test` starts it). `install()` makes `ranvier.kernels.launch` hand its launches here.
+
+What the interpreter of Triton 3.6 to 3.9 lacks is mended from outside: bfloat16 arithmetic (it takes the bits for
+integers), `range` over a kernel's argument, bool arguments. What it cannot see stays unproved here: tensor-core
+rounding, races, barriers, alignment.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+import triton
+import triton.language as tl
+from triton.runtime import interpreter as machine
+
+from ranvier.kernels import launch
+
+_VERSION = tuple(int(part) for part in triton.__version__.split(".")[:2])
+
+
+class _Storage:
+    """The memory behind an array; the interpreter copies results back into it."""
+
+    def __init__(self, array):
+        self.array = array
+
+    def data_ptr(self):
+        return self.array.ctypes.data
+
+    def cpu(self):
+        return self
+
+    def copy_(self, other):
+        assert other is self or other.array is self.array, "the kernel wrote into another array than it was given"
+
+
+class _Argument:
+    """What the interpreter asks of a tensor, answered by a NumPy array."""
+
+    def __init__(self, array):
+        self.array, self.storage = array, _Storage(array) if array is not None else None
+        self.dtype = getattr(array, "dtype", None)
+
+    def data_ptr(self):
+        return self.array.ctypes.data
+
+    def untyped_storage(self):
+        return self.storage
+
+    def storage_offset(self):
+        return 0
+
+    def size(self):
+        return self.array.shape
+
+    @property
+    def shape(self):
+        return self.array.shape
+
+    def stride(self):
+        return tuple(stride // self.array.itemsize for stride in self.array.strides)
+
+    def element_size(self):
+        return self.array.itemsize
+
+    def new_empty(self, *_shape, **_options):
+        return _Argument(None)
+
+    def set_(self, storage, _offset, _size, _stride):
+        self.array, self.dtype, self.storage = storage.array, storage.array.dtype, storage
+
+
+def interpret(kernel, grid, arguments, constants) -> None:
+    """A launch: what `ranvier.kernels.launch.interpreter` is set to."""
+    options = {name: value for name, value in constants.items() if name in kernel.arg_names}
+    kernel[grid](*[_argument(value) for value in arguments], **options)
+
+
+def install() -> None:
+    """Mends the interpreter once and sends the library's launches to it."""
+    if launch.interpreter is None:
+        _mend_bfloat16()
+        _mend_range()
+        launch.interpreter = interpret
+
+
+def _argument(value):
+    if isinstance(value, np.ndarray):
+        return _Argument(value)
+    return int(value) if isinstance(value, bool) and _VERSION < (3, 8) else value
+
+
+def _is_bfloat16(handle) -> bool:
+    return handle.dtype.scalar == tl.bfloat16 and handle.data.dtype == np.uint16
+
+
+def _to_float(handle):
+    """A handle's values; bfloat16's bits are the upper half of a float32's."""
+    return (handle.data.astype(np.uint32) << 16).view(np.float32) if _is_bfloat16(handle) else handle.data
+
+
+def _to_bits(values) -> np.ndarray:
+    """float32 values rounded to bfloat16 (to nearest, ties to even), as bits."""
+    values = np.ascontiguousarray(values, dtype=np.float32)
+    bits = values.view(np.uint32)
+    rounded = ((bits + 0x7FFF + ((bits >> 16) & 1)) >> 16).astype(np.uint16)
+    return np.where(np.isnan(values), np.uint16(0x7FC0), rounded)
+
+
+def _mend_bfloat16() -> None:
+    builder, handle_of = machine.InterpreterBuilder, machine.TensorHandle
+
+    def mend_arithmetic(name: str, operands: int) -> None:
+        original = getattr(builder, name)
+
+        def mended(self, *arguments):
+            handles, operation = arguments[:operands], arguments[operands]
+            if not any(_is_bfloat16(handle) for handle in handles):
+                return original(self, *arguments)
+            with np.errstate(all="ignore"):
+                result = operation(*[_to_float(handle) for handle in handles])
+            if result.dtype == np.float32:
+                return handle_of(_to_bits(result), tl.bfloat16)
+            return handle_of(result, tl.int1 if result.dtype == np.bool_ else handles[-1].dtype.scalar)
+
+        setattr(builder, name, mended)
+
+    for name, operands in (("unary_op", 1), ("binary_op", 2), ("ternary_op", 3)):
+        mend_arithmetic(name, operands)
+
+    original_dot, original_cast = builder.create_dot, builder.cast_impl
+    original_conversion = builder.create_fp_to_fp
+
+    def dot(self, a, b, total, *rest):
+        if _is_bfloat16(a) or _is_bfloat16(b):
+            a, b = handle_of(_to_float(a), tl.float32), handle_of(_to_float(b), tl.float32)
+        return original_dot(self, a, b, total, *rest)
+
+    def cast(self, source, target):
+        before, after = source.dtype.scalar, target.scalar
+        if before == tl.bfloat16 and after != tl.bfloat16:
+            single = handle_of(_to_float(source), tl.float32)
+            return single if after == tl.float32 else original_cast(self, single, target)
+        if after == tl.bfloat16 and before != tl.bfloat16:
+            return handle_of(_to_bits(source.data.astype(np.float32)), tl.bfloat16)
+        return original_cast(self, source, target)
+
+    def conversion(self, source, target, rounding):
+        if tl.bfloat16 in (source.dtype.scalar, target.scalar):
+            return cast(self, source, target)
+        return original_conversion(self, source, target, rounding)
+
+    builder.create_dot, builder.cast_impl, builder.create_fp_to_fp = dot, cast, conversion
+    if not hasattr(builder, "get_bf16"):
+        builder.get_bf16 = lambda self, value: handle_of(_to_bits(np.array([value], np.float32)), tl.bfloat16)
+
+
+def _mend_range() -> None:
+    original = machine._patch_lang_tensor
+
+    def mended(tensor, scope):
+        original(tensor, scope)
+        scope.set_attr(tensor, "__index__", lambda self: int(np.asarray(self.handle.data).reshape(-1)[0]))
+
+    machine._patch_lang_tensor = mended
