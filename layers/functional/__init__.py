@@ -8,6 +8,7 @@ from .dropout import *
 from .elementwise import *
 from .embedding import *
 from .loss import *
+from .loss_classification import *
 from .norm import *
 from .pool import *
 from .recurrent import *

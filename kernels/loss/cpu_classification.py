@@ -1,0 +1,307 @@
+"""Cross-entropy and negative log-likelihood on NumPy arrays.
+
+Cross-entropy never forms the log-probabilities: forward reads the logits and writes the log-sum-exp of each position,
+backward reads them again and writes (m p - q) * scale in one pass. Logits [N, C] are walked row by row, vectors along
+the classes; logits [N, C, d1, ...] as planes [N, C, S], a tile of positions at a time, vectors along the positions.
+"""
+
+import math
+
+import numpy as np
+from numba import prange
+
+from ..cpu_jit import kernel, serial_kernel
+from ..cpu_math import exp, log
+from ..memory import empty, zeros
+from .cpu_elementwise import mean_of
+
+_ROWS = 8  # rows that one thread takes at a time
+_TILE = 256  # positions of a plane that one thread takes at a time
+_LANES = 32  # running maxima side by side: a single one would wait for itself, and could not be a vector
+
+
+@serial_kernel
+def row_log_sum(x, lanes):
+    """log sum_c exp(x_c) of a row."""
+    lanes[:] = x[0]
+    whole = x.size - x.size % _LANES
+    for start in range(0, whole, _LANES):
+        for i in range(_LANES):
+            lanes[i] = x[start + i] if x[start + i] > lanes[i] else lanes[i]
+    for c in range(whole, x.size):
+        lanes[0] = x[c] if x[c] > lanes[0] else lanes[0]
+    highest = lanes[0]
+    for i in range(1, _LANES):
+        highest = lanes[i] if lanes[i] > highest else highest
+    total = x.dtype.type(0)
+    for c in range(x.size):
+        total += exp(x[c] - highest)
+    return highest + log(total)
+
+
+@kernel
+def cross_entropy_rows_kernel(x, labels, targets, by_label, weight, ignored, smoothing, losses, log_sums):
+    """x: [N, C]. labels: [N] or targets: [N, C], as by_label says. losses, log_sums: [N]."""
+    rows, classes = x.shape
+    keep, share = x.dtype.type(1 - smoothing), x.dtype.type(smoothing / classes)
+    for chunk in prange((rows + _ROWS - 1) // _ROWS):
+        lanes = np.empty(_LANES, x.dtype)
+        for r in range(chunk * _ROWS, min(rows, (chunk + 1) * _ROWS)):
+            loss, log_sum = x.dtype.type(0), x.dtype.type(0)
+            if not by_label:
+                log_sum = row_log_sum(x[r], lanes)
+                for c in range(classes):
+                    loss += weight[c] * (keep * targets[r, c] + share) * (log_sum - x[r, c])
+            elif labels[r] != ignored:
+                log_sum = row_log_sum(x[r], lanes)
+                if share > 0:
+                    for c in range(classes):
+                        loss += weight[c] * (log_sum - x[r, c])
+                label = labels[r]
+                loss = loss * share + keep * weight[label] * (log_sum - x[r, label])
+            losses[r] = loss
+            log_sums[r] = log_sum
+
+
+@kernel
+def cross_entropy_rows_grad_kernel(
+    x, labels, targets, by_label, weight, weight_sum, ignored, smoothing, log_sums, scales, grad_x
+):
+    """grad_x: [N, C] = (m p - q) * scale; scales: [N], or one for all."""
+    rows, classes = x.shape
+    keep, share = x.dtype.type(1 - smoothing), x.dtype.type(smoothing / classes)
+    for r in prange(rows):
+        scale = scales[r] if scales.size > 1 else scales[0]
+        log_sum = log_sums[r]
+        if not by_label:
+            mass = x.dtype.type(0)
+            for c in range(classes):
+                mass += weight[c] * (keep * targets[r, c] + share)
+            for c in range(classes):
+                q = weight[c] * (keep * targets[r, c] + share)
+                grad_x[r, c] = (exp(x[r, c] - log_sum) * mass - q) * scale
+        elif labels[r] == ignored:
+            for c in range(classes):
+                grad_x[r, c] = 0
+        else:
+            label = labels[r]
+            own = keep * weight[label]
+            mass = (own + share * weight_sum) * scale
+            spread = share * scale
+            for c in range(classes):
+                grad_x[r, c] = exp(x[r, c] - log_sum) * mass - weight[c] * spread
+            grad_x[r, label] -= own * scale
+
+
+@kernel
+def cross_entropy_planes_kernel(x, labels, targets, by_label, weight, ignored, smoothing, losses, log_sums):
+    """x: [N, C, S]. labels: [N, S] or targets: [N, C, S], as by_label says. losses, log_sums: [N, S]."""
+    batch, classes, positions = x.shape
+    keep, share = x.dtype.type(1 - smoothing), x.dtype.type(smoothing / classes)
+    tiles = (positions + _TILE - 1) // _TILE
+    for tile in prange(batch * tiles):
+        n, start = tile // tiles, tile % tiles * _TILE
+        size = min(_TILE, positions - start)
+        highest, total, loss = np.empty(size, x.dtype), np.zeros(size, x.dtype), np.zeros(size, x.dtype)
+        for i in range(size):
+            highest[i] = x[n, 0, start + i]
+        for c in range(1, classes):
+            for i in range(size):
+                value = x[n, c, start + i]
+                highest[i] = value if value > highest[i] else highest[i]
+        for c in range(classes):
+            for i in range(size):
+                total[i] += exp(x[n, c, start + i] - highest[i])
+        for i in range(size):
+            total[i] = highest[i] + log(total[i])
+            log_sums[n, start + i] = total[i]
+        if not by_label:
+            for c in range(classes):
+                for i in range(size):
+                    q = weight[c] * (keep * targets[n, c, start + i] + share)
+                    loss[i] += q * (total[i] - x[n, c, start + i])
+        elif share > 0:
+            for c in range(classes):
+                for i in range(size):
+                    loss[i] += share * weight[c] * (total[i] - x[n, c, start + i])
+        if by_label:
+            for i in range(size):
+                label = labels[n, start + i]
+                if label == ignored:
+                    loss[i] = 0
+                else:
+                    loss[i] += keep * weight[label] * (total[i] - x[n, label, start + i])
+        for i in range(size):
+            losses[n, start + i] = loss[i]
+
+
+@kernel
+def cross_entropy_planes_grad_kernel(
+    x, labels, targets, by_label, weight, weight_sum, ignored, smoothing, log_sums, scales, grad_x
+):
+    """grad_x: [N, C, S] = (m p - q) * scale; scales: [N, S], or one for all."""
+    batch, classes, positions = x.shape
+    keep, share = x.dtype.type(1 - smoothing), x.dtype.type(smoothing / classes)
+    tiles = (positions + _TILE - 1) // _TILE
+    for tile in prange(batch * tiles):
+        n, start = tile // tiles, tile % tiles * _TILE
+        size = min(_TILE, positions - start)
+        scale, mass = np.empty(size, x.dtype), np.zeros(size, x.dtype)
+        for i in range(size):
+            scale[i] = scales[n, start + i] if scales.size > 1 else scales[0, 0]
+        if by_label:
+            for i in range(size):
+                label = labels[n, start + i]
+                if label == ignored:
+                    scale[i] = 0
+                else:
+                    mass[i] = keep * weight[label] + share * weight_sum
+        else:
+            for c in range(classes):
+                for i in range(size):
+                    mass[i] += weight[c] * (keep * targets[n, c, start + i] + share)
+        for c in range(classes):
+            for i in range(size):
+                q = weight[c] * share
+                if not by_label:
+                    q += weight[c] * keep * targets[n, c, start + i]
+                grad_x[n, c, start + i] = (exp(x[n, c, start + i] - log_sums[n, start + i]) * mass[i] - q) * scale[i]
+        if by_label:
+            for i in range(size):
+                label = labels[n, start + i]
+                if label == ignored:
+                    for c in range(classes):
+                        grad_x[n, c, start + i] = 0
+                else:
+                    grad_x[n, label, start + i] -= keep * weight[label] * scale[i]
+
+
+def _planes(x):
+    """[C] and [N, C, d1, ...] as [N, C, S], sharing memory where x is contiguous."""
+    x = np.ascontiguousarray(x)
+    return x.reshape(1, -1, 1) if x.ndim == 1 else x.reshape(*x.shape[:2], math.prod(x.shape[2:]))
+
+
+def _positions(x, planes, dtype):
+    """An array of one value a position as [N, S]."""
+    return np.ascontiguousarray(x, dtype=dtype).reshape(planes.shape[0], planes.shape[2])
+
+
+def _finish(losses, reduction, divisor, input):
+    """(output, factor of the gradient) of the losses of all positions."""
+    if reduction == "none":
+        return losses.reshape(() if input.ndim == 1 else (input.shape[0], *input.shape[2:])), 1.0
+    divisor = divisor if reduction == "mean" else 1.0
+    return mean_of(losses.sum(dtype=np.float64), divisor, losses.dtype), 1 / divisor if divisor else 0.0
+
+
+def _scales(grad_output, factor, reduction, planes):
+    """What the gradient of each position is multiplied with: [N, S], or [1, 1] for one factor."""
+    if reduction == "none":
+        return _positions(grad_output, planes, planes.dtype)
+    scales = empty((1, 1), planes.dtype)
+    scales[0, 0] = float(grad_output) * factor
+    return scales
+
+
+def _label_weights(labels, weight, ignored):
+    """Each position's class weight, 0 where its label is ignored."""
+    counted = labels != ignored
+    return np.where(counted, weight[np.where(counted, labels, 0)], weight.dtype.type(0))
+
+
+def cross_entropy_forward(input, target, weight=None, *, ignore_index=-100, label_smoothing=0.0, reduction="mean"):
+    x, by_label = _planes(input), target.dtype != input.dtype
+    batch, classes, positions = x.shape
+    labels = _positions(target, x, np.int64) if by_label else empty((0, 0), np.int64)
+    targets = empty((0, classes, positions), x.dtype) if by_label else _planes(target)
+    class_weight = np.ones(classes, x.dtype) if weight is None else np.ascontiguousarray(weight)
+    losses, log_sums = empty((batch, positions), x.dtype), empty((batch, positions), x.dtype)
+    smoothing = float(label_smoothing)
+    if positions == 1:
+        cross_entropy_rows_kernel(
+            x.reshape(batch, classes),
+            labels.reshape(-1),
+            targets.reshape(-1, classes),
+            by_label,
+            class_weight,
+            ignore_index,
+            smoothing,
+            losses.reshape(-1),
+            log_sums.reshape(-1),
+        )
+    else:
+        cross_entropy_planes_kernel(
+            x, labels, targets, by_label, class_weight, ignore_index, smoothing, losses, log_sums
+        )
+    divisor = batch * positions
+    if by_label and reduction == "mean":
+        divisor = np.count_nonzero(labels != ignore_index)
+        if weight is not None:
+            divisor = float(_label_weights(labels, class_weight, ignore_index).sum(dtype=np.float64))
+    output, factor = _finish(losses, reduction, divisor, input)
+    state = (x, labels, targets, by_label, class_weight, ignore_index, smoothing, log_sums)
+    return output, (state, factor, reduction, input.shape)
+
+
+def cross_entropy_backward(saved, grad_output, needs):
+    (x, labels, targets, by_label, weight, ignored, smoothing, log_sums), factor, reduction, shape = saved
+    scales = _scales(grad_output, factor, reduction, x)
+    weight_sum = weight.sum()
+    grad_input = grad_target = None
+    if needs[0]:
+        batch, classes, positions = x.shape
+        grad_input = empty(shape, x.dtype)
+        if positions == 1:
+            cross_entropy_rows_grad_kernel(
+                x.reshape(batch, classes),
+                labels.reshape(-1),
+                targets.reshape(-1, classes),
+                by_label,
+                weight,
+                weight_sum,
+                ignored,
+                smoothing,
+                log_sums.reshape(-1),
+                scales.reshape(-1),
+                grad_input.reshape(batch, classes),
+            )
+        else:
+            cross_entropy_planes_grad_kernel(
+                x,
+                labels,
+                targets,
+                by_label,
+                weight,
+                weight_sum,
+                ignored,
+                smoothing,
+                log_sums,
+                scales,
+                grad_input.reshape(x.shape),
+            )
+    if needs[1] and not by_label:
+        grad_target = (log_sums[:, None, :] - x) * weight[:, None] * (scales[:, None, :] * x.dtype.type(1 - smoothing))
+        grad_target = grad_target.reshape(shape)
+    return grad_input, grad_target, None
+
+
+def nll_loss_forward(input, target, weight=None, *, ignore_index=-100, reduction="mean"):
+    x = _planes(input)
+    labels = _positions(target, x, np.int64)
+    weights = _label_weights(labels, np.ones(x.shape[1], x.dtype) if weight is None else weight, ignore_index)
+    counted = labels != ignore_index
+    chosen = np.where(counted, labels, 0)[:, None, :]
+    # The weight 0 of an ignored label must not meet an infinite log-probability.
+    losses = np.where(counted, -weights * np.take_along_axis(x, chosen, axis=1)[:, 0, :], x.dtype.type(0))
+    output, factor = _finish(losses, reduction, float(weights.sum(dtype=np.float64)), input)
+    return output, (x, chosen, weights, factor, reduction, input.shape)
+
+
+def nll_loss_backward(saved, grad_output, needs):
+    if not needs[0]:
+        return None, None, None
+    x, chosen, weights, factor, reduction, shape = saved
+    grad = zeros(x.shape, x.dtype)
+    np.put_along_axis(grad, chosen, (-weights * _scales(grad_output, factor, reduction, x))[:, None, :], axis=1)
+    return grad.reshape(shape), None, None
