@@ -158,7 +158,7 @@ def global_avg_pool_kernel(planes, y):
         y[p] = total / planes.dtype.type(planes.shape[1])
 
 
-def _chunks(units):
+def chunk_count(units):
     """Enough chunks to keep all threads busy to the end, none of them empty."""
     return max(1, min(units, 8 * get_num_threads()))
 
@@ -192,7 +192,7 @@ def _max_forward(x, windows, steps, rank, return_indices, out):
     # Half the memory of int64, wherever a plane's positions fit.
     index_type = np.int32 if math.prod(planes.shape[1:]) < 2**31 else np.int64
     indices = empty(y_planes.shape, index_type)
-    chunks, columns = _chunks(y_planes.shape[0] * y_planes.shape[1] * y_planes.shape[2]), planes.shape[3]
+    chunks, columns = chunk_count(y_planes.shape[0] * y_planes.shape[1] * y_planes.shape[2]), planes.shape[3]
     best, where = empty((chunks, columns), x.dtype), empty((chunks, columns), index_type)
     max_pool_kernel(planes, *windows, steps, best, where, y_planes, indices)
     _deliver(y_planes, y)
@@ -264,7 +264,7 @@ def _average_forward(x, windows, divisors, rank, out=None):
     planes = as_planes(x, rank)
     y, y_planes = _output(x, windows, rank, out)
     divisors = [np.asarray(divisor, x.dtype) for divisor in divisors]
-    joined = empty((_chunks(math.prod(y_planes.shape[:3])), planes.shape[3]), x.dtype)
+    joined = empty((chunk_count(math.prod(y_planes.shape[:3])), planes.shape[3]), x.dtype)
     avg_pool_kernel(planes, *windows, *divisors, joined, y_planes)
     _deliver(y_planes, y)
     return y, (x.shape, planes.shape, windows, divisors)
@@ -277,7 +277,7 @@ def _average_backward(saved, grad_y, needs):
     grad_x = empty(planes_shape, grad_y.dtype)
     counts = [axis.shape[1] for axis in windows]
     grad_planes = np.ascontiguousarray(grad_y).reshape(planes_shape[0], *counts)
-    spread = empty((_chunks(planes_shape[0]), planes_shape[3]), grad_y.dtype)
+    spread = empty((chunk_count(planes_shape[0]), planes_shape[3]), grad_y.dtype)
     avg_pool_grad_input_kernel(grad_planes, *windows, *divisors, spread, grad_x)
     return (grad_x.reshape(x_shape),)
 
