@@ -14,5 +14,6 @@ from .norm import *
 from .pool import *
 from .random import seed
 from .recurrent import *
+from .resize import *
 from .softmax import *
 from .tensor import Parameter, Tensor, enable_grad, is_grad_enabled, no_grad

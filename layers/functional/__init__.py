@@ -13,5 +13,6 @@ from .norm import *
 from .pool import *
 from .recurrent import *
 from .reduce import *
+from .resize import *
 from .shape import *
 from .softmax import *
