@@ -50,7 +50,7 @@ __all__ = [
     "sgd",
 ]
 
-_POSITIVE = ("square_avg", "exp_avg_sq", "max_exp_avg_sq", "exp_inf", "acc_delta", "state_sum")  # state that is >= 0
+_POSITIVE = ("square_avg", "exp_avg_sq", "max_exp_avg_sq", "exp_inf", "acc_delta", "sum")  # state that is >= 0
 
 
 def check_betas(operation: str, betas) -> None:
@@ -426,11 +426,9 @@ rmsprop = _step_operation(
 )
 
 
-def _check_adagrad(
-    parameter, gradient, state_sum, *, lr, step, lr_decay=0.0, weight_decay=0.0, eps=1e-10, maximize=False
-):
+def _check_adagrad(parameter, gradient, sum, *, lr, step, lr_decay=0.0, weight_decay=0.0, eps=1e-10, maximize=False):
     """parameter, gradient and sum of its squares: arrays of one shape and type."""
-    _check_arrays("adagrad", parameter, gradient=gradient, state_sum=state_sum)
+    _check_arrays("adagrad", parameter, gradient=gradient, sum=sum)
     _check_amounts("adagrad", lr=lr, lr_decay=lr_decay, weight_decay=weight_decay, eps=eps)
     _check_count("adagrad", step)
     check_choice("adagrad", "maximize", maximize, (True, False))
@@ -441,9 +439,9 @@ adagrad = _step_operation(
     _check_adagrad,
     flops=7,
     variants={
-        "usual": (("state_sum",), {"lr": 0.1, "step": 1}),
+        "usual": (("sum",), {"lr": 0.1, "step": 1}),
         "decay": (
-            ("state_sum",),
+            ("sum",),
             {"lr": 0.1, "step": 4, "lr_decay": 0.1, "weight_decay": 0.3, "maximize": True},
         ),
     },

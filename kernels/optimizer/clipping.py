@@ -6,7 +6,7 @@ import math
 
 import numpy as np
 
-from ..check import check_float, check_number
+from ..check import HALF_TYPES, check_float, check_number
 from ..operation import Cost, Operation, Refused, Sample
 
 
@@ -100,3 +100,11 @@ gradient_clip = Operation(
         Refused("nan", {"gradient": np.zeros(3)}, ValueError, "low in .*got nan", {"low": math.nan, "high": 0}),
     ],
 )
+
+
+def total_norm(gradients, norm_type: float = 2.0) -> float:
+    """The norm of several gradient arrays taken as one vector; half-precision ones are measured in float32, whose
+    range their norm may need."""
+    wide = (g.astype(np.float32) if g.dtype in HALF_TYPES else g for g in gradients)
+    norms = [float(gradient_norm.forward(g, norm_type=norm_type)[0]) for g in wide]
+    return float(np.linalg.norm(norms, norm_type)) if norms else 0.0

@@ -330,9 +330,9 @@ def rmsprop_forward(
 
 
 def adagrad_forward(
-    parameter, gradient, state_sum, *, lr, step, lr_decay=0.0, weight_decay=0.0, eps=1e-10, maximize=False, out=None
+    parameter, gradient, sum, *, lr, step, lr_decay=0.0, weight_decay=0.0, eps=1e-10, maximize=False, out=None
 ):
-    output, (p, total) = _targets("adagrad", (parameter, state_sum), out)
+    output, (p, total) = _targets("adagrad", (parameter, sum), out)
     none = empty(0, p.dtype)
     numbers = 1.0, 1.0, lr / (1 + (step - 1) * lr_decay), 0.0, eps, weight_decay, _sign(maximize)
     rmsprop_step_kernel(p, _flat(gradient), total, none, none, False, False, *map(p.dtype.type, numbers))

@@ -178,12 +178,10 @@ def rmsprop_forward(
     return (p - lr * scaled, *state), None
 
 
-def adagrad_forward(
-    parameter, gradient, state_sum, *, lr, step, lr_decay=0.0, weight_decay=0.0, eps=1e-10, maximize=False
-):
+def adagrad_forward(parameter, gradient, sum, *, lr, step, lr_decay=0.0, weight_decay=0.0, eps=1e-10, maximize=False):
     """Duchi et al. 2011, figure 1, diagonal."""
     p, g = _prepare(parameter, gradient, lr, weight_decay, False, maximize)
-    total = state_sum + g * g
+    total = sum + g * g
     return (p - lr / (1 + (step - 1) * lr_decay) * g / (np.sqrt(total) + eps), total), None
 
 
