@@ -169,9 +169,17 @@ class Operation:
         self.differentiable = differentiable
         parameters = inspect.signature(check).parameters.values()
         self.inputs = tuple(p.name for p in parameters if p.kind is not p.KEYWORD_ONLY)
+        self.variadic = any(p.kind is p.VAR_POSITIONAL for p in parameters)
         self.attributes = {p.name: p.default for p in parameters if p.kind is p.KEYWORD_ONLY}
         self._passes: dict[str, tuple[Callable, Callable | None]] = {}
         Operation.registry[name] = self
+
+    def input_names(self, count: int) -> tuple[str, ...]:
+        """The names of the first `count` inputs; those of a `*arrays` are arrays[0], arrays[1], ..."""
+        if not self.variadic:
+            return self.inputs[:count]
+        *fixed, last = self.inputs
+        return (*fixed, *(f"{last}[{i}]" for i in range(count - len(fixed))))[:count]
 
     def forward(self, *inputs, implementation: str | None = None, **attributes) -> tuple[Any, Any]:
         """Checks the call and runs it on the inputs' device.
