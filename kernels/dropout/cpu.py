@@ -17,8 +17,11 @@ _BLOCK = 4096  # elements that a thread takes at a time: one page of float32, th
 def dropout_kernel(x, seed, p, scale, shift, dropped, y):
     """y = scale * x + shift where Philox draws at least p for the element's index, else `dropped`. x, y: flat."""
     for block in prange((x.size + _BLOCK - 1) // _BLOCK):
-        for i in range(block * _BLOCK, min((block + 1) * _BLOCK, x.size)):
-            y[i] = scale * x[i] + shift if uniform(seed, i) >= p else dropped
+        # Slices, indexed from 0: an index that starts elsewhere could be negative, and would be gathered one by one.
+        first = block * _BLOCK
+        x_block, y_block = x[first : first + _BLOCK], y[first : first + _BLOCK]
+        for i in range(x_block.size):
+            y_block[i] = scale * x_block[i] + shift if uniform(seed, first + i) >= p else dropped
 
 
 @kernel

@@ -1,0 +1,181 @@
+"""Normalisation on NumPy arrays: the kernels are in `cpu_planes` (C order), `cpu_columns` (features and channels-last
+images), `cpu_rows` (trailing axes) and `cpu_response`; here operations choose among them by how x lies in memory."""
+
+import math
+from typing import NamedTuple
+
+import numpy as np
+
+from ..memory import empty
+from . import cpu_columns, cpu_planes
+from .cpu_planes import Sets
+from .cpu_response import local_response_norm_backward, local_response_norm_forward
+from .cpu_rows import layer_norm_backward, layer_norm_forward, rms_norm_backward, rms_norm_forward
+
+__all__ = [
+    "batch_norm_backward",
+    "batch_norm_forward",
+    "batch_norm_inference_backward",
+    "batch_norm_inference_forward",
+    "group_norm_backward",
+    "group_norm_forward",
+    "instance_norm_backward",
+    "instance_norm_forward",
+    "layer_norm_backward",
+    "layer_norm_forward",
+    "local_response_norm_backward",
+    "local_response_norm_forward",
+    "rms_norm_backward",
+    "rms_norm_forward",
+    "running_average_forward",
+]
+
+
+def batch_norm_forward(x, weight=None, bias=None, *, eps):
+    y, mean, variance, saved = _by_channel_forward(x, weight, bias, eps)
+    return (y, mean, variance), saved
+
+
+def batch_norm_backward(saved, grads, needs):
+    return _by_channel_backward(saved, *grads, needs)
+
+
+def batch_norm_inference_forward(x, mean, variance, weight=None, bias=None, *, eps):
+    mean, variance = np.ascontiguousarray(mean), np.ascontiguousarray(variance)
+    y, _, _, saved = _by_channel_forward(x, weight, bias, eps, mean, variance)
+    return y, saved
+
+
+def batch_norm_inference_backward(saved, grad_y, needs):
+    affine = any(needs[1:])
+    grad_x, grad_weight, grad_bias = _by_channel_backward(saved, grad_y, None, None, (needs[0], affine, affine))
+    grad_mean = grad_variance = None
+    if needs[1] or needs[2]:
+        # d y / d mean and d y / d variance are d y / d bias and d y / d weight times a factor of the channel.
+        weight, variance, eps = saved.weight, saved.variance, saved.eps
+        rstd = (1 / np.sqrt(variance.astype(np.float64) + eps)).astype(variance.dtype)
+        grad_mean = -weight * rstd * grad_bias if needs[1] else None
+        grad_variance = variance.dtype.type(-0.5) * weight * rstd * rstd * grad_weight if needs[2] else None
+    return grad_x, grad_mean, grad_variance, grad_weight if needs[3] else None, grad_bias if needs[4] else None
+
+
+def instance_norm_forward(x, weight=None, bias=None, *, eps):
+    sets = Sets(math.prod(x.shape[:2]), 1, 1, 0)
+    y, mean, variance, saved = _by_set_forward(x, weight, bias, sets, eps)
+    return (y, mean.reshape(x.shape[:2]), variance.reshape(x.shape[:2])), saved
+
+
+def instance_norm_backward(saved, grads, needs):
+    return _by_set_backward(saved, *grads, needs)
+
+
+def group_norm_forward(x, weight=None, bias=None, *, groups, eps):
+    members = x.shape[1] // groups
+    y, _, _, saved = _by_set_forward(x, weight, bias, Sets(x.shape[0] * groups, members, members, 1), eps)
+    return y, saved
+
+
+def group_norm_backward(saved, grad_y, needs):
+    return _by_set_backward(saved, grad_y, None, None, needs)
+
+
+def running_average_forward(running, value, *, factor, scale=1.0, out=None):
+    if value.ndim == 2:
+        value = value.mean(axis=0)
+    result = empty(running.shape, running.dtype) if out is None else out
+    number = running.dtype.type
+    np.add(running, number(factor) * (number(scale) * value - running), out=result)
+    return result, None
+
+
+def _affine(x, weight, bias):
+    """Contiguous [C] parameters, 1 and 0 where there are none."""
+    weight = np.ones(x.shape[1], x.dtype) if weight is None else np.ascontiguousarray(weight)
+    bias = np.zeros(x.shape[1], x.dtype) if bias is None else np.ascontiguousarray(bias)
+    return weight, bias
+
+
+def _by_set_forward(x, weight, bias, sets, eps):
+    x, (weight, bias) = np.ascontiguousarray(x), _affine(x, weight, bias)
+    y, mean, variance = cpu_planes.forward(x, sets, weight, bias, float(eps))
+    return y, mean, variance, (x, weight, mean, variance, float(eps), sets)
+
+
+def _by_set_backward(saved, grad_y, grad_mean, grad_variance, needs):
+    x, weight, mean, variance, eps, sets = saved
+    grad_y = np.zeros_like(x) if grad_y is None else grad_y
+    statistics = (_or_zeros(grad, mean) for grad in (grad_mean, grad_variance))
+    grad_x, grad_weight, grad_bias = cpu_planes.backward(
+        x, grad_y, sets, False, weight, eps, mean, variance, *statistics, needs[0], needs[1] or needs[2]
+    )
+    return grad_x, grad_weight if needs[1] else None, grad_bias if needs[2] else None
+
+
+class _SavedByChannel(NamedTuple):
+    """What batch normalisation keeps: x as [N, C, ...], or as [N * ..., C] where it lies `as_columns`."""
+
+    x: np.ndarray
+    shape: tuple[int, ...]
+    as_columns: bool
+    weight: np.ndarray
+    mean: np.ndarray
+    variance: np.ndarray
+    eps: float
+    given: bool
+
+
+def _by_channel_forward(x, weight, bias, eps, mean=None, variance=None):
+    """Batch normalisation; a mean and variance that are given are used, else they are computed."""
+    given, shape, as_columns = mean is not None, x.shape, _lies_as_columns(x)
+    (weight, bias), eps = _affine(x, weight, bias), float(eps)
+    if as_columns:
+        x = _rows_of_channels(x)
+        y, mean, variance = cpu_columns.forward(x, weight, bias, eps, mean, variance)
+        y = _from_rows(y, shape)
+    else:
+        x = np.ascontiguousarray(x)
+        y, mean, variance = cpu_planes.forward(x, _channel_sets(x), weight, bias, eps, mean, variance)
+    return y, mean, variance, _SavedByChannel(x, shape, as_columns, weight, mean, variance, eps, given)
+
+
+def _by_channel_backward(saved, grad_y, grad_mean, grad_variance, needs):
+    x, shape, as_columns, weight, mean, variance, eps, given = saved
+    statistics = [_or_zeros(grad, mean) for grad in (grad_mean, grad_variance)]
+    needed = needs[0], needs[1] or needs[2]
+    if as_columns:
+        grad_y = np.zeros_like(x) if grad_y is None else _rows_of_channels(grad_y)
+        grad_x, grad_weight, grad_bias = cpu_columns.backward(
+            x, grad_y, given, weight, eps, mean, variance, *statistics, *needed
+        )
+        grad_x = _from_rows(grad_x, shape) if needs[0] else None
+    else:
+        grad_y = np.zeros_like(x) if grad_y is None else grad_y
+        grad_x, grad_weight, grad_bias = cpu_planes.backward(
+            x, grad_y, _channel_sets(x), given, weight, eps, mean, variance, *statistics, *needed
+        )
+    return grad_x, grad_weight if needs[1] else None, grad_bias if needs[2] else None
+
+
+def _channel_sets(x):
+    return Sets(x.shape[1], x.shape[0], 1, x.shape[1])
+
+
+def _lies_as_columns(x):
+    """Whether neighbours in memory are of neighbouring channels: [N, C], [N, C, 1, 1], or channels-last memory."""
+    if math.prod(x.shape[2:]) == 1:
+        return True
+    return not x.flags.c_contiguous and np.moveaxis(x, 1, -1).flags.c_contiguous
+
+
+def _rows_of_channels(x):
+    """[N, C, ...] as contiguous [N * ..., C], sharing memory where x lies like that."""
+    return np.ascontiguousarray(np.moveaxis(x, 1, -1)).reshape(x.size // max(x.shape[1], 1), x.shape[1])
+
+
+def _from_rows(rows, shape):
+    """[N * ..., C] as [N, C, ...] in channels-last memory, without a copy."""
+    return np.moveaxis(rows.reshape(shape[0], *shape[2:], shape[1]), -1, 1)
+
+
+def _or_zeros(gradient, like):
+    return np.zeros_like(like) if gradient is None else np.ascontiguousarray(gradient).reshape(-1)

@@ -1,0 +1,147 @@
+"""Normalisation of [N, C, ...] arrays in C order, for batch_norm, instance_norm and group_norm.
+
+The array is seen as planes [N * C, S] of S neighbouring values, plane n * C + c. One thread normalises one set of
+planes that share a mean: it reads them for the mean, again for the variance, and again for the result, and for all but
+the largest sets the second and third time come from its cache. With `Sets(count, members, step, member_step)`, set s
+holds the planes s * step + j * member_step:
+
+    batch_norm      C sets      of N planes             C apart
+    instance_norm   N C sets    of 1 plane
+    group_norm      N G sets    of C / G planes         next to each other
+"""
+
+import math
+from typing import NamedTuple
+
+import numpy as np
+from numba import prange
+
+from ..cpu_jit import kernel
+from ..memory import empty
+from .cpu_moments import row_deviations, row_grad_sums, row_sum
+
+
+class Sets(NamedTuple):
+    """Which planes share a mean and a variance."""
+
+    count: int
+    members: int
+    step: int
+    member_step: int
+
+
+@kernel
+def normalize_planes_kernel(x, members, step, member_step, given, weight, bias, eps, mean, variance, y):
+    """y = weight (x - mean) / sqrt(variance + eps) + bias. x, y: [planes, S], weight, bias: [C].
+
+    mean, variance: [sets], written unless they are `given`.
+    """
+    count = max(members * x.shape[1], 1)
+    for s in prange(mean.size):
+        first = s * step
+        if not given:
+            total = 0.0
+            for j in range(members):
+                total += row_sum(x[first + j * member_step])
+            # Corrected two-pass algorithm: the first mean is rounded, the deviations' own mean says by how much.
+            centre = x.dtype.type(total / count)
+            total, squares = 0.0, 0.0
+            for j in range(members):
+                deviation, square = row_deviations(x[first + j * member_step], centre)
+                total += deviation
+                squares += square
+            shift = total / count
+            mean[s] = np.float64(centre) + shift
+            variance[s] = max(squares / count - shift * shift, 0.0)
+        centre = mean[s]
+        rstd = 1.0 / math.sqrt(np.float64(variance[s]) + eps)
+        for j in range(members):
+            plane = first + j * member_step
+            scale, offset = x.dtype.type(rstd * weight[plane % weight.size]), bias[plane % weight.size]
+            for i in range(x.shape[1]):
+                y[plane, i] = (x[plane, i] - centre) * scale + offset
+
+
+@kernel
+def normalize_planes_grad_kernel(
+    x,
+    grad_y,
+    members,
+    step,
+    member_step,
+    given,
+    weight,
+    eps,
+    mean,
+    variance,
+    grad_mean,
+    grad_variance,
+    needs_x,
+    needs_sums,
+    grad_x,
+    plane_grad_weight,
+    plane_grad_bias,
+):
+    """grad_x: [planes, S], and each plane's share of grad_weight and grad_bias: [planes]."""
+    count = max(members * x.shape[1], 1)
+    for s in prange(mean.size):
+        first, centre = s * step, mean[s]
+        rstd = 1.0 / math.sqrt(np.float64(variance[s]) + eps)
+        sum_grad, sum_grad_xhat = 0.0, 0.0
+        if needs_sums or not given:
+            for j in range(members):
+                plane = first + j * member_step
+                total, products = row_grad_sums(x[plane], grad_y[plane], centre)
+                plane_grad_bias[plane], plane_grad_weight[plane] = total, products * rstd
+                sum_grad += total * weight[plane % weight.size]
+                sum_grad_xhat += products * rstd * weight[plane % weight.size]
+        if needs_x:
+            slope, constant = 0.0, 0.0
+            if not given:
+                slope = (2.0 * grad_variance[s] - rstd * rstd * sum_grad_xhat) / count
+                constant = (grad_mean[s] - rstd * sum_grad) / count
+            slope, constant = x.dtype.type(slope), x.dtype.type(constant)
+            for j in range(members):
+                plane = first + j * member_step
+                factor = x.dtype.type(rstd * weight[plane % weight.size])
+                for i in range(x.shape[1]):
+                    grad_x[plane, i] = grad_y[plane, i] * factor + (x[plane, i] - centre) * slope + constant
+
+
+def forward(x, sets, weight, bias, eps, mean=None, variance=None):
+    """y, mean, variance of a C-contiguous x; a mean and variance that are given are used, else they are computed."""
+    given = mean is not None
+    if not given:
+        mean, variance = empty(sets.count, x.dtype), empty(sets.count, x.dtype)
+    y = empty(x.shape, x.dtype)
+    normalize_planes_kernel(_planes(x), *sets[1:], given, weight, bias, eps, mean, variance, _planes(y))
+    return y, mean, variance
+
+
+def backward(x, grad_y, sets, given, weight, eps, mean, variance, grad_mean, grad_variance, needs_x, needs_sums):
+    """grad_x (None where not needed), grad_weight and grad_bias (meaningless unless `needs_sums`)."""
+    grad_x = empty(x.shape if needs_x else (0,) * x.ndim, x.dtype)
+    shares = empty((2, *x.shape[:2]), x.dtype)
+    normalize_planes_grad_kernel(
+        _planes(x),
+        _planes(np.ascontiguousarray(grad_y)),
+        *sets[1:],
+        given,
+        weight,
+        eps,
+        mean,
+        variance,
+        grad_mean,
+        grad_variance,
+        needs_x,
+        needs_sums,
+        _planes(grad_x),
+        shares[0].reshape(-1),
+        shares[1].reshape(-1),
+    )
+    grad_weight, grad_bias = shares.sum(axis=1) if needs_sums else (None, None)
+    return grad_x if needs_x else None, grad_weight, grad_bias
+
+
+def _planes(x):
+    return x.reshape(math.prod(x.shape[:2]), math.prod(x.shape[2:]))
