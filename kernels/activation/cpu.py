@@ -56,9 +56,10 @@ def activate(x, code, p, q, r, y):
         for i in range(x.size):
             y[i] = half * x[i] * (one + erf(x[i] * root))
     elif code == _GELU_TANH:
-        scale, cubic = kind(math.sqrt(2 / math.pi)), kind(0.044715)
+        # (1 + tanh u) / 2 = sigmoid(2 u), which keeps its digits where tanh u is all but -1.
+        scale, cubic = kind(2 * math.sqrt(2 / math.pi)), kind(0.044715)
         for i in range(x.size):
-            y[i] = half * x[i] * (one + tanh(scale * (x[i] + cubic * x[i] * x[i] * x[i])))
+            y[i] = x[i] * sigmoid(scale * (x[i] + cubic * x[i] * x[i] * x[i]))
     elif code == _SILU:
         for i in range(x.size):
             y[i] = x[i] * sigmoid(x[i])
@@ -133,12 +134,12 @@ def activate_grad(grad_y, state, code, p, q, r, grad_x):
             x = state[i]
             grad_x[i] = grad_y[i] * (half * (one + erf(x * root)) + x * density * exp(-half * x * x))
     elif code == _GELU_TANH:
-        scale, cubic = kind(math.sqrt(2 / math.pi)), kind(0.044715)
+        scale, cubic = kind(2 * math.sqrt(2 / math.pi)), kind(0.044715)
         for i in range(state.size):
             x = state[i]
-            t = tanh(scale * (x + cubic * x * x * x))
+            s = sigmoid(scale * (x + cubic * x * x * x))
             rise = scale * (one + kind(3) * cubic * x * x)
-            grad_x[i] = grad_y[i] * (half * (one + t) + half * x * ((one - t * t) * rise))
+            grad_x[i] = grad_y[i] * (s + x * (s * (one - s) * rise))
     elif code == _SILU:
         for i in range(state.size):
             s = sigmoid(state[i])
