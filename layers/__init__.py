@@ -1,6 +1,22 @@
 """Tensor and tape, differentiable functions and layer objects. Knows kernels; knows no training loop."""
 
-from . import functional, init
+from . import (
+    activation,
+    attention,
+    container,
+    conv,
+    dense,
+    dropout,
+    embedding,
+    functional,
+    init,
+    loss,
+    norm,
+    pool,
+    recurrent,
+    resize,
+    softmax,
+)
 from .activation import *
 from .attention import *
 from .container import *
@@ -17,3 +33,10 @@ from .recurrent import *
 from .resize import *
 from .softmax import *
 from .tensor import Parameter, Tensor, enable_grad, is_grad_enabled, no_grad
+
+__all__ = [
+    *(name for module in (
+        activation, attention, container, conv, dense, dropout, embedding, loss, norm, pool, recurrent, resize, softmax
+    ) for name in module.__all__),
+    "Layer", "Parameter", "Tensor", "enable_grad", "functional", "init", "is_grad_enabled", "no_grad", "seed",
+]  # fmt: skip

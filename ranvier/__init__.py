@@ -1,23 +1,15 @@
 """Ranvier: neural networks whose every forward and backward pass is a kernel that you can open.
 
-import ranvier as rv
+    import ranvier as rv
 
-model = rv.Sequential(rv.Dense(64, 128, activation="relu"), rv.Dense(128, 10))
-loss = rv.functional.cross_entropy(model(rv.tensor(images)), labels)
-loss.backward()
+    model = rv.Sequential(rv.Dense(64, 128, activation="relu"), rv.Dense(128, 10))
+    loss = rv.functional.cross_entropy(model(rv.tensor(images)), labels)
+    loss.backward()
 """
 
+from . import layers, train
 from .layers import *
-from .layers import (
-    Layer,
-    Parameter,
-    Tensor,
-    enable_grad,
-    functional,
-    init,
-    is_grad_enabled,
-    no_grad,
-    seed,
-)
+from .train import *
 
+__all__ = [*layers.__all__, *train.__all__]
 __version__ = "0.1.0"

@@ -1,0 +1,20 @@
+"""Data, optimizers, schedules, metrics, the trainer, checkpoints and recipes. Knows layers and kernels."""
+
+from . import callbacks, data, metrics, optim
+from .checkpoint import load, load_checkpoint, save, save_checkpoint
+from .clip import clip_grad_norm_, clip_grad_value_
+from .trainer import Trainer
+
+__all__ = [
+    "Trainer",
+    "callbacks",
+    "clip_grad_norm_",
+    "clip_grad_value_",
+    "data",
+    "load",
+    "load_checkpoint",
+    "metrics",
+    "optim",
+    "save",
+    "save_checkpoint",
+]
