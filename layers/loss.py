@@ -24,6 +24,14 @@ __all__ = [
     "MultiLabelSoftMarginLoss",
     "CrossEntropyLoss",
     "NLLLoss",
+    "MultiMarginLoss",
+    "MultiLabelMarginLoss",
+    "CTCLoss",
+    "HingeEmbeddingLoss",
+    "MarginRankingLoss",
+    "CosineEmbeddingLoss",
+    "TripletMarginLoss",
+    "TripletMarginWithDistanceLoss",
 ]
 
 
@@ -183,3 +191,86 @@ class NLLLoss(_Loss):
 
     def forward(self, input, target):
         return functional.nll_loss(input, target, self.weight, **self._settings())
+
+
+class MultiMarginLoss(_Loss):
+    """Margin between the target's score and every other: functional.multi_margin_loss."""
+
+    def __init__(self, p: int = 1, margin: float = 1.0, weight=None, reduction: str = "mean"):
+        super().__init__(p=p, margin=margin, reduction=reduction)
+        self._hold("weight", weight)
+
+    def forward(self, input, target):
+        return functional.multi_margin_loss(input, target, weight=self.weight, **self._settings())
+
+
+class MultiLabelMarginLoss(_Loss):
+    """Margin between the labels' scores and all others: functional.multilabel_margin_loss."""
+
+    def __init__(self, reduction: str = "mean"):
+        super().__init__(reduction=reduction)
+
+    def forward(self, input, target):
+        return functional.multilabel_margin_loss(input, target, **self._settings())
+
+
+class CTCLoss(_Loss):
+    """Connectionist temporal classification of sequences without alignment: functional.ctc_loss."""
+
+    def __init__(self, blank: int = 0, reduction: str = "mean", zero_infinity: bool = False):
+        super().__init__(blank=blank, reduction=reduction, zero_infinity=zero_infinity)
+
+    def forward(self, log_probs, targets, input_lengths, target_lengths):
+        return functional.ctc_loss(log_probs, targets, input_lengths, target_lengths, **self._settings())
+
+
+class HingeEmbeddingLoss(_Loss):
+    """Distances of like and unlike pairs: functional.hinge_embedding_loss."""
+
+    def __init__(self, margin: float = 1.0, reduction: str = "mean"):
+        super().__init__(margin=margin, reduction=reduction)
+
+    def forward(self, input, target):
+        return functional.hinge_embedding_loss(input, target, **self._settings())
+
+
+class MarginRankingLoss(_Loss):
+    """Which of two scores is to be the greater: functional.margin_ranking_loss."""
+
+    def __init__(self, margin: float = 0.0, reduction: str = "mean"):
+        super().__init__(margin=margin, reduction=reduction)
+
+    def forward(self, input1, input2, target):
+        return functional.margin_ranking_loss(input1, input2, target, **self._settings())
+
+
+class CosineEmbeddingLoss(_Loss):
+    """Angles between like and unlike vectors: functional.cosine_embedding_loss."""
+
+    def __init__(self, margin: float = 0.0, reduction: str = "mean"):
+        super().__init__(margin=margin, reduction=reduction)
+
+    def forward(self, input1, input2, target):
+        return functional.cosine_embedding_loss(input1, input2, target, **self._settings())
+
+
+class TripletMarginLoss(_Loss):
+    """An anchor nearer to a positive than to a negative: functional.triplet_margin_loss."""
+
+    def __init__(
+        self, margin: float = 1.0, p: float = 2.0, eps: float = 1e-6, swap: bool = False, reduction: str = "mean"
+    ):
+        super().__init__(margin=margin, p=p, eps=eps, swap=swap, reduction=reduction)
+
+    def forward(self, anchor, positive, negative):
+        return functional.triplet_margin_loss(anchor, positive, negative, **self._settings())
+
+
+class TripletMarginWithDistanceLoss(_Loss):
+    """TripletMarginLoss for any distance: functional.triplet_margin_with_distance_loss."""
+
+    def __init__(self, *, distance_function=None, margin: float = 1.0, swap: bool = False, reduction: str = "mean"):
+        super().__init__(distance_function=distance_function, margin=margin, swap=swap, reduction=reduction)
+
+    def forward(self, anchor, positive, negative):
+        return functional.triplet_margin_with_distance_loss(anchor, positive, negative, **self._settings())

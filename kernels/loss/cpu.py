@@ -6,6 +6,10 @@ from .cpu_classification import (
     nll_loss_backward,
     nll_loss_forward,
 )
+from .cpu_ctc import (
+    ctc_loss_backward,
+    ctc_loss_forward,
+)
 from .cpu_elementwise import (
     binary_cross_entropy_backward,
     binary_cross_entropy_forward,
@@ -34,14 +38,28 @@ from .cpu_elementwise import (
     soft_margin_loss_backward,
     soft_margin_loss_forward,
 )
+from .cpu_ranking import (
+    cosine_embedding_loss_backward,
+    cosine_embedding_loss_forward,
+    multi_margin_loss_backward,
+    multi_margin_loss_forward,
+    multilabel_margin_loss_backward,
+    multilabel_margin_loss_forward,
+    triplet_margin_loss_backward,
+    triplet_margin_loss_forward,
+)
 
 __all__ = [
     "binary_cross_entropy_backward",
     "binary_cross_entropy_forward",
     "binary_cross_entropy_with_logits_backward",
     "binary_cross_entropy_with_logits_forward",
+    "cosine_embedding_loss_backward",
+    "cosine_embedding_loss_forward",
     "cross_entropy_backward",
     "cross_entropy_forward",
+    "ctc_loss_backward",
+    "ctc_loss_forward",
     "gaussian_nll_loss_backward",
     "gaussian_nll_loss_forward",
     "hinge_embedding_loss_backward",
@@ -56,6 +74,10 @@ __all__ = [
     "margin_ranking_loss_forward",
     "mse_loss_backward",
     "mse_loss_forward",
+    "multi_margin_loss_backward",
+    "multi_margin_loss_forward",
+    "multilabel_margin_loss_backward",
+    "multilabel_margin_loss_forward",
     "multilabel_soft_margin_loss_backward",
     "multilabel_soft_margin_loss_forward",
     "nll_loss_backward",
@@ -66,4 +88,6 @@ __all__ = [
     "smooth_l1_loss_forward",
     "soft_margin_loss_backward",
     "soft_margin_loss_forward",
+    "triplet_margin_loss_backward",
+    "triplet_margin_loss_forward",
 ]

@@ -13,7 +13,7 @@ from numba import prange
 from ..cpu_jit import kernel, serial_kernel
 from ..cpu_math import exp, log
 from ..memory import empty, zeros
-from .cpu_elementwise import mean_of
+from .cpu_reduce import reduce_losses, scales_of
 
 _ROWS = 8  # rows that one thread takes at a time
 _TILE = 256  # positions of a plane that one thread takes at a time
@@ -187,21 +187,8 @@ def _positions(x, planes, dtype):
     return np.ascontiguousarray(x, dtype=dtype).reshape(planes.shape[0], planes.shape[2])
 
 
-def _finish(losses, reduction, divisor, input):
-    """(output, factor of the gradient) of the losses of all positions."""
-    if reduction == "none":
-        return losses.reshape(() if input.ndim == 1 else (input.shape[0], *input.shape[2:])), 1.0
-    divisor = divisor if reduction == "mean" else 1.0
-    return mean_of(losses.sum(dtype=np.float64), divisor, losses.dtype), 1 / divisor if divisor else 0.0
-
-
-def _scales(grad_output, factor, reduction, planes):
-    """What the gradient of each position is multiplied with: [N, S], or [1, 1] for one factor."""
-    if reduction == "none":
-        return _positions(grad_output, planes, planes.dtype)
-    scales = empty((1, 1), planes.dtype)
-    scales[0, 0] = float(grad_output) * factor
-    return scales
+def _output_shape(input):
+    return () if input.ndim == 1 else (input.shape[0], *input.shape[2:])
 
 
 def _label_weights(labels, weight, ignored):
@@ -239,14 +226,14 @@ def cross_entropy_forward(input, target, weight=None, *, ignore_index=-100, labe
         divisor = np.count_nonzero(labels != ignore_index)
         if weight is not None:
             divisor = float(_label_weights(labels, class_weight, ignore_index).sum(dtype=np.float64))
-    output, factor = _finish(losses, reduction, divisor, input)
+    output, factor = reduce_losses(losses, reduction, divisor, _output_shape(input))
     state = (x, labels, targets, by_label, class_weight, ignore_index, smoothing, log_sums)
     return output, (state, factor, reduction, input.shape)
 
 
 def cross_entropy_backward(saved, grad_output, needs):
     (x, labels, targets, by_label, weight, ignored, smoothing, log_sums), factor, reduction, shape = saved
-    scales = _scales(grad_output, factor, reduction, x)
+    scales = scales_of(grad_output, factor, reduction, (x.shape[0], x.shape[2]), x.dtype)
     weight_sum = weight.sum()
     grad_input = grad_target = None
     if needs[0]:
@@ -294,7 +281,7 @@ def nll_loss_forward(input, target, weight=None, *, ignore_index=-100, reduction
     chosen = np.where(counted, labels, 0)[:, None, :]
     # The weight 0 of an ignored label must not meet an infinite log-probability.
     losses = np.where(counted, -weights * np.take_along_axis(x, chosen, axis=1)[:, 0, :], x.dtype.type(0))
-    output, factor = _finish(losses, reduction, float(weights.sum(dtype=np.float64)), input)
+    output, factor = reduce_losses(losses, reduction, float(weights.sum(dtype=np.float64)), _output_shape(input))
     return output, (x, chosen, weights, factor, reduction, input.shape)
 
 
@@ -303,5 +290,10 @@ def nll_loss_backward(saved, grad_output, needs):
         return None, None, None
     x, chosen, weights, factor, reduction, shape = saved
     grad = zeros(x.shape, x.dtype)
-    np.put_along_axis(grad, chosen, (-weights * _scales(grad_output, factor, reduction, x))[:, None, :], axis=1)
+    np.put_along_axis(
+        grad,
+        chosen,
+        (-weights * scales_of(grad_output, factor, reduction, (x.shape[0], x.shape[2]), x.dtype))[:, None, :],
+        axis=1,
+    )
     return grad.reshape(shape), None, None

@@ -15,6 +15,7 @@ from ..cpu_jit import kernel, serial_kernel
 from ..cpu_math import exp, log, log1p, sigmoid
 from ..elementwise.broadcasting import sum_to_shape
 from ..memory import empty
+from .cpu_reduce import mean_of
 
 # Fixed, so that a sum is formed in the same order whatever the number of threads: short in float32, then in float64.
 _BLOCK = 1024
@@ -227,14 +228,6 @@ def _forward(code, input, target, reduction, other=None, weight=None, p=0.0, ful
     elif reduction == "batchmean" and input.ndim:
         divisor = input.shape[0]
     return mean_of(partial.sum(), divisor, x.dtype), (call, input.shape, 1 / max(divisor, 1), False)
-
-
-def mean_of(total, divisor, dtype):
-    """total / divisor as an array without axes; the mean of nothing is NaN."""
-    output = empty((), dtype)
-    with np.errstate(over="ignore"):
-        output[()] = total / divisor if divisor else math.nan
-    return output
 
 
 def _gradient(saved, by, grad_output, sign=1.0):

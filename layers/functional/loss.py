@@ -4,6 +4,7 @@ Targets, weights and lengths may be tensors or arrays. Every `reduction` is 'non
 have one shape: nothing is broadcast silently, and what does not fit raises ValueError.
 """
 
+from ...kernels import elementwise
 from ...kernels import loss as kernels
 from ..tensor import apply
 
@@ -19,6 +20,11 @@ __all__ = [
     "kl_div",
     "soft_margin_loss",
     "multilabel_soft_margin_loss",
+    "hinge_embedding_loss",
+    "margin_ranking_loss",
+    "cosine_embedding_loss",
+    "triplet_margin_loss",
+    "triplet_margin_with_distance_loss",
 ]
 
 
@@ -143,3 +149,72 @@ def multilabel_soft_margin_loss(input, target, weight=None, reduction="mean"):
         A tensor without axes, or [...] for reduction='none'.
     """
     return apply(kernels.multilabel_soft_margin_loss, input, target, weight, reduction=reduction)
+
+
+def hinge_embedding_loss(input, target, margin=1.0, reduction="mean"):
+    """input where target is 1, max(0, margin - input) where it is -1.
+
+    Args:
+        input: distances.
+        target: 1 and -1, of input's shape, in its type or as integers.
+        margin: how far apart the pairs of target -1 shall be.
+        reduction: 'none', 'mean' or 'sum'.
+    """
+    return apply(kernels.hinge_embedding_loss, input, target, margin=margin, reduction=reduction)
+
+
+def margin_ranking_loss(input1, input2, target, margin=0.0, reduction="mean"):
+    """max(0, margin - target (input1 - input2)).
+
+    Args:
+        input1, input2: scores of one shape and type.
+        target: 1 where input1 shall be the greater, -1 where input2; of their shape, or one number.
+        margin: by how much.
+        reduction: 'none', 'mean' or 'sum'.
+    """
+    return apply(kernels.margin_ranking_loss, input1, input2, target, margin=margin, reduction=reduction)
+
+
+def cosine_embedding_loss(input1, input2, target, margin=0.0, reduction="mean"):
+    """1 - cos(input1, input2) where target is 1, max(0, cos(input1, input2) - margin) where it is -1.
+
+    Args:
+        input1, input2: [N, D] or [D].
+        target: 1 and -1, [N] or [], in input's type or as integers.
+        margin: the cosine that pairs of target -1 may have, in [-1, 1].
+        reduction: 'none', 'mean' or 'sum'.
+    """
+    return apply(kernels.cosine_embedding_loss, input1, input2, target, margin=margin, reduction=reduction)
+
+
+def triplet_margin_loss(anchor, positive, negative, margin=1.0, p=2.0, eps=1e-6, swap=False, reduction="mean"):
+    """max(0, margin + |anchor - positive + eps|_p - |anchor - negative + eps|_p), norms over the last axis.
+
+    Args:
+        anchor, positive, negative: [..., D] of one shape and type.
+        margin: how much nearer the positive shall be, > 0.
+        p: the norm's degree, > 0; inf for the greatest difference.
+        eps: added to each difference.
+        swap: take the distance from the positive to the negative where it is the lesser.
+        reduction: 'none', 'mean' or 'sum'.
+    """
+    attributes = {"margin": margin, "p": p, "eps": eps, "swap": swap, "reduction": reduction}
+    return apply(kernels.triplet_margin_loss, anchor, positive, negative, **attributes)
+
+
+def triplet_margin_with_distance_loss(
+    anchor, positive, negative, *, distance_function=None, margin=1.0, swap=False, reduction="mean"
+):
+    """max(0, margin + D(anchor, positive) - D(anchor, negative)) for any distance D.
+
+    Args:
+        anchor, positive, negative: tensors that the distance takes.
+        distance_function: two tensors -> a tensor of distances; None: the Euclidean distance over the last axis.
+        margin, swap, reduction: as of triplet_margin_loss.
+    """
+    if distance_function is None:
+        return triplet_margin_loss(anchor, positive, negative, margin, swap=swap, reduction=reduction)
+    near, far = distance_function(anchor, positive), distance_function(anchor, negative)
+    if swap:
+        far = apply(elementwise.minimum, far, distance_function(positive, negative))
+    return margin_ranking_loss(far, near, 1, margin=margin, reduction=reduction)
