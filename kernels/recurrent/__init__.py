@@ -62,7 +62,10 @@ def _check_weights(name, gates, x, weight_ih, weight_hh, bias_ih, bias_hh, weigh
         check_shape(name, "weight_hr", weight_hr, (state_size, size), "[proj_size, hidden_size]")
         if not 0 < state_size < size:
             refuse_value(name, "proj_size (weight_hr's rows)", f"in 1..hidden_size - 1 = {size - 1}", state_size)
-    check_shape(name, "weight_ih", weight_ih, (gates * size, x.shape[-1]), f"[{rows}, x's features]")
+    check_rank(name, "weight_ih", weight_ih, 2, f"[{rows}, input_size]")
+    check_shape(name, "weight_ih", weight_ih, (gates * size, weight_ih.shape[1]), f"[{rows}, input_size]")
+    if x.shape[-1] != weight_ih.shape[1]:
+        refuse_value(name, "x", f"with {weight_ih.shape[1]} features (weight_ih is {weight_ih.shape})", x.shape)
     for argument in ("bias_ih", "bias_hh"):
         if tensors[argument] is not None:
             check_shape(name, argument, tensors[argument], (gates * size,), f"[{rows}]")
@@ -302,7 +305,8 @@ def _refused(name):
         case("mixed_state", TypeError, "h0 of x's type float64", h0=np.zeros((2, 5), "f4")),
         case("no_weight", TypeError, "expected weight_ih as an array", weight_ih=None),
         case("rank", ValueError, r"x as \[(T, )?N, input_size\]", x=np.zeros(3)),
-        case("features", ValueError, rf"weight_ih of shape \({rows}, 4\)", x=np.zeros((*zeros["x"].shape[:-1], 4))),
+        case("features", ValueError, "x with 3 features", x=np.zeros((*zeros["x"].shape[:-1], 4))),
+        case("input_rows", ValueError, rf"weight_ih of shape \({rows}, 3\)", weight_ih=np.zeros((rows + 1, 3))),
         case("not_square", ValueError, rf"weight_hh of shape \({rows}, 5\)", weight_hh=np.zeros((rows, 4))),
         case("no_units", ValueError, "hidden_size of 1 or more", weight_hh=np.zeros((0, 0))),
         case("bias", ValueError, rf"bias_hh of shape \({rows},\)", bias_hh=np.zeros(rows + 1)),
