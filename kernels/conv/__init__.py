@@ -17,13 +17,11 @@ is a depthwise convolution.
 
 from __future__ import annotations
 
-import math
-
 import numpy as np
 
 from ..check import check_choice, check_float, check_rank, check_same_dtype, check_shape, refuse_type, refuse_value
 from ..operation import Cost, Operation, Refused, Sample
-from .shape import output_sizes, transposed_output_sizes
+from .shape import conv_shape, output_sizes, transposed_conv_shape, transposed_output_sizes, with_defaults
 
 ACTIVATIONS = (None, "relu")
 
@@ -80,14 +78,15 @@ def _check_output(name, sizes, x, weight):
         )
 
 
-def _cost(x, weight, bias, positions, y_size):
-    """Every weight meets every position of the smaller side once per image."""
-    elements = x.size + weight.size + y_size + (0 if bias is None else bias.size)
-    return Cost(flops=2 * weight.size * positions, bytes=elements * x.dtype.itemsize)
+def _cost(x, weight, bias, shape, y_size):
+    """Every weight meets every position of the convolution's output once per image."""
+    elements = x.size + weight.size + shape.batch * y_size + (0 if bias is None else bias.size)
+    return Cost(flops=2 * weight.size * shape.batch * shape.out_size, bytes=elements * x.dtype.itemsize)
 
 
-def _images(x, rank):
-    return x.shape[0] if x.ndim == rank + 2 else 1
+def _longest(weight, shape):
+    """The terms of the longest sum: over a kernel, or over all positions for a gradient of the weight or the bias."""
+    return max(weight[0].size, weight[:, 0].size, shape.batch * max(shape.out_size, shape.in_size))
 
 
 def _pairs(padding):
@@ -109,10 +108,14 @@ def _pick_geometry(pick, rank):
 
 
 def _declare_conv(rank: int, samples: list[Sample]) -> Operation:
-    name, ones = f"conv{rank}d", (1,) * rank
+    name = f"conv{rank}d"
 
-    def check(x, weight, bias=None, *, stride=ones, padding=((0, 0),) * rank, dilation=ones, groups=1, activation=None):
-        """x: [N, C, *spatial] or [C, *spatial], weight: [out, C / groups, *kernel], bias: [out] or None; one type."""
+    def check(x, weight, bias=None, *, stride=None, padding=None, dilation=None, groups=1, activation=None):
+        """x: [N, C, *spatial] or [C, *spatial], weight: [out, C / groups, *kernel], bias: [out] or None; one type.
+
+        stride, dilation: an integer per axis, or None for 1; padding: a (before, after) pair per axis, or None for 0.
+        """
+        stride, padding, dilation, _ = with_defaults(rank, stride, padding, dilation)
         layout = f"[out, in / groups, {', '.join(['k'] * rank)}]"
         _check_arguments(name, rank, x, weight, bias, layout, stride, padding, dilation, groups, activation)
         _check_channels(name, rank, x, weight.shape[1] * groups, weight, groups)
@@ -120,13 +123,12 @@ def _declare_conv(rank: int, samples: list[Sample]) -> Operation:
             check_shape(name, "bias", bias, weight.shape[:1], "[out]")
         _check_output(name, output_sizes(x.shape[-rank:], weight.shape[2:], stride, padding, dilation), x, weight)
 
-    def positions(x, weight, stride=ones, padding=((0, 0),) * rank, dilation=ones, **_):
-        sizes = output_sizes(x.shape[-rank:], weight.shape[2:], stride, padding, dilation)
-        return _images(x, rank) * math.prod(sizes)
+    def shape_of(x, weight, stride=None, padding=None, dilation=None, groups=1, **_):
+        return conv_shape(x, weight, stride, padding, dilation, groups)
 
     def cost(x, weight, bias=None, **attributes):
-        count = positions(x, weight, **attributes)
-        return _cost(x, weight, bias, count, weight.shape[0] * count)
+        shape = shape_of(x, weight, **attributes)
+        return _cost(x, weight, bias, shape, shape.out_channels * shape.out_size)
 
     def vary(pick):
         kernel, geometry, room = _pick_geometry(pick, rank)
@@ -142,9 +144,7 @@ def _declare_conv(rank: int, samples: list[Sample]) -> Operation:
         __name__,
         check=check,
         cost=cost,
-        reduction_length=lambda x, weight, bias=None, **attributes: max(
-            weight[0].size, weight[:, 0].size, positions(x, weight, **attributes)
-        ),
+        reduction_length=lambda x, weight, bias=None, **attributes: _longest(weight, shape_of(x, weight, **attributes)),
         vary=vary,
         samples=samples,
         refused=_refused(rank, transposed=False),
@@ -152,21 +152,26 @@ def _declare_conv(rank: int, samples: list[Sample]) -> Operation:
 
 
 def _declare_conv_transpose(rank: int, samples: list[Sample]) -> Operation:
-    name, ones, zeros = f"conv_transpose{rank}d", (1,) * rank, (0,) * rank
+    name = f"conv_transpose{rank}d"
 
     def check(
         x,
         weight,
         bias=None,
         *,
-        stride=ones,
-        padding=((0, 0),) * rank,
-        output_padding=zeros,
-        dilation=ones,
+        stride=None,
+        padding=None,
+        output_padding=None,
+        dilation=None,
         groups=1,
         activation=None,
     ):
-        """x: [N, C, *spatial] or [C, *spatial], weight: [C, out / groups, *kernel], bias: [out] or None; one type."""
+        """x: [N, C, *spatial] or [C, *spatial], weight: [C, out / groups, *kernel], bias: [out] or None; one type.
+
+        stride, dilation: an integer per axis, or None for 1; padding: a (before, after) pair per axis, or None for 0;
+        output_padding: an integer per axis, or None for 0.
+        """
+        stride, padding, dilation, output_padding = with_defaults(rank, stride, padding, dilation, output_padding)
         layout = f"[in, out / groups, {', '.join(['k'] * rank)}]"
         _check_arguments(name, rank, x, weight, bias, layout, stride, padding, dilation, groups, activation)
         _check_sizes(name, "output_padding", output_padding, rank, 0)
@@ -184,21 +189,12 @@ def _declare_conv_transpose(rank: int, samples: list[Sample]) -> Operation:
         sizes = transposed_output_sizes(x.shape[-rank:], weight.shape[2:], stride, padding, output_padding, dilation)
         _check_output(name, sizes, x, weight)
 
-    def cost(
-        x,
-        weight,
-        bias=None,
-        *,
-        stride=ones,
-        padding=((0, 0),) * rank,
-        output_padding=zeros,
-        dilation=ones,
-        groups=1,
-        **_,
-    ):
-        sizes = transposed_output_sizes(x.shape[-rank:], weight.shape[2:], stride, padding, output_padding, dilation)
-        count = _images(x, rank) * math.prod(x.shape[-rank:])
-        return _cost(x, weight, bias, count, weight.shape[1] * groups * _images(x, rank) * math.prod(sizes))
+    def shape_of(x, weight, stride=None, padding=None, output_padding=None, dilation=None, groups=1, **_):
+        return transposed_conv_shape(x, weight, stride, padding, output_padding, dilation, groups)
+
+    def cost(x, weight, bias=None, **attributes):
+        shape = shape_of(x, weight, **attributes)
+        return _cost(x, weight, bias, shape, shape.in_channels * shape.in_size)
 
     def vary(pick):
         kernel, geometry, room = _pick_geometry(pick, rank)
@@ -216,9 +212,7 @@ def _declare_conv_transpose(rank: int, samples: list[Sample]) -> Operation:
         __name__,
         check=check,
         cost=cost,
-        reduction_length=lambda x, weight, bias=None, **_: max(
-            weight[0].size, weight[:, 0].size, _images(x, rank) * math.prod(x.shape[-rank:])
-        ),
+        reduction_length=lambda x, weight, bias=None, **attributes: _longest(weight, shape_of(x, weight, **attributes)),
         vary=vary,
         samples=samples,
         refused=_refused(rank, transposed=True),
@@ -319,6 +313,7 @@ conv2d = _declare_conv(
         _sample("unbatched", (3, 6, 7), (4, 3, 3, 3)),
         _sample("no_batch", (0, 3, 6, 7), (4, 3, 3, 3)),
         _sample("one", (1, 1, 1, 1), (1, 1, 1, 1)),
+        Sample("defaults", {"x": (2, 3, 6, 7), "weight": (4, 3, 3, 2), "bias": None}),
         _sample("lenet", (64, 1, 28, 28), (6, 1, 5, 5), large=True),
         _sample("resnet_56", (8, 64, 56, 56), (64, 64, 3, 3), padding=1, large=True),
         _sample("resnet_stem", (8, 3, 224, 224), (64, 3, 7, 7), stride=2, padding=3, large=True),
@@ -371,6 +366,7 @@ conv_transpose2d = _declare_conv_transpose(
         _transposed_sample("unbatched", (3, 4, 5), (3, 4, 3, 3), bias=False),
         _transposed_sample("no_batch", (0, 3, 4, 5), (3, 4, 3, 3)),
         _transposed_sample("one", (1, 1, 1, 1), (1, 1, 1, 1)),
+        Sample("defaults", {"x": (2, 3, 6, 7), "weight": (3, 4, 3, 2), "bias": None}),
         _transposed_sample("dcgan_64", (16, 512, 8, 8), (512, 256, 4, 4), stride=2, padding=1, large=True),
     ],
 )

@@ -59,7 +59,7 @@ def conv_grad_bias_kernel(grad_z, grad_bias):
         grad_bias[c] = total
 
 
-def _forward(x, weight, bias=None, *, stride, padding, dilation, groups, activation=None, out=None):
+def _forward(x, weight, bias=None, *, stride=None, padding=None, dilation=None, groups=1, activation=None, out=None):
     shape = conv_shape(x, weight, stride, padding, dilation, groups)
     planes = np.ascontiguousarray(x).reshape(shape.batch, shape.in_channels, shape.in_size)
     weight_rows = _rows(weight)
@@ -88,7 +88,17 @@ def _backward(saved, grad_y, needs):
 
 
 def _transposed_forward(
-    x, weight, bias=None, *, stride, padding, output_padding, dilation, groups, activation=None, out=None
+    x,
+    weight,
+    bias=None,
+    *,
+    stride=None,
+    padding=None,
+    output_padding=None,
+    dilation=None,
+    groups=1,
+    activation=None,
+    out=None,
 ):
     shape = transposed_conv_shape(x, weight, stride, padding, output_padding, dilation, groups)
     planes = np.ascontiguousarray(x).reshape(shape.batch, shape.out_channels, shape.out_size)

@@ -122,7 +122,7 @@ def grad_weight(x, z, shape, weight):
     matrix[...] = 0
     product = empty(matrix.shape, matrix.dtype)
     for images, rows, positions in _tiles(shape, x.itemsize):
-        columns = x[images] if shape.is_pointwise else _columns(x[images], rows, shape)
+        columns = x[images, :, positions] if shape.is_pointwise else _columns(x[images], rows, shape)
         columns = _grouped(columns, shape.groups).swapaxes(2, 3)
         for z_image, image_columns in zip(z[images, ..., positions], columns):
             np.matmul(z_image, image_columns, out=product)

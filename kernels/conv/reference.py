@@ -13,10 +13,11 @@ import math
 
 import numpy as np
 
-from .shape import output_sizes, transposed_output_sizes
+from .shape import output_sizes, transposed_output_sizes, with_defaults
 
 
-def _forward(x, weight, bias=None, *, stride, padding, dilation, groups, activation=None):
+def _forward(x, weight, bias=None, *, stride=None, padding=None, dilation=None, groups=1, activation=None):
+    stride, padding, dilation, _ = with_defaults(weight.ndim - 2, stride, padding, dilation)
     images = _batched(x, weight)
     output = output_sizes(images.shape[2:], weight.shape[2:], stride, padding, dilation)
     padded = np.pad(images, [(0, 0), (0, 0), *padding])
@@ -39,7 +40,11 @@ def _backward(saved, grad_y, needs):
     return grad_x, grad_weight, grad_bias
 
 
-def _transposed_forward(x, weight, bias=None, *, stride, padding, output_padding, dilation, groups, activation=None):
+def _transposed_forward(
+    x, weight, bias=None, *, stride=None, padding=None, output_padding=None, dilation=None, groups=1, activation=None
+):
+    rank = weight.ndim - 2
+    stride, padding, dilation, output_padding = with_defaults(rank, stride, padding, dilation, output_padding)
     images = _batched(x, weight)
     sizes = transposed_output_sizes(images.shape[2:], weight.shape[2:], stride, padding, output_padding, dilation)
     padded_sizes = [size + before + after for size, (before, after) in zip(sizes, padding)]

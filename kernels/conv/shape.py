@@ -53,6 +53,17 @@ class ConvShape(NamedTuple):
         return self.groups == self.in_channels
 
 
+def with_defaults(rank, stride, padding, dilation, output_padding=None):
+    """Each attribute, or for None its default: stride and dilation 1, no padding."""
+    ones, zeros = (1,) * rank, (0,) * rank
+    return (
+        ones if stride is None else stride,
+        ((0, 0),) * rank if padding is None else padding,
+        ones if dilation is None else dilation,
+        zeros if output_padding is None else output_padding,
+    )
+
+
 def output_sizes(input, kernel, stride, padding, dilation) -> tuple[int, ...]:
     """Output positions per axis; below 1 where the kernel is larger than the padded input."""
     return tuple(
@@ -72,6 +83,7 @@ def transposed_output_sizes(input, kernel, stride, padding, output_padding, dila
 def conv_shape(x, weight, stride, padding, dilation, groups) -> ConvShape:
     """The shape of a convolution of arrays that its check has accepted."""
     rank = weight.ndim - 2
+    stride, padding, dilation, _ = with_defaults(rank, stride, padding, dilation)
     output = output_sizes(x.shape[-rank:], weight.shape[2:], stride, padding, dilation)
     return ConvShape(
         x.shape[0] if x.ndim == rank + 2 else 1,
@@ -85,6 +97,7 @@ def conv_shape(x, weight, stride, padding, dilation, groups) -> ConvShape:
 def transposed_conv_shape(x, weight, stride, padding, output_padding, dilation, groups) -> ConvShape:
     """The shape of the convolution whose transpose maps x to the output: `output` is x's, `input` the result's."""
     rank = weight.ndim - 2
+    stride, padding, dilation, output_padding = with_defaults(rank, stride, padding, dilation, output_padding)
     sizes = transposed_output_sizes(x.shape[-rank:], weight.shape[2:], stride, padding, output_padding, dilation)
     return ConvShape(
         x.shape[0] if x.ndim == rank + 2 else 1,

@@ -1,0 +1,63 @@
+"""What the general tests of operations do not see in convolutions: tiles, output buffers, defaults."""
+
+import numpy as np
+import pytest
+from parity import assert_close
+
+from ranvier.kernels import conv
+from ranvier.kernels.conv import cpu_columns
+
+CASES = [
+    (conv.conv2d, (5, 4, 9, 8), (6, 2, 3, 3), {"padding": ((1, 1), (1, 0)), "groups": 2}),
+    (conv.conv2d, (3, 4, 11, 9), (5, 4, 3, 3), {"stride": (2, 3), "dilation": (2, 1)}),
+    (conv.conv3d, (2, 3, 5, 4, 6), (4, 3, 3, 2, 2), {"padding": ((1, 1), (0, 1), (2, 0))}),
+    (conv.conv2d, (5, 4, 5, 5), (6, 4, 1, 1), {}),
+    (conv.conv_transpose2d, (3, 4, 5, 4), (4, 3, 3, 3), {"stride": (2, 2), "output_padding": (1, 0)}),
+]
+
+
+@pytest.mark.parametrize("tile_bytes", [1, 3000, 20000])
+@pytest.mark.parametrize(("operation", "x", "weight", "attributes"), CASES)
+def test_small_tiles_add_up(operation, x, weight, attributes, tile_bytes, monkeypatch):
+    rng = np.random.default_rng(0)
+    x, weight = rng.standard_normal(x), rng.standard_normal(weight)
+    exact, saved = operation.forward(x, weight, implementation="reference", **attributes)
+    grad = rng.standard_normal(exact.shape)
+    exact_grads = operation.backward(saved, grad, (True, True, True), implementation="reference")
+    monkeypatch.setattr(cpu_columns, "_TILE_BYTES", tile_bytes)
+    actual, saved = operation.forward(x, weight, **attributes)
+    grads = operation.backward(saved, grad, (True, True, True))
+    for value, expected in zip((actual, *grads), (exact, *exact_grads)):
+        assert_close(value, expected, "float64", 500)
+
+
+@pytest.mark.parametrize(("operation", "x", "weight", "attributes"), CASES)
+def test_out_is_written_and_returned(operation, x, weight, attributes):
+    rng = np.random.default_rng(0)
+    x, weight = rng.standard_normal(x), rng.standard_normal(weight)
+    expected, _ = operation.forward(x, weight, **attributes)
+    out = np.full(expected.shape, np.nan)
+    actual, _ = operation.forward(x, weight, out=out, **attributes)
+    assert actual is out
+    np.testing.assert_array_equal(out, expected)
+    for wrong in (out[..., ::-1], out.astype(np.float32), out[:1]):
+        with pytest.raises(ValueError, match="expected out as a contiguous array of shape"):
+            operation.forward(x, weight, out=wrong, **attributes)
+
+
+def test_a_transposed_convolution_is_the_gradient_of_a_convolution():
+    rng = np.random.default_rng(0)
+    x, weight, grad = (rng.standard_normal(s) for s in ((2, 3, 7, 7), (4, 3, 3, 3), (2, 4, 4, 4)))
+    attributes = {"stride": (2, 2), "padding": ((1, 1), (1, 1))}
+    _, saved = conv.conv2d.forward(x, weight, **attributes)
+    grad_x = conv.conv2d.backward(saved, grad, (True, False, False))[0]
+    y, _ = conv.conv_transpose2d.forward(grad, weight, **attributes)
+    np.testing.assert_array_equal(grad_x, y)
+
+
+def test_nan_and_infinity_pass():
+    x, weight = np.ones((1, 2, 4, 4), np.float32), np.ones((2, 2, 3, 3), np.float32)
+    x[0, 0, 0, 0], x[0, 1, 3, 3] = np.nan, np.inf
+    y, _ = conv.conv2d.forward(x, weight, activation="relu")
+    assert np.isnan(y[0, :, 0, 0]).all()
+    assert np.isinf(y[0, :, 1, 1]).all()
