@@ -17,6 +17,20 @@ def broadcast_shape(*operands):
     return np.broadcast_shapes(*shapes)
 
 
+def broadcast_to(x, shape):
+    """A view of x that repeats it along axes that are new, or of size 1, without a copy."""
+    if x.shape == shape:
+        return x
+    added = len(shape) - x.ndim
+    strides = (0,) * added + tuple(0 if n == 1 else stride for n, stride in zip(x.shape, x.strides))
+    if type(x) is np.ndarray:
+        # Not np.broadcast_to: its views are read-only, a type of their own for which Numba would compile again.
+        return np.lib.stride_tricks.as_strided(x, shape, strides)
+    import cupy
+
+    return cupy.lib.stride_tricks.as_strided(x, shape, strides)
+
+
 def sum_to_shape(x, shape):
     """x summed over the axes that broadcasting added or stretched, so that it has `shape` again."""
     if x.shape == shape:

@@ -9,7 +9,7 @@ from numba import prange
 from ..cpu_jit import kernel
 from ..cpu_math import erf, exp, expm1, log, log1p
 from ..memory import empty, zeros
-from .broadcasting import broadcast_shape, shape_of, sum_to_shape
+from .broadcasting import broadcast_shape, broadcast_to, shape_of, sum_to_shape
 
 _EXP, _EXPM1, _LOG, _LOG1P, _SQRT, _RSQRT, _RECIPROCAL, _ERF = range(8)
 _BLOCK = 4096  # elements a thread takes at a time: two arrays of it stay in the first-level cache
@@ -140,7 +140,7 @@ def _times(factor, grad_y):
 
 
 def _no_slope(x, grad_y):
-    return np.broadcast_to(np.zeros((), grad_y.dtype), grad_y.shape)
+    return broadcast_to(np.zeros((), grad_y.dtype), grad_y.shape)
 
 
 negative_forward, negative_backward = _unary(np.negative, lambda x, grad_y: _elementwise(np.negative, (grad_y,)))
@@ -240,7 +240,7 @@ def _power_grad_x(grad, x, y):
     """grad y x^(y - 1), and 0 where y is 0"""
     if type(y) in (int, float):
         if y == 0:
-            return np.broadcast_to(np.zeros((), grad.dtype), grad.shape)
+            return broadcast_to(np.zeros((), grad.dtype), grad.shape)
         slope = _power(x, y - 1, empty(x.shape, x.dtype))
         np.multiply(slope, y, out=slope)
     else:
