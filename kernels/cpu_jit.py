@@ -7,6 +7,12 @@ only at the file of the kernel itself: after an edit of `cpu_math.py`, run `make
 
 from __future__ import annotations
 
+import os
+
+# GNU OpenMP's threads spin for milliseconds after every loop, on the very cores that BLAS's threads then need: products
+# between kernels took ten times as long. It reads this when Numba starts its threads; who has set it keeps it.
+os.environ.setdefault("OMP_WAIT_POLICY", "passive")
+
 from numba import njit
 
 # Sums may be reordered and multiply-adds contracted, or loops would not vectorise; NaN and infinities keep their
