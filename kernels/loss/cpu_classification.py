@@ -280,7 +280,9 @@ def nll_loss_forward(input, target, weight=None, *, ignore_index=-100, reduction
     counted = labels != ignore_index
     chosen = np.where(counted, labels, 0)[:, None, :]
     # The weight 0 of an ignored label must not meet an infinite log-probability.
-    losses = np.where(counted, -weights * np.take_along_axis(x, chosen, axis=1)[:, 0, :], x.dtype.type(0))
+    log_probabilities = np.where(counted, np.take_along_axis(x, chosen, axis=1)[:, 0, :], x.dtype.type(0))
+    with np.errstate(invalid="ignore"):
+        losses = -weights * log_probabilities
     output, factor = reduce_losses(losses, reduction, float(weights.sum(dtype=np.float64)), _output_shape(input))
     return output, (x, chosen, weights, factor, reduction, input.shape)
 
