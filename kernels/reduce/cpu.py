@@ -1,0 +1,340 @@
+"""Reductions of NumPy arrays: floating-point sums by a blocked kernel, extrema and products by NumPy."""
+
+import math
+
+import numpy as np
+from numba import prange
+
+from ..cpu_jit import kernel
+from ..elementwise.broadcasting import broadcast_to
+from ..memory import empty, zeros
+
+_PLAIN, _SQUARE, _ABSOLUTE, _POWER, _DEVIATION = range(5)
+_LONG = 4096  # elements of a row that one block adds
+_ROWS, _COLUMNS = 256, 2048  # where whole rows are added: those of a block, and how much of each stays in the cache
+
+_quiet = np.errstate(all="ignore")
+
+
+@kernel
+def row_sums_kernel(x, code, centre, power, partial):
+    """partial[o, b] = sum of f(x[o, k]) over the k of block b; f is x, x^2, |x|, |x|^power or (x - centre[o])^2.
+
+    The sum of a block runs in several vector lanes, so its rounding error is that of a much shorter sum.
+    """
+    rows, blocks = partial.shape
+    for job in prange(rows * blocks):
+        o, b = job // blocks, job % blocks
+        start, stop = b * _LONG, min((b + 1) * _LONG, x.shape[1])
+        total = x.dtype.type(0)
+        if code == _PLAIN:
+            for k in range(start, stop):
+                total += x[o, k]
+        elif code == _SQUARE:
+            for k in range(start, stop):
+                total += x[o, k] * x[o, k]
+        elif code == _ABSOLUTE:
+            for k in range(start, stop):
+                total += abs(x[o, k])
+        elif code == _POWER:
+            for k in range(start, stop):
+                total += abs(x[o, k]) ** power
+        elif code == _DEVIATION:
+            middle = centre[o]
+            for k in range(start, stop):
+                total += (x[o, k] - middle) * (x[o, k] - middle)
+        partial[o, b] = total
+
+
+@kernel
+def column_sums_kernel(x, code, centre, power, partial):
+    """partial[o, b, i] = sum of f(x[o, k, i]) over the k of block b; f as above, with centre[o, i].
+
+    Walks whole rows, a strip of columns at a time, so that memory is read in order and the sums stay in the cache.
+    """
+    outer, blocks, columns = partial.shape
+    strips = (columns + _COLUMNS - 1) // _COLUMNS
+    for job in prange(outer * blocks * strips):
+        o, rest = job // (blocks * strips), job % (blocks * strips)
+        b, strip = rest // strips, rest % strips
+        first, last = strip * _COLUMNS, min((strip + 1) * _COLUMNS, columns)
+        for i in range(first, last):
+            partial[o, b, i] = 0
+        for k in range(b * _ROWS, min((b + 1) * _ROWS, x.shape[1])):
+            if code == _PLAIN:
+                for i in range(first, last):
+                    partial[o, b, i] += x[o, k, i]
+            elif code == _SQUARE:
+                for i in range(first, last):
+                    partial[o, b, i] += x[o, k, i] * x[o, k, i]
+            elif code == _ABSOLUTE:
+                for i in range(first, last):
+                    partial[o, b, i] += abs(x[o, k, i])
+            elif code == _POWER:
+                for i in range(first, last):
+                    partial[o, b, i] += abs(x[o, k, i]) ** power
+            elif code == _DEVIATION:
+                for i in range(first, last):
+                    partial[o, b, i] += (x[o, k, i] - centre[o, i]) * (x[o, k, i] - centre[o, i])
+
+
+@kernel
+def cumprod_grad_kernel(x, grad_y, grad_x):
+    """grad_x[o, k, i] = (product of x before k) s_k with s_k = grad_y[k] + x[k + 1] s_{k + 1}, along axis 1."""
+    for o in prange(x.shape[0]):
+        for i in range(x.shape[2]):
+            before = x.dtype.type(1)
+            for k in range(x.shape[1]):
+                grad_x[o, k, i] = before
+                before *= x[o, k, i]
+            after = x.dtype.type(0)
+            for k in range(x.shape[1] - 1, -1, -1):
+                after += grad_y[o, k, i]
+                grad_x[o, k, i] *= after
+                after *= x[o, k, i]
+
+
+def float_sum(x, axis, code=_PLAIN, centre=None, power=1.0):
+    """The sum of f(x) over the axes, which stay as axes of size 1. A run of neighbouring axes is one pass over x; the
+    last run comes first and applies f."""
+    x = np.ascontiguousarray(x)
+    axes = list(axis)
+    if not axes and code != _PLAIN:
+        axes = [x.ndim]  # nothing to add up, but f to apply: an axis of size 1 behind the others
+    while axes:
+        last = first = axes.pop()
+        while axes and axes[-1] == first - 1:
+            first = axes.pop()
+        kept = (*x.shape[:first], *[1] * (min(last + 1, x.ndim) - first), *x.shape[last + 1 :])
+        outer, inner = math.prod(x.shape[:first]), math.prod(x.shape[last + 1 :])
+        view = x.reshape(outer, math.prod(x.shape[first : last + 1]), inner)
+        middle = empty(0, x.dtype) if centre is None else np.ascontiguousarray(broadcast_to(centre, kept)).reshape(-1)
+        x = _sum_middle(view, code, middle, power).reshape(kept)
+        code, centre = _PLAIN, None
+    return x
+
+
+def _sum_middle(x, code, centre, power):
+    """[outer, n, inner] -> [outer, inner]; centre: [outer * inner], or empty where f needs none."""
+    outer, n, inner = x.shape
+    power = x.dtype.type(power)
+    if inner == 1:
+        partial = empty((outer, max(-(-n // _LONG), 1)), x.dtype)
+        row_sums_kernel(x.reshape(outer, n), code, centre, power, partial)
+    else:
+        partial = empty((outer, max(-(-n // _ROWS), 1), inner), x.dtype)
+        column_sums_kernel(x, code, centre.reshape(outer if centre.size else 0, inner), power, partial)
+    return partial if partial.shape[1] == 1 else partial.sum(1, dtype=np.float64).astype(x.dtype)
+
+
+def _count(shape, axis):
+    return math.prod(shape[a] for a in axis)
+
+
+def _kept(y, shape, axis):
+    """y with the reduced axes as axes of size 1."""
+    return y.reshape([1 if a in axis else n for a, n in enumerate(shape)])
+
+
+def _finish(y, shape, axis, keepdims):
+    """A result with its reduced axes of size 1, with or without them."""
+    return y if keepdims else y.reshape([n for a, n in enumerate(shape) if a not in axis])
+
+
+def sum_forward(x, *, axis, keepdims=False):
+    if x.dtype.kind != "f":
+        return np.asarray(np.sum(x, axis=axis, keepdims=keepdims)), (x.shape, axis)
+    return _finish(_own(float_sum(x, axis), x), x.shape, axis, keepdims), (x.shape, axis)
+
+
+def _own(y, x):
+    """y, or a copy where no axis was reduced and y is x's memory."""
+    return y.copy() if np.may_share_memory(y, x) else y
+
+
+def sum_backward(saved, grad_y, needs):
+    shape, axis = saved
+    return (broadcast_to(_kept(grad_y, shape, axis), shape) if needs[0] else None,)
+
+
+def mean_forward(x, *, axis, keepdims=False):
+    y = float_sum(x, axis) / x.dtype.type(_count(x.shape, axis))
+    return _finish(y, x.shape, axis, keepdims), (x.shape, axis)
+
+
+def mean_backward(saved, grad_y, needs):
+    if not needs[0]:
+        return (None,)
+    shape, axis = saved
+    share = np.asarray(_kept(grad_y, shape, axis) / grad_y.dtype.type(_count(shape, axis)))
+    return (broadcast_to(share, shape),)
+
+
+def var_forward(x, *, axis, keepdims=False, correction=1.0):
+    count = _count(x.shape, axis)
+    mean = float_sum(x, axis) / x.dtype.type(count)
+    y = float_sum(x, axis, _DEVIATION, mean) / x.dtype.type(count - correction)
+    return _finish(y, x.shape, axis, keepdims), (x, mean, axis, count - correction)
+
+
+def var_backward(saved, grad_y, needs):
+    if not needs[0]:
+        return (None,)
+    x, mean, axis, count = saved
+    grad_x = np.subtract(x, mean, out=empty(x.shape, x.dtype))
+    np.multiply(grad_x, _kept(grad_y, x.shape, axis) * x.dtype.type(2 / count), out=grad_x)
+    return (grad_x,)
+
+
+def std_forward(x, *, axis, keepdims=False, correction=1.0):
+    y, saved = var_forward(x, axis=axis, keepdims=keepdims, correction=correction)
+    y = np.asarray(np.sqrt(y))
+    return y, (y, saved)
+
+
+def std_backward(saved, grad_y, needs):
+    y, of_variance = saved
+    return var_backward(of_variance, _ratio(grad_y, 2 * y), needs)
+
+
+def _ratio(a, b):
+    """a / b, and 0 where b is 0."""
+    return np.divide(a, b, out=zeros(np.broadcast_shapes(a.shape, b.shape), a.dtype), where=b != 0)
+
+
+def norm_forward(x, *, axis, keepdims=False, p=2.0):
+    if p == math.inf:
+        y = np.abs(x).max(axis=axis, keepdims=True)
+    elif p == 2:
+        y = np.sqrt(float_sum(x, axis, _SQUARE))
+    elif p == 1:
+        y = float_sum(x, axis, _ABSOLUTE)
+    else:
+        y = float_sum(x, axis, _POWER, power=p) ** x.dtype.type(1 / p)
+    y = np.asarray(y).reshape([1 if a in axis else n for a, n in enumerate(x.shape)])
+    return _finish(y, x.shape, axis, keepdims), (x, y, axis, p)
+
+
+@_quiet
+def norm_backward(saved, grad_y, needs):
+    if not needs[0]:
+        return (None,)
+    x, y, axis, p = saved
+    grad_y = _kept(grad_y, x.shape, axis)
+    grad_x = empty(x.shape, x.dtype)
+    if p == 2:
+        return (np.multiply(x, _ratio(grad_y, y), out=grad_x),)
+    np.sign(x, out=grad_x)
+    if p == math.inf:
+        chosen = np.abs(x) == y
+        grad_x *= chosen
+        return (np.multiply(grad_x, grad_y / chosen.sum(axis=axis, keepdims=True, dtype=x.dtype), out=grad_x),)
+    if p != 1:
+        grad_x *= np.abs(_ratio(x, y)) ** x.dtype.type(p - 1)
+        grad_x[x == 0] = 0  # where p < 1 the power is infinite
+    return (np.multiply(grad_x, grad_y, out=grad_x),)
+
+
+def _by_numpy(function, gradient):
+    """Forward by a NumPy reduction; backward by gradient(x, y, grad_y, axis) with the reduced axes kept."""
+
+    @_quiet
+    def forward(x, *, axis, keepdims=False):
+        y = np.asarray(function(x, axis=axis, keepdims=True))
+        return _finish(y, x.shape, axis, keepdims), (x, y, axis)
+
+    @_quiet
+    def backward(saved, grad_y, needs):
+        x, y, axis = saved
+        return (gradient(x, y, _kept(grad_y, x.shape, axis), axis) if needs[0] else None,)
+
+    return forward, backward
+
+
+def _shared(x, y, grad_y, axis):
+    """grad_y where x equals y, divided by how many do."""
+    chosen = x == y
+    share = grad_y / chosen.sum(axis=axis, keepdims=True, dtype=grad_y.dtype)
+    return np.multiply(chosen, share, out=empty(x.shape, x.dtype))
+
+
+def _product_of_others(x, y, grad_y, axis):
+    """grad_y times the product of what comes before an element and of what comes after it; zeros need no exception."""
+    last = tuple(range(x.ndim - len(axis), x.ndim))
+    moved = np.moveaxis(x, axis, last)
+    rows = moved.reshape(*moved.shape[: x.ndim - len(axis)], _count(x.shape, axis))
+    others = np.ones_like(rows)
+    np.cumprod(rows[..., :-1], -1, out=others[..., 1:])
+    others[..., :-1] *= np.cumprod(rows[..., :0:-1], -1)[..., ::-1]
+    return np.multiply(np.moveaxis(others.reshape(moved.shape), last, axis), grad_y, out=empty(x.shape, x.dtype))
+
+
+prod_forward, prod_backward = _by_numpy(np.prod, _product_of_others)
+amax_forward, amax_backward = _by_numpy(np.max, _shared)
+amin_forward, amin_backward = _by_numpy(np.min, _shared)
+
+
+def _choice(place_of):
+    def forward(x, *, axis, keepdims=False):
+        place = np.asarray(place_of(x, axis=axis, keepdims=True))
+        y = np.take_along_axis(x, place, axis)
+        outputs = tuple(_finish(z, x.shape, (axis,), keepdims) for z in (y, place))
+        return outputs, (x.shape, place, axis)
+
+    def backward(saved, grads, needs):
+        if not needs[0] or grads[0] is None:
+            return (None,)
+        shape, place, axis = saved
+        grad_x = zeros(shape, grads[0].dtype)
+        np.put_along_axis(grad_x, place, _kept(grads[0], shape, (axis,)), axis)
+        return (grad_x,)
+
+    return forward, backward
+
+
+max_forward, max_backward = _choice(np.argmax)
+min_forward, min_backward = _choice(np.argmin)
+
+
+def _plain(function):
+    """A reduction without a derivative."""
+
+    def forward(x, *, axis, keepdims=False):
+        return np.asarray(function(x, axis=axis, keepdims=keepdims)), None
+
+    return forward
+
+
+argmax_forward = _plain(np.argmax)
+argmin_forward = _plain(np.argmin)
+all_forward = _plain(np.all)
+any_forward = _plain(np.any)
+
+
+def cumsum_forward(x, *, axis, out=None):
+    return np.cumsum(x, axis, out=empty(x.shape, x.dtype) if out is None else out), axis
+
+
+def cumsum_backward(axis, grad_y, needs):
+    if not needs[0]:
+        return (None,)
+    grad_x = empty(grad_y.shape, grad_y.dtype)
+    np.cumsum(np.flip(grad_y, axis), axis, out=np.flip(grad_x, axis))
+    return (grad_x,)
+
+
+@_quiet
+def cumprod_forward(x, *, axis, out=None):
+    return np.cumprod(x, axis, out=empty(x.shape, x.dtype) if out is None else out), (x, axis)
+
+
+def cumprod_backward(saved, grad_y, needs):
+    if not needs[0]:
+        return (None,)
+    x, axis = saved
+    middle = math.prod(x.shape[:axis]), x.shape[axis], math.prod(x.shape[axis + 1 :])
+    grad_x = empty(x.shape, x.dtype)
+    cumprod_grad_kernel(
+        np.ascontiguousarray(x).reshape(middle), np.ascontiguousarray(grad_y).reshape(middle), grad_x.reshape(middle)
+    )
+    return (grad_x,)
