@@ -58,25 +58,23 @@ class _Walk(NamedTuple):
 
 
 def _plan(steps, batch, lengths, reverse):
-    times = np.arange(steps)[:, None]
-    lengths = np.full(batch, steps) if lengths is None else np.ascontiguousarray(lengths)
-    valid = (times < lengths).ravel()
-    if reverse:
-        times = np.maximum(lengths - 1 - times, 0)
-    places = times * batch + np.arange(batch)
-    rows = (np.cumsum(valid) - 1)[places]
+    if lengths is None or (lengths == steps).all():
+        lengths, order, valid = np.full(batch, steps), np.arange(batch), None
+        rows = np.arange(steps * batch).reshape(steps, batch)
+        places = rows = np.ascontiguousarray(rows[::-1]) if reverse else rows
+    else:
+        lengths = np.ascontiguousarray(lengths)
+        order = np.argsort(-lengths, kind="stable")
+        times = np.arange(steps)[:, None]
+        valid = (times < lengths).ravel()
+        if reverse:
+            times = np.maximum(lengths - 1 - times, 0)
+        places = times * batch + np.arange(batch)
+        rows = (np.cumsum(valid) - 1)[places]
     # A multiple of the number of threads, so that none has one block more than the others.
     threads = get_num_threads()
     blocks = min(batch, threads * -(-batch // (threads * _ROWS_PER_BLOCK)))
-    return _Walk(
-        order=np.argsort(-lengths, kind="stable"),
-        lengths=lengths,
-        rows=rows,
-        places=places,
-        valid=None if valid.all() else valid,
-        blocks=blocks,
-        block_rows=-(-batch // blocks) if blocks else 0,
-    )
+    return _Walk(order, lengths, rows, places, valid, blocks, -(-batch // blocks) if blocks else 0)
 
 
 def _input_sums(x_rows, weight_ih):

@@ -9,8 +9,8 @@ import numpy as np
 from ...kernels import recurrent as kernels
 from ...kernels.check import check_number, check_rank, check_shape, refuse_value
 from ..tensor import Tensor, apply
-from . import shape
 from .dropout import dropout as drop
+from .shape import cat, squeeze, stack, transpose, unbind, unsqueeze
 
 __all__ = ["gru", "gru_cell", "lstm", "lstm_cell", "rnn_relu", "rnn_relu_cell", "rnn_tanh", "rnn_tanh_cell"]
 
@@ -116,7 +116,7 @@ def _recurrent(name, operation, input, states, params, options, lengths, **attri
     single = input.ndim == 2
     if single and lengths is not None:
         refuse_value(name, "lengths", "as None for a single sequence", lengths)
-    x = shape.unsqueeze(input, 1) if single else shape.transpose(input, 0, 1) if batch_first else input
+    x = unsqueeze(input, 1) if single else transpose(input, 0, 1) if batch_first else input
     states = [_states_of_runs(name, "hc"[index], state, len(weights), single) for index, state in enumerate(states)]
     lengths = _lengths(lengths)
     finals = []
@@ -135,11 +135,11 @@ def _recurrent(name, operation, input, states, params, options, lengths, **attri
             )
             outputs.append(output)
             finals.append(final)
-        x = shape.cat(outputs, -1) if bidirectional else output
-    final_states = [shape.stack(kind, 0) for kind in zip(*finals)]
+        x = cat(outputs, -1) if bidirectional else output
+    final_states = [stack(kind, 0) for kind in zip(*finals)]
     if single:
-        return shape.squeeze(x, 1), *(shape.squeeze(state, 1) for state in final_states)
-    return shape.transpose(x, 0, 1) if batch_first else x, *final_states
+        return squeeze(x, 1), *(squeeze(state, 1) for state in final_states)
+    return transpose(x, 0, 1) if batch_first else x, *final_states
 
 
 def _weights_of_runs(name, params, has_biases, runs):
@@ -160,7 +160,7 @@ def _states_of_runs(name, letter, state, runs, single):
     layout = "[num_layers * directions, size]" if single else "[num_layers * directions, N, size]"
     check_rank(name, f"{letter}_0", state, 2 if single else 3, layout)
     check_shape(name, f"{letter}_0", state, (runs, *state.shape[1:]), layout)
-    return shape.unbind(shape.unsqueeze(state, 1) if single else state, 0)
+    return unbind(unsqueeze(state, 1) if single else state, 0)
 
 
 def _lengths(lengths):
@@ -178,6 +178,6 @@ def _step(name, operation, input, states, weights, **attributes):
     for state in states:
         if state is not None:
             check_rank(name, "hx", state, 1, "[hidden_size]")
-    states = [None if state is None else shape.unsqueeze(state, 0) for state in states]
-    result = apply(operation, shape.unsqueeze(input, 0), *weights, *states, **attributes)
-    return tuple(shape.squeeze(state, 0) for state in result) if isinstance(result, tuple) else shape.squeeze(result, 0)
+    states = [None if state is None else unsqueeze(state, 0) for state in states]
+    result = apply(operation, unsqueeze(input, 0), *weights, *states, **attributes)
+    return tuple(squeeze(state, 0) for state in result) if isinstance(result, tuple) else squeeze(result, 0)
