@@ -5,6 +5,7 @@ from . import (
     attention,
     container,
     conv,
+    create,
     dense,
     dropout,
     embedding,
@@ -12,21 +13,25 @@ from . import (
     init,
     loss,
     norm,
+    padding,
     pool,
     recurrent,
     resize,
     softmax,
+    tensor_methods,
 )
 from .activation import *
 from .attention import *
 from .container import *
 from .conv import *
+from .create import *
 from .dense import *
 from .dropout import *
 from .embedding import *
 from .layer import Layer
 from .loss import *
 from .norm import *
+from .padding import *
 from .pool import *
 from .random import seed
 from .recurrent import *
@@ -36,7 +41,8 @@ from .tensor import Parameter, Tensor, enable_grad, is_grad_enabled, no_grad
 
 __all__ = [
     *(name for module in (
-        activation, attention, container, conv, dense, dropout, embedding, loss, norm, pool, recurrent, resize, softmax
+        activation, attention, container, conv, create, dense, dropout, embedding, loss, norm, padding, pool, recurrent,
+        resize, softmax,
     ) for name in module.__all__),
     "Layer", "Parameter", "Tensor", "enable_grad", "functional", "init", "is_grad_enabled", "no_grad", "seed",
 ]  # fmt: skip

@@ -4,7 +4,6 @@ What only looks at memory in another way (reshape, transpose, expand, basic slic
 NumPy can make one; what moves elements is a kernel.
 """
 
-import builtins
 import math
 import operator
 
@@ -68,7 +67,7 @@ def axis_of(name: str, dim, ndim: int) -> int:
         axis = operator.index(dim)
     except TypeError:
         raise TypeError(f"{name}: expected dim as an integer, got {type(dim).__qualname__}") from None
-    size = builtins.max(ndim, 1)
+    size = max(ndim, 1)
     if not -size <= axis < size:
         raise ValueError(f"{name}: expected dim in [{-size}, {size}), got {axis}")
     return axis % size
@@ -275,12 +274,10 @@ def _index_item(item):
 
 def _advanced_index(input, index: tuple):
     """Integers and slices first, as a view; then the arrays, on axes next to each other."""
-    used = builtins.sum(
-        item.ndim if _is_mask(item) else 1 for item in index if item is not None and item is not Ellipsis
-    )
+    used = sum(item.ndim if _is_mask(item) else 1 for item in index if item is not None and item is not Ellipsis)
     if used > input.ndim:
         raise IndexError(f"index: expected up to {input.ndim} indices for shape {input.shape}, got {used}")
-    if Ellipsis not in index:
+    if not any(item is Ellipsis for item in index):
         index = (*index, Ellipsis)
     place = next(k for k, item in enumerate(index) if item is Ellipsis)
     index = index[:place] + (slice(None),) * (input.ndim - used) + index[place + 1 :]
@@ -309,7 +306,7 @@ def _advanced_index(input, index: tuple):
             axis += 1
             source += 1
     view = _basic_index(input, tuple(basic))
-    first, count = builtins.min(arrays), len(arrays)
+    first, count = min(arrays), len(arrays)
     if sorted(arrays) != list(range(first, first + count)):
         # Arrays apart from each other: as in NumPy and PyTorch, their axes come first.
         view = permute(view, [*arrays, *(k for k in range(view.ndim) if k not in arrays)])
@@ -416,7 +413,7 @@ def split(tensor, split_size_or_sections, dim=0):
         whole, part = tensor.shape[axis], operator.index(split_size_or_sections)
         if part < 1:
             raise ValueError(f"split: expected a size of at least 1, got {part}")
-        sizes = tuple(builtins.min(part, whole - start) for start in range(0, whole, part)) or (0,)
+        sizes = tuple(min(part, whole - start) for start in range(0, whole, part)) or (0,)
     return (tensor,) if sizes == (tensor.shape[axis],) else apply(kernels.split, tensor, sizes=sizes, axis=axis)
 
 
@@ -426,7 +423,7 @@ def chunk(input, chunks, dim=0):
     whole = input.shape[axis_of("chunk", dim, input.ndim)]
     if chunks < 1:
         raise ValueError(f"chunk: expected at least 1 chunk, got {chunks}")
-    return split(input, builtins.max(-(-whole // chunks), 1), dim)
+    return split(input, max(-(-whole // chunks), 1), dim)
 
 
 def unbind(input, dim=0):

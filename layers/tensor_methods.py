@@ -1,0 +1,212 @@
+"""Operators and methods of Tensor: PyTorch's names for the functions in `functional`. Importing this installs them.
+
+They stand apart from tensor.py because the tape imports no operation.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+
+from ..kernels import device as devices
+from ..kernels.check import FLOATS
+from . import functional as F
+from .tensor import Tensor, record
+
+__all__ = []
+
+# Methods whose first argument is the tensor: the function itself is the method.
+_METHODS = """
+    abs absolute add all amax amin any argmax argmin argwhere bmm broadcast_to ceil chunk clamp clip cos count_nonzero
+    cumprod cumsum div divide eq erf exp expand expm1 flatten flip floor floor_divide gather ge gt index_select isfinite
+    isinf isnan le lerp log log10 log1p log2 logical_and logical_not logical_or logical_xor lt masked_fill masked_select
+    matmul max maximum mean min minimum movedim mul multiply narrow ne neg negative norm permute pow prod ravel
+    reciprocal relu remainder repeat repeat_interleave reshape roll round rsqrt select sigmoid sign sin split sqrt
+    square squeeze std sub subtract sum swapaxes take_along_dim tanh tile transpose tril triu unbind unflatten unsqueeze
+    var
+"""
+
+
+def _operator(function):
+    """`a + b`, which lets Python ask b where b is nothing that tensors calculate with."""
+
+    def method(self, other):
+        return function(self, other) if _is_operand(other) else NotImplemented
+
+    return method
+
+
+def _reflected(function):
+    def method(self, other):
+        return function(other, self) if _is_operand(other) else NotImplemented
+
+    return method
+
+
+def _is_operand(x) -> bool:
+    return isinstance(x, (Tensor, bool, int, float, np.generic, np.ndarray)) or hasattr(x, "dtype")
+
+
+def _bitwise(logical, symbol):
+    """`mask & mask` for bools; integers have no bits here."""
+
+    def method(self, other):
+        if not _is_operand(other):
+            return NotImplemented
+        for x in (self, other):
+            if not isinstance(x, (bool, np.bool_)) and getattr(x, "dtype", None) != np.bool_:
+                raise TypeError(f"{symbol}: expected bool tensors, got {getattr(x, 'dtype', type(x).__qualname__)}")
+        return logical(self, other)
+
+    return method
+
+
+def _invert(self):
+    if self.dtype != np.bool_:
+        raise TypeError(f"~: expected a bool tensor, got {self.dtype}")
+    return F.logical_not(self)
+
+
+def _iterate(self):
+    if self.ndim == 0:
+        raise TypeError("iter: expected a tensor of at least one axis, got a scalar")
+    return iter(F.unbind(self))
+
+
+def _view_as(self, other):
+    """This tensor's elements in the other's shape."""
+    return F.reshape(self, other.shape)
+
+
+def _expand_as(self, other):
+    """This tensor stretched to the other's shape."""
+    return F.expand(self, other.shape)
+
+
+def _transposed(self):
+    """The axes in reverse order."""
+    return F.permute(self, tuple(reversed(range(self.ndim))))
+
+
+def _matrix_transposed(self):
+    """The last two axes exchanged."""
+    return F.transpose(self, -2, -1)
+
+
+def _to(self, device=None, dtype=None):
+    """This tensor on a device, or of a type, or both; itself if it is so already. The gradient goes back the same way.
+
+    Args:
+        device: 'cpu', 'cuda' or 'cuda:<index>'; a type may stand here alone, as in `x.to(np.float64)`; a tensor
+            stands for its device and type.
+        dtype: a NumPy type, or its name.
+    """
+    if isinstance(device, Tensor):
+        device, dtype = device.device, device.dtype
+    elif dtype is None and device is not None and not _is_device(device):
+        device, dtype = None, device
+    array = self.array if device is None else devices.to_device(self.array, device)
+    dtype = array.dtype if dtype is None else np.dtype(dtype)
+    array = array if array.dtype == dtype else array.astype(dtype)
+    return self if array is self.array else record("to", _to_backward, (self.device, self.dtype), (self,), array)
+
+
+def _is_device(name) -> bool:
+    return isinstance(name, str) and name.partition(":")[0] in ("cpu", "cuda")
+
+
+def _to_backward(saved, grad, needs):
+    device, dtype = saved
+    grad = devices.to_device(grad, device)
+    return (grad if grad.dtype == dtype else grad.astype(dtype),)
+
+
+def _as(dtype):
+    def method(self):
+        return _to(self, dtype=dtype)
+
+    method.__doc__ = f"This tensor as {dtype}."
+    return method
+
+
+def _type(self, dtype):
+    """This tensor as `dtype`."""
+    return _to(self, dtype=dtype)
+
+
+def _clone(self):
+    """A copy, on the tape."""
+    return record("clone", lambda saved, grad, needs: (grad,), None, (self,), self.array.copy())
+
+
+def _contiguous(self):
+    """This tensor if its memory is in order, else a copy that is."""
+    return self if self.array.flags.c_contiguous else _clone(self)
+
+
+def _dim(self) -> int:
+    """The number of axes."""
+    return self.ndim
+
+
+def _numel(self) -> int:
+    """The number of elements."""
+    return self.size
+
+
+def _tolist(self):
+    """The values as nested lists of Python numbers."""
+    return self.array.tolist()
+
+
+def _is_floating_point(self) -> bool:
+    """Whether the type is a floating-point type."""
+    return self.dtype in FLOATS
+
+
+def _index(self) -> int:
+    if self.size != 1 or self.dtype in FLOATS or self.dtype == np.bool_:
+        raise TypeError(f"index: expected one integer, got {self.dtype} of shape {self.shape}")
+    return int(self.array.item())
+
+
+def _install() -> None:
+    for name in _METHODS.split():
+        setattr(Tensor, name, getattr(F, name))
+    for symbol, function in {
+        "add": F.add,
+        "sub": F.sub,
+        "mul": F.mul,
+        "truediv": F.div,
+        "floordiv": F.floor_divide,
+        "mod": F.remainder,
+        "pow": F.pow,
+        "matmul": F.matmul,
+    }.items():
+        setattr(Tensor, f"__{symbol}__", _operator(function))
+        setattr(Tensor, f"__r{symbol}__", _reflected(function))
+    for symbol in ("eq", "ne", "lt", "le", "gt", "ge"):
+        setattr(Tensor, f"__{symbol}__", _operator(getattr(F, symbol)))
+    for symbol, sign in (("and", "&"), ("or", "|"), ("xor", "^")):
+        method = _bitwise(getattr(F, f"logical_{symbol}"), sign)
+        setattr(Tensor, f"__{symbol}__", method)
+        setattr(Tensor, f"__r{symbol}__", method)
+    Tensor.__neg__, Tensor.__pos__, Tensor.__abs__, Tensor.__invert__ = F.neg, lambda self: self, F.abs, _invert
+    Tensor.__getitem__, Tensor.__iter__, Tensor.__index__ = F.getitem, _iterate, _index
+    Tensor.T, Tensor.mT = property(_transposed), property(_matrix_transposed)
+    Tensor.view, Tensor.view_as, Tensor.reshape_as, Tensor.expand_as = F.reshape, _view_as, _view_as, _expand_as
+    Tensor.to, Tensor.type, Tensor.clone, Tensor.contiguous = _to, _type, _clone, _contiguous
+    Tensor.dim, Tensor.numel, Tensor.tolist = _dim, _numel, _tolist
+    Tensor.is_floating_point = _is_floating_point
+    for name, dtype in {
+        "half": "float16",
+        "bfloat16": "bfloat16",
+        "float": "float32",
+        "double": "float64",
+        "int": "int32",
+        "long": "int64",
+        "bool": "bool",
+    }.items():
+        setattr(Tensor, name, _as(dtype))
+
+
+_install()
