@@ -7,13 +7,26 @@ only at the file of the kernel itself: after an edit of `cpu_math.py`, run `make
 
 from __future__ import annotations
 
+import contextlib
 import os
 
-# GNU OpenMP's threads spin for milliseconds after every loop, on the very cores that BLAS's threads then need: products
-# between kernels took ten times as long. It reads this when Numba starts its threads; who has set it keeps it.
-os.environ.setdefault("OMP_WAIT_POLICY", "passive")
-
 from numba import njit
+
+
+def _load_openmp_with_threads_that_sleep() -> None:
+    """GNU OpenMP's threads spin for milliseconds after every loop, on the very cores that BLAS's threads then need:
+    products between kernels took ten times as long. It reads its policy once, when it is loaded; what the user has set
+    stays, and the environment is left as it was."""
+    if "OMP_WAIT_POLICY" in os.environ:
+        return
+    os.environ["OMP_WAIT_POLICY"] = "passive"
+    # A Numba without OpenMP has threads of its own, which sleep anyway.
+    with contextlib.suppress(ImportError):
+        import numba.np.ufunc.omppool  # noqa: F401
+    del os.environ["OMP_WAIT_POLICY"]
+
+
+_load_openmp_with_threads_that_sleep()
 
 # Sums may be reordered and multiply-adds contracted, or loops would not vectorise; NaN and infinities keep their
 # meaning.
