@@ -7,6 +7,7 @@ from . import (
     conv,
     create,
     dense,
+    distance,
     dropout,
     embedding,
     functional,
@@ -26,6 +27,7 @@ from .container import *
 from .conv import *
 from .create import *
 from .dense import *
+from .distance import *
 from .dropout import *
 from .embedding import *
 from .layer import Layer
@@ -41,8 +43,8 @@ from .tensor import Parameter, Tensor, enable_grad, is_grad_enabled, no_grad
 
 __all__ = [
     *(name for module in (
-        activation, attention, container, conv, create, dense, dropout, embedding, loss, norm, padding, pool, recurrent,
-        resize, softmax,
+        activation, attention, container, conv, create, dense, distance, dropout, embedding, loss, norm, padding, pool,
+        recurrent, resize, softmax,
     ) for name in module.__all__),
     "Layer", "Parameter", "Tensor", "enable_grad", "functional", "init", "is_grad_enabled", "no_grad", "seed",
 ]  # fmt: skip

@@ -10,7 +10,7 @@ from . import functional, init
 from .layer import Layer
 from .tensor import Parameter
 
-__all__ = ["Dense", "Linear"]
+__all__ = ["Bilinear", "Dense", "Linear"]
 
 
 class Dense(Layer):
@@ -53,3 +53,39 @@ class Dense(Layer):
 
 
 Linear = Dense
+
+
+class Bilinear(Layer):
+    """y_o = x1^T W_o x2 + b_o.
+
+    Args:
+        in1_features, in2_features: sizes of the inputs' last axes.
+        out_features: size of the output's last axis.
+        bias: whether b is there.
+        dtype: type of the parameters.
+
+    Shapes:
+        x1: [..., in1_features], x2: [..., in2_features] -> y: [..., out_features].
+        weight: [out_features, in1_features, in2_features], bias: [out_features]; both start evenly distributed in
+        +-1 / sqrt(in1_features), as PyTorch's.
+    """
+
+    def __init__(self, in1_features: int, in2_features: int, out_features: int, bias: bool = True, dtype=np.float32):
+        super().__init__()
+        self.in1_features, self.in2_features, self.out_features = in1_features, in2_features, out_features
+        self.weight = Parameter(np.empty((out_features, in1_features, in2_features), dtype))
+        self.register_parameter("bias", Parameter(np.empty(out_features, dtype)) if bias else None)
+        self.reset_parameters()
+
+    def reset_parameters(self) -> None:
+        """Draws the initial values again."""
+        bound = 1 / math.sqrt(self.in1_features) if self.in1_features else 0.0
+        init.uniform_(self.weight, -bound, bound)
+        if self.bias is not None:
+            init.uniform_(self.bias, -bound, bound)
+
+    def forward(self, x1, x2):
+        return functional.bilinear(x1, x2, self.weight, self.bias)
+
+    def extra_repr(self) -> str:
+        return f"{self.in1_features}, {self.in2_features}, {self.out_features}, bias={self.bias is not None}"
