@@ -63,7 +63,7 @@ def _forward(x, weight, bias=None, *, stride=None, padding=None, dilation=None, 
     shape = conv_shape(x, weight, stride, padding, dilation, groups)
     planes = np.ascontiguousarray(x).reshape(shape.batch, shape.in_channels, shape.in_size)
     weight_rows = _rows(weight)
-    y, z = _output(x, weight.ndim - 2, shape.out_channels, shape.output, x.dtype, out)
+    y, z = _output("conv", x, weight.ndim - 2, shape.out_channels, shape.output, x.dtype, out)
     _method(shape).correlate(planes, weight_rows, shape, z)
     _finish(z, bias, activation)
     return y, (planes, weight_rows, z if activation else None, shape, x.shape, weight.shape)
@@ -103,7 +103,7 @@ def _transposed_forward(
     shape = transposed_conv_shape(x, weight, stride, padding, output_padding, dilation, groups)
     planes = np.ascontiguousarray(x).reshape(shape.batch, shape.out_channels, shape.out_size)
     weight_rows = _rows(weight)
-    y, z = _output(x, weight.ndim - 2, shape.in_channels, shape.input, x.dtype, out)
+    y, z = _output("conv_transpose", x, weight.ndim - 2, shape.in_channels, shape.input, x.dtype, out)
     _method(shape).spread(planes, weight_rows, shape, z)
     _finish(z, bias, activation)
     return y, (planes, weight_rows, z if activation else None, shape, x.shape, weight.shape)
@@ -159,11 +159,14 @@ def _grad_sum(grad_y, y, shape):
     return grad_z
 
 
-def _output(x, rank, channels, sizes, dtype, out):
+def _output(name, x, rank, channels, sizes, dtype, out):
     """The output with x's rank, and the same memory as [N, channels, P]."""
     shape = (*x.shape[: x.ndim - rank - 1], channels, *sizes[3 - rank :])
     if out is None:
         out = empty(shape, dtype)
     elif out.shape != shape or out.dtype != dtype or not out.flags.c_contiguous:
-        raise ValueError(f"conv{rank}d: expected out as a contiguous array of shape {shape} and type {dtype}")
+        raise ValueError(
+            f"{name}{rank}d: expected out as a contiguous array of shape {shape} and type {dtype}, "
+            f"got shape {out.shape} and type {out.dtype}"
+        )
     return out, out.reshape(math.prod(x.shape[: x.ndim - rank - 1]), channels, math.prod(sizes))

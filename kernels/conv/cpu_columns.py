@@ -21,6 +21,9 @@ _TILE_BYTES = 1 << 24
 @serial_kernel
 def valid_range(offset, stride, size, count):
     """Those i in 0..count - 1 with 0 <= i * stride + offset < size, as (first, after the last)."""
+    if stride == 1:  # spares the divisions
+        first = min(max(-offset, 0), count)
+        return first, min(max(size - offset, first), count)
     first = min(max((stride - 1 - offset) // stride, 0), count)
     return first, min(max((size - offset + stride - 1) // stride, first), count)
 

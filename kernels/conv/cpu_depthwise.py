@@ -13,7 +13,7 @@ from .cpu_columns import valid_range
 @kernel
 def depthwise_correlate_kernel(x, weight, input, kernel, output, stride, padding, dilation, z):
     """z[n, o] = x[n, o // multiplier] correlated with weight[o, 0], a plane a thread, row by row."""
-    (depth, height, width), (out_height, out_width) = input, output[1:]
+    (depth, height, width), (out_height, out_width), step = input, output[1:], stride[2]
     multiplier = z.shape[1] // x.shape[1]
     for index in prange(z.shape[0] * z.shape[1]):
         n, o = index // z.shape[1], index % z.shape[1]
@@ -21,28 +21,28 @@ def depthwise_correlate_kernel(x, weight, input, kernel, output, stride, padding
         for row in range(output[0] * out_height):
             target = z[n, o, row * out_width : (row + 1) * out_width]
             target[:] = z.dtype.type(0)
-            for tap in range(weight.shape[2]):
-                kd, kh, kw = tap // (kernel[1] * kernel[2]), tap // kernel[2] % kernel[1], tap % kernel[2]
-                d = row // out_height * stride[0] + kd * dilation[0] - padding[0]
-                h = row % out_height * stride[1] + kh * dilation[1] - padding[1]
+            for line in range(kernel[0] * kernel[1]):
+                d = row // out_height * stride[0] + line // kernel[1] * dilation[0] - padding[0]
+                h = row % out_height * stride[1] + line % kernel[1] * dilation[1] - padding[1]
                 if d < 0 or d >= depth or h < 0 or h >= height:
                     continue
-                offset, step = kw * dilation[2] - padding[2], stride[2]
-                low, high = valid_range(offset, step, width, out_width)
-                inner, source = target[low:high], plane[(d * height + h) * width + low * step + offset :]
-                w = weight[o, 0, tap]
-                if step == 1:
-                    for i in range(high - low):
-                        inner[i] += w * source[i]
-                else:
-                    for i in range(high - low):
-                        inner[i] += w * source[i * step]
+                source_line, taps = plane[(d * height + h) * width :], weight[o, 0, line * kernel[2] :]
+                for kw in range(kernel[2]):
+                    offset = kw * dilation[2] - padding[2]
+                    low, high = valid_range(offset, step, width, out_width)
+                    inner, source, w = target[low:high], source_line[low * step + offset :], taps[kw]
+                    if step == 1:
+                        for i in range(high - low):
+                            inner[i] += w * source[i]
+                    else:
+                        for i in range(high - low):
+                            inner[i] += w * source[i * step]
 
 
 @kernel
 def depthwise_spread_kernel(z, weight, input, kernel, output, stride, padding, dilation, x):
     """x[n, c] = the output planes z of channel c, each spread with its kernel: the transpose of correlate."""
-    (depth, height, width), (out_height, out_width) = input, output[1:]
+    (depth, height, width), (out_height, out_width), step = input, output[1:], stride[2]
     multiplier = z.shape[1] // x.shape[1]
     for index in prange(x.shape[0] * x.shape[1]):
         n, c = index // x.shape[1], index % x.shape[1]
@@ -50,23 +50,23 @@ def depthwise_spread_kernel(z, weight, input, kernel, output, stride, padding, d
         plane[:] = x.dtype.type(0)
         for o in range(c * multiplier, (c + 1) * multiplier):
             for row in range(output[0] * out_height):
-                for tap in range(weight.shape[2]):
-                    kd, kh, kw = tap // (kernel[1] * kernel[2]), tap // kernel[2] % kernel[1], tap % kernel[2]
-                    d = row // out_height * stride[0] + kd * dilation[0] - padding[0]
-                    h = row % out_height * stride[1] + kh * dilation[1] - padding[1]
+                source = z[n, o, row * out_width : (row + 1) * out_width]
+                for line in range(kernel[0] * kernel[1]):
+                    d = row // out_height * stride[0] + line // kernel[1] * dilation[0] - padding[0]
+                    h = row % out_height * stride[1] + line % kernel[1] * dilation[1] - padding[1]
                     if d < 0 or d >= depth or h < 0 or h >= height:
                         continue
-                    offset, step = kw * dilation[2] - padding[2], stride[2]
-                    low, high = valid_range(offset, step, width, out_width)
-                    source = z[n, o, row * out_width + low : row * out_width + high]
-                    target = plane[(d * height + h) * width + low * step + offset :]
-                    w = weight[o, 0, tap]
-                    if step == 1:
-                        for i in range(high - low):
-                            target[i] += w * source[i]
-                    else:
-                        for i in range(high - low):
-                            target[i * step] += w * source[i]
+                    target_line, taps = plane[(d * height + h) * width :], weight[o, 0, line * kernel[2] :]
+                    for kw in range(kernel[2]):
+                        offset = kw * dilation[2] - padding[2]
+                        low, high = valid_range(offset, step, width, out_width)
+                        inner, target, w = source[low:high], target_line[low * step + offset :], taps[kw]
+                        if step == 1:
+                            for i in range(high - low):
+                                target[i] += w * inner[i]
+                        else:
+                            for i in range(high - low):
+                                target[i * step] += w * inner[i]
 
 
 @kernel

@@ -49,8 +49,8 @@ class ConvShape(NamedTuple):
 
     @property
     def is_depthwise(self) -> bool:
-        """Whether every output channel reads one input channel."""
-        return self.groups == self.in_channels
+        """Whether every output channel reads one input channel of several."""
+        return self.groups == self.in_channels > 1
 
 
 def with_defaults(rank, stride, padding, dilation, output_padding=None):

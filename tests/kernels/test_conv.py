@@ -41,7 +41,7 @@ def test_out_is_written_and_returned(operation, x, weight, attributes):
     assert actual is out
     np.testing.assert_array_equal(out, expected)
     for wrong in (out[..., ::-1], out.astype(np.float32), out[:1]):
-        with pytest.raises(ValueError, match="expected out as a contiguous array of shape"):
+        with pytest.raises(ValueError, match=f"^{operation.name}: expected out as a contiguous array of shape"):
             operation.forward(x, weight, out=wrong, **attributes)
 
 
