@@ -1,0 +1,376 @@
+"""The tape: what it records, how gradients add up, what it frees, and what it refuses."""
+
+import gc
+import threading
+import weakref
+
+import numpy as np
+import pytest
+
+import ranvier as rv
+from ranvier.layers import functional as F
+from ranvier.layers.tensor import record
+
+
+def leaf(values, dtype=np.float64):
+    return rv.Tensor(np.array(values, dtype), requires_grad=True)
+
+
+def test_chain_of_operations_gives_the_derivative():
+    x = leaf([1.0, 2.0, 3.0])
+    (x.exp() * x).sum().backward()
+    np.testing.assert_allclose(x.grad.array, np.exp(x.array) * (x.array + 1), rtol=1e-12)
+
+
+def test_a_tensor_used_twice_gets_both_gradients():
+    x = leaf([2.0, 3.0])
+    y = x * x + x
+    y.sum().backward()
+    np.testing.assert_array_equal(x.grad.array, 2 * x.array + 1)
+
+
+def test_diamond_waits_for_both_branches():
+    x = leaf([1.5])
+    middle = x * 2
+    left, right = middle * 3, middle * middle
+    (left * right).backward()  # 3 m * m^2 with m = 2 x: 24 x^3
+    np.testing.assert_allclose(x.grad.array, 72 * x.array**2)
+
+
+def test_gradients_accumulate_over_backwards():
+    x = leaf([1.0, 2.0])
+    (x * 3).sum().backward()
+    first = x.grad
+    (x * 4).sum().backward()
+    np.testing.assert_array_equal(x.grad.array, [7, 7])
+    np.testing.assert_array_equal(first.array, [3, 3])
+
+
+def test_gradient_goes_to_the_buffer_that_an_optimizer_gave():
+    x = leaf([1.0, 2.0])
+    x.grad_buffer = buffer = np.full(2, np.nan)
+    for factor in (3, 4):
+        (x * factor).sum().backward()
+    assert x.grad.array is buffer
+    np.testing.assert_array_equal(buffer, [7, 7])
+
+
+def test_a_leaf_owns_its_gradient():
+    """add hands one array to both inputs; the leaves' gradients are copies."""
+    x, y = leaf([1.0, 2.0]), leaf([3.0, 4.0])
+    seed = np.array([1.0, 1.0])
+    (x + y).backward(seed)
+    assert not np.shares_memory(x.grad.array, y.grad.array)
+    assert not np.shares_memory(x.grad.array, seed)
+    x.grad.array[...] = 9
+    np.testing.assert_array_equal(y.grad.array, [1, 1])
+
+
+def test_second_backward_needs_retain_graph():
+    x = leaf([1.0, 2.0])
+    y = (x * x).sum()
+    y.backward()
+    with pytest.raises(RuntimeError, match="has run backward before"):
+        y.backward()
+    z = (x * x).sum()
+    z.backward(retain_graph=True)
+    z.backward()
+    np.testing.assert_array_equal(x.grad.array, 3 * 2 * x.array)
+
+
+def test_backward_frees_what_was_saved():
+    x = leaf(np.ones(4))
+    middle = x.exp()
+    saved = weakref.ref(middle.array)
+    y = middle.sum()
+    del middle
+    assert saved() is not None
+    y.backward()
+    gc.collect()
+    assert saved() is None
+
+
+def test_dropping_the_result_drops_the_tape():
+    x = leaf(np.ones(4))
+    middle = x.exp()
+    saved = weakref.ref(middle.array)
+    y = middle * 2
+    del middle, y
+    gc.collect()
+    assert saved() is None
+
+
+def test_no_grad_and_enable_grad():
+    x = leaf([1.0])
+    with rv.no_grad():
+        assert not rv.is_grad_enabled()
+        assert not (x * 2).requires_grad
+        with rv.enable_grad():
+            assert (x * 2).requires_grad
+    assert rv.is_grad_enabled()
+    with pytest.raises(KeyError), rv.no_grad():
+        raise KeyError
+    assert rv.is_grad_enabled()
+
+    @rv.no_grad()
+    def decorated(x):
+        return x * 2
+
+    assert not decorated(x).requires_grad
+    assert not decorated(x).requires_grad
+
+
+def test_recording_is_a_matter_of_the_thread():
+    seen = []
+    with rv.no_grad():
+        thread = threading.Thread(target=lambda: seen.append(rv.is_grad_enabled()))
+        thread.start()
+        thread.join()
+    assert seen == [True]
+
+
+def test_detach_shares_the_array_off_the_tape():
+    x = leaf([1.0])
+    y = (x * 2).detach()
+    assert y.is_leaf
+    assert not y.requires_grad
+    assert x.detach().array is x.array
+
+
+def test_only_float_results_require_a_gradient():
+    x = leaf([[1.0, 5.0], [7.0, 2.0]])
+    values, indices = x.max(1)
+    assert values.requires_grad
+    assert not indices.requires_grad
+    assert not (x > 2).requires_grad
+
+
+def test_outputs_of_one_node_may_be_used_in_part():
+    x = leaf([1.0, 2.0, 3.0, 4.0])
+    first, second = x.chunk(2)
+    second.sum().backward()
+    np.testing.assert_array_equal(x.grad.array, [0, 0, 1, 1])
+    x.grad = None
+    first, second = x.chunk(2)
+    (first * second).sum().backward()
+    np.testing.assert_array_equal(x.grad.array, [3, 4, 1, 2])
+
+
+def test_inputs_without_requires_grad_get_none_and_cost_nothing():
+    x, y = leaf([1.0, 2.0]), rv.Tensor(np.array([3.0, 4.0]))
+    seen = []
+
+    def backward(saved, grad, needs):
+        seen.append(needs)
+        return grad, grad
+
+    record("probe", backward, None, (x, y), x.array + y.array).sum().backward()
+    assert seen == [(True, False)]
+    assert y.grad is None
+
+
+def test_backward_on_a_leaf():
+    x = leaf([1.0, 2.0])
+    x.backward(np.array([5.0, 6.0]))
+    np.testing.assert_array_equal(x.grad.array, [5, 6])
+
+
+def test_backward_refuses_what_it_cannot_do():
+    x = leaf([1.0, 2.0])
+    with pytest.raises(ValueError, match="expected grad for a tensor of shape"):
+        (x * 2).backward()
+    with pytest.raises(ValueError, match="expected grad of shape"):
+        (x * 2).backward(np.ones(3))
+    with pytest.raises(ValueError, match="type float64"):
+        (x * 2).backward(np.ones(2, np.float32))
+    with pytest.raises(RuntimeError, match="that requires a gradient"):
+        rv.tensor([1.0]).backward()
+
+
+def test_requires_grad_of_leaves_only_and_of_floats_only():
+    x = leaf([1.0])
+    with pytest.raises(RuntimeError, match="expected a leaf"):
+        (x * 2).requires_grad_(False)
+    with pytest.raises(TypeError, match="floating-point"):
+        rv.tensor([1]).requires_grad_()
+    with pytest.raises(TypeError, match="floating-point"):
+        rv.Tensor(np.array([1]), requires_grad=True)
+    with pytest.raises(TypeError, match="converts"):
+        rv.Tensor([1.0])
+
+
+def test_a_long_chain_needs_no_recursion():
+    x = y = leaf([1.0])
+    for _ in range(5000):
+        y = y + 1.0
+    y.backward()
+    np.testing.assert_array_equal(x.grad.array, [1])
+
+
+# ---- operators and methods
+
+
+def test_arithmetic_with_numbers_and_arrays_on_either_side():
+    x = rv.tensor([1.0, 2.0, 4.0])
+    array = np.array([2.0, 4.0, 8.0], np.float32)
+    for actual, expected in [
+        (2 + x, [3, 4, 6]),
+        (2 - x, [1, 0, -2]),
+        (8 / x, [8, 4, 2]),
+        (2**x, [2, 4, 16]),
+        (x**2, [1, 4, 16]),
+        (-x, [-1, -2, -4]),
+        (array * x, [2, 8, 32]),
+        (array - x, [1, 2, 4]),
+        (x // 2, [0, 1, 2]),
+        (x % 2, [1, 0, 0]),
+        (5 % x, [0, 1, 1]),
+        (abs(-x), [1, 2, 4]),
+        (np.float32(2) * x, [2, 4, 8]),
+        (x * np.float64(2), [2, 4, 8]),
+    ]:
+        assert isinstance(actual, rv.Tensor)
+        assert actual.dtype == np.float32
+        np.testing.assert_array_equal(actual.array, expected)
+    assert (x @ x).item() == 21
+    assert (array @ x).item() == 42
+
+
+def test_comparison_and_masks():
+    x = rv.tensor([1.0, 2.0, 3.0])
+    np.testing.assert_array_equal((x > 1).array, [False, True, True])
+    np.testing.assert_array_equal((2 > x).array, [True, False, False])  # noqa: SIM300
+    np.testing.assert_array_equal(((x > 1) & (x < 3) | (x == 1)).array, [True, True, False])
+    np.testing.assert_array_equal((~(x > 1) ^ True).array, [False, True, True])
+    with pytest.raises(TypeError, match="expected a bool tensor"):
+        ~x  # noqa: B018
+    with pytest.raises(TypeError, match="expected bool tensors"):
+        x & x
+    assert (x == None) is False  # noqa: E711
+    assert x != "text"
+    with pytest.raises(TypeError):
+        x + "text"
+    with pytest.raises(TypeError):
+        x < None  # noqa: B015
+    assert len({x, x}) == 1
+
+
+def test_iteration_and_python_numbers():
+    x = leaf([[1.0, 2.0], [3.0, 4.0]])
+    first, second = x
+    (first * 2 + second).sum().backward()
+    np.testing.assert_array_equal(x.grad.array, [[2, 2], [1, 1]])
+    assert [10, 20, 30][rv.tensor(2)] == 30
+    with pytest.raises(TypeError, match="scalar"):
+        iter(rv.tensor(1.0))
+    with pytest.raises(TypeError, match="expected one integer"):
+        [1][rv.tensor(0.0)]
+    assert list(rv.zeros(0, 3)) == []
+
+
+def test_types_and_to():
+    x = leaf([1.5, 2.5], np.float32)
+    assert x.to(np.float32) is x
+    assert x.to("cpu") is x
+    assert x.long().dtype == np.int64
+    assert x.bfloat16().dtype == "bfloat16"
+    y = x.double()
+    assert y.dtype == np.float64
+    (y * y).sum().backward()
+    assert x.grad.dtype == np.float32
+    np.testing.assert_array_equal(x.grad.array, [3, 5])
+    assert x.to(rv.tensor([1], dtype=np.float16)).dtype == np.float16
+    with pytest.raises(ValueError, match="device"):
+        x.to("cuda:x", np.float32)
+
+
+@pytest.mark.parametrize(
+    ("left", "right", "expected"),
+    [
+        ("float32", "float64", "float64"),
+        ("float16", "bfloat16", "float32"),
+        ("bfloat16", "float32", "float32"),
+        ("int64", "float32", "float32"),
+        ("int32", "int64", "int64"),
+        ("bool", "uint8", "uint8"),
+        ("bool", "float16", "float16"),
+    ],
+)
+def test_mixed_types_meet(left, right, expected):
+    x, y = rv.ones(2, dtype=left), rv.ones(2, dtype=right)
+    assert (x + y).dtype == expected
+    assert (y * x).dtype == expected
+
+
+def test_numbers_and_scalars_do_not_widen():
+    assert (rv.ones(2, dtype="float16") * 2.5).dtype == np.float16
+    assert (rv.ones(2, dtype="int32") * 2).dtype == np.int32
+    assert (rv.ones(2, dtype="int64") * 2.5).dtype == np.float32
+    assert (rv.tensor([True]) + 1).dtype == np.int64
+    assert (rv.ones(2) * rv.tensor(2.0, dtype=np.float64)).dtype == np.float32
+    assert (rv.ones(2, dtype=np.int64) / 2).dtype == np.float32
+    assert F.exp(rv.tensor([1])).dtype == np.float32
+
+
+def test_gradients_keep_their_own_types():
+    x, y = leaf([1.0, 2.0], np.float32), leaf([3.0, 4.0], np.float64)
+    (x * y).sum().backward()
+    assert x.grad.dtype == np.float32
+    assert y.grad.dtype == np.float64
+    np.testing.assert_array_equal(x.grad.array, [3, 4])
+
+
+# ---- creation
+
+
+def test_tensor_copies_and_keeps_array_types():
+    array = np.arange(4.0)
+    x = rv.tensor(array)
+    assert x.dtype == np.float64
+    assert not np.shares_memory(x.array, array)
+    assert rv.tensor([1, 2]).dtype == np.int64
+    assert rv.tensor([1.0, 2]).dtype == np.float32
+    assert rv.tensor([[True]]).dtype == np.bool_
+    assert rv.tensor([]).dtype == np.float32
+    assert rv.tensor(2.5).shape == ()
+    assert rv.tensor([np.float64(1)]).dtype == np.float64
+    assert rv.tensor([rv.tensor(1.0), rv.tensor(2.0)]).dtype == np.float32
+    assert rv.tensor(np.ones((2, 3), order="F")).array.flags.c_contiguous
+    assert rv.tensor([1.0], requires_grad=True).requires_grad
+    assert np.shares_memory(rv.from_numpy(array).array, array)
+
+
+@pytest.mark.parametrize("junk", ["text", ["a"], object(), None, [None], 1j, np.array(["x"]), {"a": 1}, 2**70])
+def test_tensor_refuses_what_is_no_number(junk):
+    with pytest.raises(TypeError, match=r"^tensor: expected"):
+        rv.tensor(junk)
+
+
+def test_tensor_refuses_ragged_lists_and_unknown_types():
+    with pytest.raises(ValueError, match=r"^tensor: expected nested lists of equal lengths"):
+        rv.tensor([[1], [1, 2]])
+    with pytest.raises(TypeError, match="dtype='int64' converts"):
+        rv.tensor(np.zeros(2, np.uint32))
+    assert rv.tensor(np.zeros(2, np.uint32), dtype="int64").dtype == np.int64
+    with pytest.raises(TypeError, match="expected dtype as"):
+        rv.zeros(2, dtype="complex64")
+    with pytest.raises(ValueError, match="sizes of 0 or more"):
+        rv.zeros(-1)
+
+
+def test_factories():
+    assert rv.zeros(2, 3).shape == rv.ones((2, 3)).shape == rv.empty(2, 3).shape == (2, 3)
+    np.testing.assert_array_equal(rv.arange(1, 7, 2).array, [1, 3, 5])
+    assert rv.arange(3).dtype == np.int64
+    assert rv.arange(0.5, 2).dtype == np.float32
+    np.testing.assert_allclose(rv.linspace(0, 1, 3).array, [0, 0.5, 1])
+    np.testing.assert_array_equal(rv.eye(2, 3).array, np.eye(2, 3))
+    assert rv.full((2,), 7).dtype == np.int64
+    x = rv.zeros(2, dtype=np.float64)
+    assert rv.ones_like(x).dtype == np.float64
+    rv.seed(5)
+    first = [rv.rand(2).array, rv.randn(2).array, rv.randint(0, 9, (2,)).array, rv.randperm(5).array]
+    rv.seed(5)
+    again = [rv.rand(2).array, rv.randn(2).array, rv.randint(0, 9, (2,)).array, rv.randperm(5).array]
+    for a, b in zip(first, again):
+        np.testing.assert_array_equal(a, b)
