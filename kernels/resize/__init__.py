@@ -30,7 +30,8 @@ def _check_interpolate(x, *, size, mode, align_corners=False, scales=None, antia
 
     scales, where given, holds a positive number (or None) an axis: output positions an input position. It places the
     output positions, and size says how many of them there are: at most as many as cover the input. antialias is for
-    linear, cubic and (always) lanczos.
+    linear, cubic and (always) lanczos. Without it an axis that keeps its size (linear, nearest) or doubles it (nearest)
+    goes by position, whatever its scale.
     """
     check_planes("interpolate", "x", x, size, "size")
     check_axes("interpolate", "size", size, len(size), 1)
@@ -41,6 +42,8 @@ def _check_interpolate(x, *, size, mode, align_corners=False, scales=None, antia
     if mode.startswith("nearest") and (align_corners or antialias):
         argument = "align_corners" if align_corners else "antialias"
         refuse_value("interpolate", argument, f"as False for mode {mode!r}", True)
+    if mode == "lanczos" and align_corners:
+        refuse_value("interpolate", "align_corners", "as False for mode 'lanczos'", True)
     if mode == "lanczos" and not antialias:
         refuse_value("interpolate", "antialias", "as True for mode 'lanczos'", False)
     if scales is not None:
@@ -82,7 +85,7 @@ def _vary_interpolate(pick):
         attributes |= {"scales": scales, "size": size}
     if not attributes["mode"].startswith("nearest"):
         attributes["antialias"] = attributes["mode"] == "lanczos" or pick.of((False, True))
-        attributes["align_corners"] = pick.of((False, True))
+        attributes["align_corners"] = attributes["mode"] != "lanczos" and pick.of((False, True))
     return Sample("varied", {"x": (*leading, *spatial)}, attributes)
 
 
@@ -126,6 +129,9 @@ interpolate = Operation(
         _interpolate_refused("mode", ValueError, "mode as one of 'nearest'", mode="quadratic"),
         _interpolate_refused("corners", ValueError, "align_corners as False", mode="nearest", align_corners=True),
         _interpolate_refused("nearest_alias", ValueError, "antialias as False", mode="nearest", antialias=True),
+        _interpolate_refused(
+            "lanczos_corners", ValueError, "align_corners as False", mode="lanczos", align_corners=True, antialias=True
+        ),
         _interpolate_refused("plain_lanczos", ValueError, "antialias as True", mode="lanczos"),
         _interpolate_refused("flag", TypeError, "align_corners as True or False", align_corners=None),
         _interpolate_refused("scales_short", ValueError, "scales as a tuple of 2 numbers", scales=(2.0,)),

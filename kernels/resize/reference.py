@@ -36,7 +36,12 @@ def _matrix(size, count, mode, align_corners, scale, antialias):
     """[count, size]: weight of each input position in each output position."""
     matrix = np.zeros((count, size))
     for o in range(count):
-        if mode in ("nearest", "nearest-exact"):
+        # As PyTorch has it, these sizes go by position, whatever the scale says.
+        if count == size and mode in ("nearest", "linear") and not antialias:
+            matrix[o, o] = 1
+        elif count == 2 * size and mode == "nearest":
+            matrix[o, o // 2] = 1
+        elif mode in ("nearest", "nearest-exact"):
             step = np.float32(size) / np.float32(count) if scale is None else np.float32(1 / scale)
             source = np.float32(o + (0.5 if mode == "nearest-exact" else 0)) * step
             matrix[o, min(math.floor(source), size - 1)] = 1

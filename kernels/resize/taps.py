@@ -26,6 +26,8 @@ def axis_taps(size: int, count: int, mode: str, align_corners: bool, scale: floa
     o = np.arange(count)
     if mode in ("nearest", "nearest-exact"):
         return _nearest_taps(o, size, scale, mode == "nearest-exact")
+    if mode == "linear" and count == size and not antialias:
+        return o[:, None], np.ones((count, 1))  # whatever the scale says, as in PyTorch
     if align_corners:
         step = (size - 1) / (count - 1) if count > 1 else 0.0
     else:
@@ -45,6 +47,9 @@ def axis_taps(size: int, count: int, mode: str, align_corners: bool, scale: floa
 
 
 def _nearest_taps(o, size, scale, exact):
+    if not exact and o.size in (size, 2 * size):
+        # PyTorch's rule for its first nearest mode: these two sizes go by position, whatever the scale says.
+        return (o * size // o.size)[:, None], np.ones((o.size, 1))
     # In float32, as PyTorch computes it: its rounding decides which of two neighbours is taken.
     step = np.float32(size) / np.float32(o.size) if scale is None else np.float32(1 / scale)
     source = np.floor((o.astype(np.float32) + np.float32(0.5 if exact else 0.0)) * step)

@@ -75,6 +75,8 @@ def interpolate(
         raise ValueError(f"interpolate: expected align_corners as None for mode {mode!r}, got {align_corners}")
     if antialias and mode not in ("bilinear", "bicubic", "lanczos"):
         raise ValueError(f"interpolate: expected antialias as False for mode {mode!r}, got {antialias}")
+    if recompute_scale_factor and size is not None:
+        raise ValueError(f"interpolate: expected recompute_scale_factor only without size, got size={size}")
     size, scales = _size_and_scales(input.shape[2:], size, scale_factor, recompute_scale_factor or mode == "area")
     if mode == "area":
         return _AREA_POOLS[rank](input, size)
