@@ -25,7 +25,7 @@ _BCE, _BCE_LOGITS, _BCE_LOGITS_POSITIVE, _KL, _KL_LOG, _SOFT_MARGIN, _HINGE_EMBE
 _BY_INPUT, _BY_TARGET, _BY_OTHER = range(3)
 
 
-@register_jitable
+@register_jitable(forceinline=True)
 def _softplus(z, zero):
     """log(1 + exp(z)) without overflow."""
     return max(z, zero) + log1p(exp(-abs(z)))
