@@ -20,6 +20,7 @@ from . import (
     resize,
     softmax,
     tensor_methods,
+    transformer,
 )
 from .activation import *
 from .attention import *
@@ -40,11 +41,12 @@ from .recurrent import *
 from .resize import *
 from .softmax import *
 from .tensor import Parameter, Tensor, enable_grad, is_grad_enabled, no_grad
+from .transformer import *
 
 __all__ = [
     *(name for module in (
         activation, attention, container, conv, create, dense, distance, dropout, embedding, loss, norm, padding, pool,
-        recurrent, resize, softmax,
+        recurrent, resize, softmax, transformer,
     ) for name in module.__all__),
     "Layer", "Parameter", "Tensor", "enable_grad", "functional", "init", "is_grad_enabled", "no_grad", "seed",
 ]  # fmt: skip

@@ -2,36 +2,65 @@
 
 import warnings
 
-from ...kernels import elementwise
+from ...kernels import device
 from ...kernels import softmax as kernels
+from ...kernels.check import check_number
+from .. import random
 from ..tensor import apply
+from .elementwise import add, div, eq, neg, sub
+from .promotion import cast
+from .reduce import amax
 
-__all__ = ["softmax", "log_softmax", "softmin", "logsumexp"]
+__all__ = ["gumbel_softmax", "log_softmax", "logsumexp", "softmax", "softmin"]
 
 
-def softmax(input, dim=None):
+def softmax(input, dim=None, *, dtype=None):
     """e^x over its sum along the axis dim.
 
     Args:
         input: at least one axis.
         dim: the axis. Left out, it is 0 for inputs of one or three axes and else 1, with a warning, as in PyTorch.
+        dtype: the type that input is converted to first; None leaves it.
     """
-    return apply(kernels.softmax, input, axis=_axis("softmax", input, dim))
+    return apply(kernels.softmax, _cast(input, dtype), axis=_axis("softmax", input, dim))
 
 
-def log_softmax(input, dim=None):
+def log_softmax(input, dim=None, *, dtype=None):
     """log(softmax(input, dim)), computed without the way through numbers that round to 0."""
-    return apply(kernels.log_softmax, input, axis=_axis("log_softmax", input, dim))
+    return apply(kernels.log_softmax, _cast(input, dtype), axis=_axis("log_softmax", input, dim))
 
 
-def softmin(input, dim=None):
+def softmin(input, dim=None, *, dtype=None):
     """softmax(-input, dim)."""
-    return softmax(apply(elementwise.negative, input), _axis("softmin", input, dim))
+    return softmax(neg(_cast(input, dtype)), _axis("softmin", input, dim))
 
 
 def logsumexp(input, dim, keepdim=False):
     """log of the sum of e^x along the axis dim, which goes, or stays with size 1 if keepdim."""
     return apply(kernels.logsumexp, input, axis=dim, keepdims=keepdim)
+
+
+def gumbel_softmax(logits, tau=1.0, hard=False, dim=-1):
+    """A random choice along the axis dim that gradients pass through (Jang et al. 2017, Maddison et al. 2017).
+
+    Args:
+        logits: unnormalised log-probabilities.
+        tau: temperature, above 0: the lower, the nearer to one-hot.
+        hard: give exactly one-hot vectors, with the soft ones' gradient.
+        dim: the axis.
+    """
+    check_number("gumbel_softmax", "tau", tau, 0, open_low=True)
+    noise = random.generator().gumbel(size=logits.shape).astype(logits.dtype)
+    soft = softmax(div(add(logits, device.to_device(noise, logits.device)), tau), dim)
+    if not hard:
+        return soft
+    constant = soft.detach()
+    chosen = cast(eq(constant, amax(constant, dim, keepdim=True)), soft.dtype)
+    return add(sub(chosen, constant), soft)
+
+
+def _cast(input, dtype):
+    return input if dtype is None else cast(input, dtype)
 
 
 def _axis(function, input, dim):
