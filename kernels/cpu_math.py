@@ -57,12 +57,13 @@ def _exp32(x):
     p = p * r + f32(1.6666665459e-1)
     p = p * r + f32(5.0000001201e-1)
     p = p * r * r + r + f32(1.0)
-    # 2^n in two factors, so that subnormal results and those next to overflow come out right.
-    i = np.int32(n)
-    half = i >> np.int32(1)
-    scale = _float_from_bits(np.int32((half + np.int32(127)) << np.int32(23)))
-    rest = _float_from_bits(np.int32((i - half + np.int32(127)) << np.int32(23)))
-    return p * scale * rest if x == x else x
+    # times 2^n by adding n to the exponent's bits: a product of two powers could be reordered, and then overflow before
+    # its time. What gets near to subnormal is scaled up by 2^64 first.
+    tiny = n < f32(-64.0)
+    bits = _bits_from_float(p) + (np.int32(n + (f32(64.0) if tiny else f32(0.0))) << np.int32(23))
+    y = _float_from_bits(np.int32(bits)) * (f32(5.42101086242752217e-20) if tiny else f32(1.0))
+    y = f32(np.inf) if x > f32(88.7228317) else y
+    return y if x == x else x
 
 
 @register_jitable

@@ -40,8 +40,11 @@ def unary_kernel(x, code, y):
             for i in range(start, stop):
                 y[i] = np.sqrt(x[i])
         elif code == _RSQRT:
+            # In two loops: as one expression LLVM estimates it, and gets 0, infinity and the smallest numbers wrong.
             for i in range(start, stop):
-                y[i] = one / np.sqrt(x[i])
+                y[i] = np.sqrt(x[i])
+            for i in range(start, stop):
+                y[i] = one / y[i]
         elif code == _RECIPROCAL:
             for i in range(start, stop):
                 y[i] = one / x[i]

@@ -11,7 +11,7 @@ from ranvier.kernels.cpu_jit import _FASTMATH
 
 _erf = np.vectorize(math.erf, otypes=[np.float64])
 FUNCTIONS = {
-    "exp": (np.exp, -87.0, 88.0),
+    "exp": (np.exp, -87.0, 88.72),
     "log": (np.log, 1e-6, 1e4),
     "tanh": (np.tanh, -12.0, 12.0),
     "expm1": (np.expm1, -20.0, 20.0),
