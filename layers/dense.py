@@ -24,7 +24,7 @@ class Dense(Layer):
         dtype: type of the parameters.
 
     Shapes:
-        x: [..., in_features] -> y: [..., out_features]. weight: [out_features, in_features], bias: [out_features];
+        input: [..., in_features] -> y: [..., out_features]. weight: [out_features, in_features], bias: [out_features];
         both start evenly distributed in +-1 / sqrt(in_features), as PyTorch's.
     """
 
@@ -44,8 +44,8 @@ class Dense(Layer):
         if self.bias is not None:
             init.uniform_(self.bias, -bound, bound)
 
-    def forward(self, x):
-        return functional.linear(x, self.weight, self.bias, self.activation)
+    def forward(self, input):
+        return functional.linear(input, self.weight, self.bias, self.activation)
 
     def extra_repr(self) -> str:
         text = f"{self.in_features}, {self.out_features}, bias={self.bias is not None}"
