@@ -104,7 +104,7 @@ def _shapes(domain=Normal, **attributes):
         Sample("all", {"x": domain((3, 1, 11))}, {"axis": (0, 1, 2), **attributes}),
         Sample("none", {"x": domain((3, 4))}, {"axis": (), **attributes}),
         Sample("one", {"x": domain((1, 1))}, {"axis": (0,), **attributes}),
-        Sample("scalar", {"x": domain(())}, {"axis": (), **attributes}),
+        Sample("scalar", {"x": domain(())}, {"axis": (), "keepdims": True, **attributes}),
         Sample("no_rows", {"x": domain((0, 4))}, {"axis": (1,), **attributes}),
     ]
 

@@ -97,7 +97,7 @@ def cumprod_grad_kernel(x, grad_y, grad_x):
 def float_sum(x, axis, code=_PLAIN, centre=None, power=1.0):
     """The sum of f(x) over the axes, which stay as axes of size 1. A run of neighbouring axes is one pass over x; the
     last run comes first and applies f."""
-    x = np.ascontiguousarray(x)
+    x = np.ascontiguousarray(x).reshape(x.shape)  # NumPy gives a scalar an axis
     axes = list(axis)
     if not axes and code != _PLAIN:
         axes = [x.ndim]  # nothing to add up, but f to apply: an axis of size 1 behind the others

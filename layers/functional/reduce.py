@@ -54,8 +54,8 @@ def _tensor(input, dtype=None):
 
 
 def _countable(input):
-    """Bools as int64, for what adds or multiplies."""
-    return cast(input, np.int64) if input.dtype.kind == "b" else input
+    """Integers and bools as int64, for what adds or multiplies."""
+    return input if input.dtype in FLOATS else cast(input, np.int64)
 
 
 def _fractional(name: str, input):
