@@ -138,6 +138,7 @@ def _kept(y, shape, axis):
 
 def _finish(y, shape, axis, keepdims):
     """A result with its reduced axes of size 1, with or without them."""
+    y = np.asarray(y)  # NumPy's arithmetic turns an array without axes into a scalar
     return y if keepdims else y.reshape([n for a, n in enumerate(shape) if a not in axis])
 
 
@@ -211,7 +212,7 @@ def norm_forward(x, *, axis, keepdims=False, p=2.0):
         y = float_sum(x, axis, _ABSOLUTE)
     else:
         y = float_sum(x, axis, _POWER, power=p) ** x.dtype.type(1 / p)
-    y = np.asarray(y).reshape([1 if a in axis else n for a, n in enumerate(x.shape)])
+    y = np.asarray(y)
     return _finish(y, x.shape, axis, keepdims), (x, y, axis, p)
 
 

@@ -31,9 +31,10 @@ def scatter_add_rows_kernel(source, rows, target):
 def _scatter_add(grad, rows, shape, row_size):
     """Zeros of `shape`, seen as rows of `row_size` elements, plus grad's rows where `rows` says."""
     grad_x = zeros(shape, grad.dtype)
-    scatter_add_rows_kernel(
-        np.ascontiguousarray(grad).reshape(rows.size, row_size), rows.ravel(), grad_x.reshape(-1, row_size)
-    )
+    if grad.size:
+        scatter_add_rows_kernel(
+            np.ascontiguousarray(grad).reshape(rows.size, row_size), rows.ravel(), grad_x.reshape(-1, row_size)
+        )
     return grad_x
 
 

@@ -386,9 +386,9 @@ def take_along_dim(input, indices, dim):
 
 def cat(tensors, dim=0):
     """The tensors after one another along the axis `dim`; mixed types meet as in arithmetic."""
-    tensors = promoted("cat", *tensors)
     if not tensors:
         raise ValueError("cat: expected at least one tensor, got none")
+    tensors = promoted("cat", *tensors)
     return apply(kernels.concatenate, *tensors, axis=axis_of("cat", dim, tensors[0].ndim))
 
 
