@@ -39,15 +39,15 @@ __all__ = [
 class ReLU(Layer):
     """max(0, x)."""
 
-    def forward(self, x):
-        return functional.relu(x)
+    def forward(self, input):
+        return functional.relu(input)
 
 
 class ReLU6(Layer):
     """min(max(0, x), 6)."""
 
-    def forward(self, x):
-        return functional.relu6(x)
+    def forward(self, input):
+        return functional.relu6(input)
 
 
 class LeakyReLU(Layer):
@@ -57,8 +57,8 @@ class LeakyReLU(Layer):
         super().__init__()
         self.negative_slope = negative_slope
 
-    def forward(self, x):
-        return functional.leaky_relu(x, self.negative_slope)
+    def forward(self, input):
+        return functional.leaky_relu(input, self.negative_slope)
 
     def extra_repr(self) -> str:
         return f"negative_slope={self.negative_slope}"
@@ -73,7 +73,7 @@ class PReLU(Layer):
         dtype: type of the parameters.
 
     Shapes:
-        x: [N, C, ...] -> y: the same. weight: [num_parameters].
+        input: [N, C, ...] -> y: the same. weight: [num_parameters].
     """
 
     def __init__(self, num_parameters: int = 1, init: float = 0.25, dtype=np.float32):
@@ -86,8 +86,8 @@ class PReLU(Layer):
         """Sets the initial values again."""
         init.constant_(self.weight, self.init)
 
-    def forward(self, x):
-        return functional.prelu(x, self.weight)
+    def forward(self, input):
+        return functional.prelu(input, self.weight)
 
     def extra_repr(self) -> str:
         return f"num_parameters={self.num_parameters}"
@@ -100,8 +100,8 @@ class RReLU(Layer):
         super().__init__()
         self.lower, self.upper = lower, upper
 
-    def forward(self, x):
-        return functional.rrelu(x, self.lower, self.upper, self.training)
+    def forward(self, input):
+        return functional.rrelu(input, self.lower, self.upper, self.training)
 
     def extra_repr(self) -> str:
         return f"lower={self.lower}, upper={self.upper}"
@@ -114,8 +114,8 @@ class ELU(Layer):
         super().__init__()
         self.alpha = alpha
 
-    def forward(self, x):
-        return functional.elu(x, self.alpha)
+    def forward(self, input):
+        return functional.elu(input, self.alpha)
 
     def extra_repr(self) -> str:
         return f"alpha={self.alpha}"
@@ -128,8 +128,8 @@ class CELU(Layer):
         super().__init__()
         self.alpha = alpha
 
-    def forward(self, x):
-        return functional.celu(x, self.alpha)
+    def forward(self, input):
+        return functional.celu(input, self.alpha)
 
     def extra_repr(self) -> str:
         return f"alpha={self.alpha}"
@@ -138,8 +138,8 @@ class CELU(Layer):
 class SELU(Layer):
     """The scaled ELU of self-normalising networks."""
 
-    def forward(self, x):
-        return functional.selu(x)
+    def forward(self, input):
+        return functional.selu(input)
 
 
 class GELU(Layer):
@@ -149,8 +149,8 @@ class GELU(Layer):
         super().__init__()
         self.approximate = approximate
 
-    def forward(self, x):
-        return functional.gelu(x, self.approximate)
+    def forward(self, input):
+        return functional.gelu(input, self.approximate)
 
     def extra_repr(self) -> str:
         return f"approximate={self.approximate!r}"
@@ -159,15 +159,15 @@ class GELU(Layer):
 class SiLU(Layer):
     """x sigmoid(x)."""
 
-    def forward(self, x):
-        return functional.silu(x)
+    def forward(self, input):
+        return functional.silu(input)
 
 
 class Mish(Layer):
     """x tanh(softplus(x))."""
 
-    def forward(self, x):
-        return functional.mish(x)
+    def forward(self, input):
+        return functional.mish(input)
 
 
 class Softplus(Layer):
@@ -177,8 +177,8 @@ class Softplus(Layer):
         super().__init__()
         self.beta, self.threshold = beta, threshold
 
-    def forward(self, x):
-        return functional.softplus(x, self.beta, self.threshold)
+    def forward(self, input):
+        return functional.softplus(input, self.beta, self.threshold)
 
     def extra_repr(self) -> str:
         return f"beta={self.beta}, threshold={self.threshold}"
@@ -187,22 +187,22 @@ class Softplus(Layer):
 class Softsign(Layer):
     """x / (1 + |x|)."""
 
-    def forward(self, x):
-        return functional.softsign(x)
+    def forward(self, input):
+        return functional.softsign(input)
 
 
 class Sigmoid(Layer):
     """1 / (1 + e^-x)."""
 
-    def forward(self, x):
-        return functional.sigmoid(x)
+    def forward(self, input):
+        return functional.sigmoid(input)
 
 
 class Tanh(Layer):
     """The hyperbolic tangent."""
 
-    def forward(self, x):
-        return functional.tanh(x)
+    def forward(self, input):
+        return functional.tanh(input)
 
 
 class Hardtanh(Layer):
@@ -212,8 +212,8 @@ class Hardtanh(Layer):
         super().__init__()
         self.min_val, self.max_val = min_val, max_val
 
-    def forward(self, x):
-        return functional.hardtanh(x, self.min_val, self.max_val)
+    def forward(self, input):
+        return functional.hardtanh(input, self.min_val, self.max_val)
 
     def extra_repr(self) -> str:
         return f"min_val={self.min_val}, max_val={self.max_val}"
@@ -222,22 +222,22 @@ class Hardtanh(Layer):
 class Hardsigmoid(Layer):
     """(x + 3) / 6, held within [0, 1]."""
 
-    def forward(self, x):
-        return functional.hardsigmoid(x)
+    def forward(self, input):
+        return functional.hardsigmoid(input)
 
 
 class Hardswish(Layer):
     """x hardsigmoid(x)."""
 
-    def forward(self, x):
-        return functional.hardswish(x)
+    def forward(self, input):
+        return functional.hardswish(input)
 
 
 class LogSigmoid(Layer):
     """log(sigmoid(x))."""
 
-    def forward(self, x):
-        return functional.logsigmoid(x)
+    def forward(self, input):
+        return functional.logsigmoid(input)
 
 
 class Softshrink(Layer):
@@ -247,8 +247,8 @@ class Softshrink(Layer):
         super().__init__()
         self.lambd = lambd
 
-    def forward(self, x):
-        return functional.softshrink(x, self.lambd)
+    def forward(self, input):
+        return functional.softshrink(input, self.lambd)
 
     def extra_repr(self) -> str:
         return f"{self.lambd}"
@@ -261,8 +261,8 @@ class Hardshrink(Layer):
         super().__init__()
         self.lambd = lambd
 
-    def forward(self, x):
-        return functional.hardshrink(x, self.lambd)
+    def forward(self, input):
+        return functional.hardshrink(input, self.lambd)
 
     def extra_repr(self) -> str:
         return f"{self.lambd}"
@@ -271,8 +271,8 @@ class Hardshrink(Layer):
 class Tanhshrink(Layer):
     """x - tanh(x)."""
 
-    def forward(self, x):
-        return functional.tanhshrink(x)
+    def forward(self, input):
+        return functional.tanhshrink(input)
 
 
 class Threshold(Layer):
@@ -282,8 +282,8 @@ class Threshold(Layer):
         super().__init__()
         self.threshold, self.value = threshold, value
 
-    def forward(self, x):
-        return functional.threshold(x, self.threshold, self.value)
+    def forward(self, input):
+        return functional.threshold(input, self.threshold, self.value)
 
     def extra_repr(self) -> str:
         return f"threshold={self.threshold}, value={self.value}"
@@ -296,8 +296,8 @@ class GLU(Layer):
         super().__init__()
         self.dim = dim
 
-    def forward(self, x):
-        return functional.glu(x, self.dim)
+    def forward(self, input):
+        return functional.glu(input, self.dim)
 
     def extra_repr(self) -> str:
         return f"dim={self.dim}"

@@ -94,10 +94,10 @@ class Sequential(_Numbered):
         else:
             self.extend(layers)
 
-    def forward(self, x):
+    def forward(self, input):
         for layer in self._layers.values():
-            x = layer(x)
-        return x
+            input = layer(input)
+        return input
 
     def _part(self, items) -> Sequential:
         return Sequential(dict(items))
@@ -168,8 +168,8 @@ class Identity(Layer):
     def __init__(self, *arguments, **keywords):
         super().__init__()
 
-    def forward(self, x):
-        return x
+    def forward(self, input):
+        return input
 
 
 class Flatten(Layer):
@@ -179,8 +179,8 @@ class Flatten(Layer):
         super().__init__()
         self.start_dim, self.end_dim = start_dim, end_dim
 
-    def forward(self, x):
-        return functional.flatten(x, self.start_dim, self.end_dim)
+    def forward(self, input):
+        return functional.flatten(input, self.start_dim, self.end_dim)
 
     def extra_repr(self) -> str:
         return f"start_dim={self.start_dim}, end_dim={self.end_dim}"
@@ -193,8 +193,8 @@ class Unflatten(Layer):
         super().__init__()
         self.dim, self.unflattened_size = dim, tuple(unflattened_size)
 
-    def forward(self, x):
-        return functional.unflatten(x, self.dim, self.unflattened_size)
+    def forward(self, input):
+        return functional.unflatten(input, self.dim, self.unflattened_size)
 
     def extra_repr(self) -> str:
         return f"dim={self.dim}, unflattened_size={self.unflattened_size}"

@@ -131,13 +131,13 @@ class _Conv(_Convolution):
             pairs = [(size, size) for size in ((0,) * self.rank if padding == "valid" else self.padding)]
         self._reversed_padding_repeated_twice = tuple(size for pair in reversed(pairs) for size in pair)
 
-    def forward(self, x):
+    def forward(self, input):
         padding = self.padding
         if self.padding_mode != "zeros":
-            x = functional.pad(x, self._reversed_padding_repeated_twice, self.padding_mode)
+            input = functional.pad(input, self._reversed_padding_repeated_twice, self.padding_mode)
             padding = 0
         return self._function(
-            x, self.weight, self.bias, self.stride, padding, self.dilation, self.groups, self.activation
+            input, self.weight, self.bias, self.stride, padding, self.dilation, self.groups, self.activation
         )
 
 
@@ -145,7 +145,7 @@ class Conv1d(_Conv):
     """A convolution over one axis. See Conv2d.
 
     Shapes:
-        x: [N, in_channels, L] or [in_channels, L]. weight: [out_channels, in_channels / groups, kernel].
+        input: [N, in_channels, L] or [in_channels, L]. weight: [out_channels, in_channels / groups, kernel].
     """
 
     rank = 1
@@ -170,7 +170,7 @@ class Conv2d(_Conv):
         dtype: type of the parameters.
 
     Shapes:
-        x: [N, in_channels, H, W] or [in_channels, H, W] -> y: [N, out_channels, OH, OW], with
+        input: [N, in_channels, H, W] or [in_channels, H, W] -> y: [N, out_channels, OH, OW], with
         OH = (H + 2 padding - dilation (kernel - 1) - 1) // stride + 1.
         weight: [out_channels, in_channels / groups, kernel height, kernel width], bias: [out_channels]; both start
         evenly distributed in +-1 / sqrt(in_channels / groups * kernel height * kernel width), as PyTorch's.
@@ -184,7 +184,8 @@ class Conv3d(_Conv):
     """A convolution over volumes. See Conv2d.
 
     Shapes:
-        x: [N, in_channels, D, H, W] or [in_channels, D, H, W]. weight: [out_channels, in_channels / groups, *kernel].
+        input: [N, in_channels, D, H, W] or [in_channels, D, H, W].
+        weight: [out_channels, in_channels / groups, *kernel].
     """
 
     rank = 3
@@ -227,31 +228,31 @@ class _ConvTranspose(_Convolution):
             dtype,
         )
 
-    def forward(self, x, output_size=None):
+    def forward(self, input, output_size=None):
         """
         Args:
-            x: the input.
+            input: the input.
             output_size: the spatial sizes wanted, or the whole shape; it takes the place of `output_padding`.
 
         Raises:
             ValueError: a size that no output_padding below the stride gives.
         """
-        extra = self.output_padding if output_size is None else self._output_padding(x, tuple(output_size))
+        extra = self.output_padding if output_size is None else self._output_padding(input, tuple(output_size))
         return self._function(
-            x, self.weight, self.bias, self.stride, self.padding, extra, self.groups, self.dilation, self.activation
+            input, self.weight, self.bias, self.stride, self.padding, extra, self.groups, self.dilation, self.activation
         )
 
-    def _output_padding(self, x, output_size):
-        if len(output_size) == x.ndim:
-            output_size = output_size[x.ndim - self.rank :]
+    def _output_padding(self, input, output_size):
+        if len(output_size) == input.ndim:
+            output_size = output_size[input.ndim - self.rank :]
         if len(output_size) != self.rank:
             raise ValueError(
-                f"{type(self).__name__}: expected output_size of {self.rank} or {x.ndim} sizes, got {output_size}"
+                f"{type(self).__name__}: expected output_size of {self.rank} or {input.ndim} sizes, got {output_size}"
             )
         smallest = [
             (size - 1) * s - 2 * p + d * (k - 1) + 1
             for size, s, p, d, k in zip(
-                x.shape[x.ndim - self.rank :], self.stride, self.padding, self.dilation, self.kernel_size
+                input.shape[input.ndim - self.rank :], self.stride, self.padding, self.dilation, self.kernel_size
             )
         ]
         extra = tuple(wanted - least for wanted, least in zip(output_size, smallest))
@@ -267,7 +268,7 @@ class ConvTranspose1d(_ConvTranspose):
     """A transposed convolution over one axis. See ConvTranspose2d.
 
     Shapes:
-        x: [N, in_channels, L] or [in_channels, L]. weight: [in_channels, out_channels / groups, kernel].
+        input: [N, in_channels, L] or [in_channels, L]. weight: [in_channels, out_channels / groups, kernel].
     """
 
     rank = 1
@@ -292,7 +293,7 @@ class ConvTranspose2d(_ConvTranspose):
         dtype: type of the parameters.
 
     Shapes:
-        x: [N, in_channels, H, W] or [in_channels, H, W] -> y: [N, out_channels, OH, OW], with
+        input: [N, in_channels, H, W] or [in_channels, H, W] -> y: [N, out_channels, OH, OW], with
         OH = (H - 1) stride - 2 padding + dilation (kernel - 1) + output_padding + 1.
         weight: [in_channels, out_channels / groups, kernel height, kernel width], bias: [out_channels]; both start
         evenly distributed in +-1 / sqrt(out_channels / groups * kernel height * kernel width), as PyTorch's.
@@ -306,7 +307,8 @@ class ConvTranspose3d(_ConvTranspose):
     """A transposed convolution over volumes. See ConvTranspose2d.
 
     Shapes:
-        x: [N, in_channels, D, H, W] or [in_channels, D, H, W]. weight: [in_channels, out_channels / groups, *kernel].
+        input: [N, in_channels, D, H, W] or [in_channels, D, H, W].
+        weight: [in_channels, out_channels / groups, *kernel].
     """
 
     rank = 3

@@ -28,11 +28,11 @@ class Dropout(_DropoutLayer):
         p: in [0, 1].
 
     Shapes:
-        x: any -> the same.
+        input: any -> the same.
     """
 
-    def forward(self, x):
-        return functional.dropout(x, self.p, self.training)
+    def forward(self, input):
+        return functional.dropout(input, self.p, self.training)
 
 
 class Dropout1d(_DropoutLayer):
@@ -42,11 +42,11 @@ class Dropout1d(_DropoutLayer):
         p: in [0, 1].
 
     Shapes:
-        x: [N, C, L] or [C, L] -> the same.
+        input: [N, C, L] or [C, L] -> the same.
     """
 
-    def forward(self, x):
-        return functional.dropout1d(x, self.p, self.training)
+    def forward(self, input):
+        return functional.dropout1d(input, self.p, self.training)
 
 
 class Dropout2d(_DropoutLayer):
@@ -56,11 +56,11 @@ class Dropout2d(_DropoutLayer):
         p: in [0, 1].
 
     Shapes:
-        x: [N, C, H, W] or [C, H, W] -> the same.
+        input: [N, C, H, W] or [C, H, W] -> the same.
     """
 
-    def forward(self, x):
-        return functional.dropout2d(x, self.p, self.training)
+    def forward(self, input):
+        return functional.dropout2d(input, self.p, self.training)
 
 
 class Dropout3d(_DropoutLayer):
@@ -70,11 +70,11 @@ class Dropout3d(_DropoutLayer):
         p: in [0, 1].
 
     Shapes:
-        x: [N, C, D, H, W] or [C, D, H, W] -> the same.
+        input: [N, C, D, H, W] or [C, D, H, W] -> the same.
     """
 
-    def forward(self, x):
-        return functional.dropout3d(x, self.p, self.training)
+    def forward(self, input):
+        return functional.dropout3d(input, self.p, self.training)
 
 
 class AlphaDropout(_DropoutLayer):
@@ -84,11 +84,11 @@ class AlphaDropout(_DropoutLayer):
         p: in [0, 1].
 
     Shapes:
-        x: any -> the same.
+        input: any -> the same.
     """
 
-    def forward(self, x):
-        return functional.alpha_dropout(x, self.p, self.training)
+    def forward(self, input):
+        return functional.alpha_dropout(input, self.p, self.training)
 
 
 class FeatureAlphaDropout(_DropoutLayer):
@@ -98,8 +98,8 @@ class FeatureAlphaDropout(_DropoutLayer):
         p: in [0, 1].
 
     Shapes:
-        x: [N, C, ...] -> the same.
+        input: [N, C, ...] -> the same.
     """
 
-    def forward(self, x):
-        return functional.feature_alpha_dropout(x, self.p, self.training)
+    def forward(self, input):
+        return functional.feature_alpha_dropout(input, self.p, self.training)

@@ -76,7 +76,7 @@ class Embedding(_Table):
         dtype: type of the table.
 
     Shapes:
-        x: integers of any shape -> [*x.shape, embedding_dim]. weight: [num_embeddings, embedding_dim].
+        input: integers of any shape -> [*input.shape, embedding_dim]. weight: [num_embeddings, embedding_dim].
     """
 
     def __init__(
@@ -94,9 +94,9 @@ class Embedding(_Table):
             num_embeddings, embedding_dim, padding_idx, max_norm, norm_type, scale_grad_by_freq, sparse, dtype
         )
 
-    def forward(self, x):
+    def forward(self, input):
         return functional.embedding(
-            x, self.weight, self.padding_idx, self.max_norm, self.norm_type, self.scale_grad_by_freq
+            input, self.weight, self.padding_idx, self.max_norm, self.norm_type, self.scale_grad_by_freq
         )
 
     def extra_repr(self) -> str:
@@ -121,8 +121,8 @@ class EmbeddingBag(_Table):
         dtype: type of the table.
 
     Shapes:
-        x: integers [bags, n], or [total] with offsets [bags] -> [bags, embedding_dim]. per_sample_weights (mode 'sum'):
-        as x. weight: [num_embeddings, embedding_dim].
+        input: integers [bags, n], or [total] with offsets [bags] -> [bags, embedding_dim].
+        per_sample_weights (mode 'sum'): as input. weight: [num_embeddings, embedding_dim].
     """
 
     def __init__(
@@ -143,9 +143,9 @@ class EmbeddingBag(_Table):
         )
         self.mode, self.include_last_offset = mode, include_last_offset
 
-    def forward(self, x, offsets=None, per_sample_weights=None):
+    def forward(self, input, offsets=None, per_sample_weights=None):
         return functional.embedding_bag(
-            x,
+            input,
             self.weight,
             offsets,
             self.max_norm,

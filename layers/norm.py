@@ -69,10 +69,10 @@ class _ChannelNorm(_AffineLayer):
         self.reset_running_stats()
         super().reset_parameters()
 
-    def _check_rank(self, x) -> None:
-        if x.ndim not in self.ranks:
+    def _check_rank(self, input) -> None:
+        if input.ndim not in self.ranks:
             refuse_value(
-                type(self).__name__, "input", f"with {' or '.join(map(str, self.ranks))} axes", f"shape {x.shape}"
+                type(self).__name__, "input", f"with {' or '.join(map(str, self.ranks))} axes", f"shape {input.shape}"
             )
 
     def extra_repr(self) -> str:
@@ -117,15 +117,15 @@ class _BatchNorm(_ChannelNorm):
     ):
         super().__init__(num_features, eps, momentum, affine, track_running_stats, dtype, bias)
 
-    def forward(self, x):
-        self._check_rank(x)
+    def forward(self, input):
+        self._check_rank(input)
         track = self.training and self.track_running_stats
         use_running = track or not self.training
         factor = self.momentum
         if factor is None:
             factor = 1 / (1 + float(self.num_batches_tracked)) if track else 0.0
         y = functional.batch_norm(
-            x,
+            input,
             self.running_mean if use_running else None,
             self.running_var if use_running else None,
             self.weight,
@@ -186,20 +186,20 @@ class _InstanceNorm(_ChannelNorm):
     ):
         super().__init__(num_features, eps, momentum, affine, track_running_stats, dtype, bias)
 
-    def forward(self, x):
-        self._check_rank(x)
-        without_batch = x.ndim == min(self.ranks)
-        channels = x.shape[0 if without_batch else 1]
+    def forward(self, input):
+        self._check_rank(input)
+        without_batch = input.ndim == min(self.ranks)
+        channels = input.shape[0 if without_batch else 1]
         if channels != self.num_features:
             if self.affine or self.track_running_stats:
-                refuse_value(type(self).__name__, "input", f"of {self.num_features} channels", f"shape {x.shape}")
+                refuse_value(type(self).__name__, "input", f"of {self.num_features} channels", f"shape {input.shape}")
             warnings.warn(
                 f"{type(self).__name__}: input has {channels} channels, not num_features={self.num_features}, which "
                 "affine=False leaves unused",
                 stacklevel=3,
             )
         y = functional.instance_norm(
-            functional.unsqueeze(x, 0) if without_batch else x,
+            functional.unsqueeze(input, 0) if without_batch else input,
             self.running_mean,
             self.running_var,
             self.weight,
@@ -238,7 +238,7 @@ class GroupNorm(_AffineLayer):
         bias: whether `bias` is there, where `affine`.
 
     Shapes:
-        x: [N, C, ...] -> the same. weight, bias: [C].
+        input: [N, C, ...] -> the same. weight, bias: [C].
     """
 
     def __init__(
@@ -258,8 +258,8 @@ class GroupNorm(_AffineLayer):
         self._make_affine((num_channels,), affine, affine and bias, dtype)
         self.reset_parameters()
 
-    def forward(self, x):
-        return functional.group_norm(x, self.num_groups, self.weight, self.bias, self.eps)
+    def forward(self, input):
+        return functional.group_norm(input, self.num_groups, self.weight, self.bias, self.eps)
 
     def extra_repr(self) -> str:
         return f"{self.num_groups}, {self.num_channels}, eps={self.eps}, affine={self.affine}"
@@ -276,7 +276,7 @@ class LayerNorm(_AffineLayer):
         dtype: type of the parameters.
 
     Shapes:
-        x: [..., *normalized_shape] -> the same. weight, bias: normalized_shape.
+        input: [..., *normalized_shape] -> the same. weight, bias: normalized_shape.
     """
 
     def __init__(
@@ -293,8 +293,8 @@ class LayerNorm(_AffineLayer):
         self._make_affine(self.normalized_shape, elementwise_affine, elementwise_affine and bias, dtype)
         self.reset_parameters()
 
-    def forward(self, x):
-        return functional.layer_norm(x, self.normalized_shape, self.weight, self.bias, self.eps)
+    def forward(self, input):
+        return functional.layer_norm(input, self.normalized_shape, self.weight, self.bias, self.eps)
 
     def extra_repr(self) -> str:
         return f"{self.normalized_shape}, eps={self.eps}, elementwise_affine={self.elementwise_affine}"
@@ -310,7 +310,7 @@ class RMSNorm(Layer):
         dtype: type of the parameter.
 
     Shapes:
-        x: [..., *normalized_shape] -> the same. weight: normalized_shape.
+        input: [..., *normalized_shape] -> the same. weight: normalized_shape.
     """
 
     def __init__(
@@ -332,8 +332,8 @@ class RMSNorm(Layer):
         if self.weight is not None:
             init.ones_(self.weight)
 
-    def forward(self, x):
-        return functional.rms_norm(x, self.normalized_shape, self.weight, self.eps)
+    def forward(self, input):
+        return functional.rms_norm(input, self.normalized_shape, self.weight, self.eps)
 
     def extra_repr(self) -> str:
         return f"{self.normalized_shape}, eps={self.eps}, elementwise_affine={self.elementwise_affine}"
@@ -349,15 +349,15 @@ class LocalResponseNorm(Layer):
         k: constant that is added to the mean.
 
     Shapes:
-        x: [N, C, ...] -> the same.
+        input: [N, C, ...] -> the same.
     """
 
     def __init__(self, size: int, alpha: float = 1e-4, beta: float = 0.75, k: float = 1.0):
         super().__init__()
         self.size, self.alpha, self.beta, self.k = size, alpha, beta, k
 
-    def forward(self, x):
-        return functional.local_response_norm(x, self.size, self.alpha, self.beta, self.k)
+    def forward(self, input):
+        return functional.local_response_norm(input, self.size, self.alpha, self.beta, self.k)
 
     def extra_repr(self) -> str:
         return f"{self.size}, alpha={self.alpha}, beta={self.beta}, k={self.k}"

@@ -18,7 +18,7 @@ class _Pad(Layer):
             Negative widths crop, where the border is a constant.
 
     Shapes:
-        x: [N, C, *sizes] or [C, *sizes], with `rank` sizes.
+        input: [N, C, *sizes] or [C, *sizes], with `rank` sizes.
     """
 
     rank: int
@@ -31,13 +31,13 @@ class _Pad(Layer):
         if len(self.padding) != 2 * self.rank:
             raise ValueError(f"{type(self).__name__}: expected {2 * self.rank} widths of padding, got {padding}")
 
-    def forward(self, x):
-        if x.ndim not in (self.rank + 1, self.rank + 2):
+    def forward(self, input):
+        if input.ndim not in (self.rank + 1, self.rank + 2):
             raise ValueError(
-                f"{type(self).__name__}: expected x as [N, C, *sizes] or [C, *sizes] with {self.rank} sizes, "
-                f"got shape {x.shape}"
+                f"{type(self).__name__}: expected input as [N, C, *sizes] or [C, *sizes] with {self.rank} sizes, "
+                f"got shape {input.shape}"
             )
-        return functional.pad(x, self.padding, self.mode, self.value if self.mode == "constant" else None)
+        return functional.pad(input, self.padding, self.mode, self.value if self.mode == "constant" else None)
 
     def extra_repr(self) -> str:
         return str(self.padding)

@@ -15,8 +15,8 @@ class Softmax(Layer):
         super().__init__()
         self.dim = dim
 
-    def forward(self, x):
-        return functional.softmax(x, self.dim)
+    def forward(self, input):
+        return functional.softmax(input, self.dim)
 
     def extra_repr(self) -> str:
         return f"dim={self.dim}"
@@ -29,8 +29,8 @@ class LogSoftmax(Layer):
         super().__init__()
         self.dim = dim
 
-    def forward(self, x):
-        return functional.log_softmax(x, self.dim)
+    def forward(self, input):
+        return functional.log_softmax(input, self.dim)
 
     def extra_repr(self) -> str:
         return f"dim={self.dim}"
@@ -43,8 +43,8 @@ class Softmin(Layer):
         super().__init__()
         self.dim = dim
 
-    def forward(self, x):
-        return functional.softmin(x, self.dim)
+    def forward(self, input):
+        return functional.softmin(input, self.dim)
 
     def extra_repr(self) -> str:
         return f"dim={self.dim}"
@@ -54,10 +54,10 @@ class Softmax2d(Layer):
     """Softmax over the channels at each place of an image.
 
     Shapes:
-        x: [N, C, H, W] or [C, H, W] -> y: the same.
+        input: [N, C, H, W] or [C, H, W] -> y: the same.
     """
 
-    def forward(self, x):
-        if x.ndim not in (3, 4):
-            raise ValueError(f"Softmax2d: expected x as [N, C, H, W] or [C, H, W], got shape {x.shape}")
-        return functional.softmax(x, -3)
+    def forward(self, input):
+        if input.ndim not in (3, 4):
+            raise ValueError(f"Softmax2d: expected input as [N, C, H, W] or [C, H, W], got shape {input.shape}")
+        return functional.softmax(input, -3)

@@ -7,7 +7,7 @@ from collections.abc import Callable
 
 import numpy as np
 
-from . import functional
+from . import functional, init
 from .attention import MultiheadAttention
 from .container import LayerList
 from .dense import Dense
@@ -15,7 +15,13 @@ from .dropout import Dropout
 from .layer import Layer
 from .norm import LayerNorm
 
-__all__ = ["TransformerDecoder", "TransformerDecoderLayer", "TransformerEncoder", "TransformerEncoderLayer"]
+__all__ = [
+    "Transformer",
+    "TransformerDecoder",
+    "TransformerDecoderLayer",
+    "TransformerEncoder",
+    "TransformerEncoderLayer",
+]
 
 _ACTIVATIONS = {"relu": functional.relu, "gelu": functional.gelu}
 
@@ -168,3 +174,71 @@ class TransformerDecoder(Layer):
         for layer in self.layers:
             tgt = layer(tgt, memory, *masks, tgt_is_causal, memory_is_causal)
         return tgt if self.norm is None else self.norm(tgt)
+
+
+class Transformer(Layer):
+    """Encoder and decoder: `forward(src, tgt)` gives the decoder's output for tgt while it attends to the encoded src.
+
+    Args:
+        d_model: features of inputs and output.
+        nhead: heads of each attention.
+        num_encoder_layers, num_decoder_layers: how many layers each has; both end with a normalisation.
+        dim_feedforward, dropout, activation: as TransformerEncoderLayer's.
+        custom_encoder, custom_decoder: layers to use instead.
+        layer_norm_eps, batch_first, norm_first, bias, dtype: as TransformerEncoderLayer's.
+    """
+
+    def __init__(
+        self,
+        d_model: int = 512,
+        nhead: int = 8,
+        num_encoder_layers: int = 6,
+        num_decoder_layers: int = 6,
+        dim_feedforward: int = 2048,
+        dropout: float = 0.1,
+        activation: str | Callable = "relu",
+        custom_encoder: Layer | None = None,
+        custom_decoder: Layer | None = None,
+        layer_norm_eps: float = 1e-5,
+        batch_first: bool = False,
+        norm_first: bool = False,
+        bias: bool = True,
+        dtype=np.float32,
+    ):
+        super().__init__()
+        block = (d_model, nhead, dim_feedforward, dropout, activation, layer_norm_eps, batch_first, norm_first)
+        self.d_model, self.nhead, self.batch_first = d_model, nhead, batch_first
+
+        def norm():
+            return LayerNorm(d_model, eps=layer_norm_eps, bias=bias, dtype=dtype)
+
+        self.encoder = custom_encoder or TransformerEncoder(
+            TransformerEncoderLayer(*block, bias, dtype), num_encoder_layers, norm()
+        )
+        self.decoder = custom_decoder or TransformerDecoder(
+            TransformerDecoderLayer(*block, bias, dtype), num_decoder_layers, norm()
+        )
+        for parameter in self.parameters():
+            if parameter.ndim > 1:
+                init.xavier_uniform_(parameter)
+
+    def forward(
+        self,
+        src,
+        tgt,
+        src_mask=None,
+        tgt_mask=None,
+        memory_mask=None,
+        src_key_padding_mask=None,
+        tgt_key_padding_mask=None,
+        memory_key_padding_mask=None,
+        src_is_causal: bool | None = None,
+        tgt_is_causal: bool | None = None,
+        memory_is_causal: bool = False,
+    ):
+        for name, sequence in (("src", src), ("tgt", tgt)):
+            if sequence.shape[-1] != self.d_model:
+                raise ValueError(f"Transformer: expected {name} of {self.d_model} features, got shape {sequence.shape}")
+        memory = self.encoder(src, src_mask, src_key_padding_mask, bool(src_is_causal))
+        masks = tgt_mask, memory_mask, tgt_key_padding_mask, memory_key_padding_mask
+        return self.decoder(tgt, memory, *masks, bool(tgt_is_causal), memory_is_causal)

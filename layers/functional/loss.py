@@ -7,6 +7,7 @@ have one shape: nothing is broadcast silently, and what does not fit raises Valu
 from ...kernels import elementwise
 from ...kernels import loss as kernels
 from ..tensor import apply
+from .promotion import cast
 
 __all__ = [
     "mse_loss",
@@ -142,12 +143,13 @@ def multilabel_soft_margin_loss(input, target, weight=None, reduction="mean"):
 
     Args:
         input: logits [..., C].
-        target: 0 or 1, of input's shape and type.
+        target: 0 or 1, of input's shape, in its type or as integers.
         weight: [C] or None.
 
     Returns:
         A tensor without axes, or [...] for reduction='none'.
     """
+    target = cast(target, input.dtype)
     return apply(kernels.multilabel_soft_margin_loss, input, target, weight, reduction=reduction)
 
 

@@ -10,6 +10,7 @@ from ..tensor import apply
 from .elementwise import add, div, eq, neg, sub
 from .promotion import cast
 from .reduce import amax
+from .shape import reshape
 
 __all__ = ["gumbel_softmax", "log_softmax", "logsumexp", "softmax", "softmin"]
 
@@ -18,16 +19,16 @@ def softmax(input, dim=None, *, dtype=None):
     """e^x over its sum along the axis dim.
 
     Args:
-        input: at least one axis.
+        input: any shape; a tensor without axes counts as one of a single class.
         dim: the axis. Left out, it is 0 for inputs of one or three axes and else 1, with a warning, as in PyTorch.
         dtype: the type that input is converted to first; None leaves it.
     """
-    return apply(kernels.softmax, _cast(input, dtype), axis=_axis("softmax", input, dim))
+    return _along(kernels.softmax, _cast(input, dtype), _axis("softmax", input, dim))
 
 
 def log_softmax(input, dim=None, *, dtype=None):
     """log(softmax(input, dim)), computed without the way through numbers that round to 0."""
-    return apply(kernels.log_softmax, _cast(input, dtype), axis=_axis("log_softmax", input, dim))
+    return _along(kernels.log_softmax, _cast(input, dtype), _axis("log_softmax", input, dim))
 
 
 def softmin(input, dim=None, *, dtype=None):
@@ -57,6 +58,12 @@ def gumbel_softmax(logits, tau=1.0, hard=False, dim=-1):
     constant = soft.detach()
     chosen = cast(eq(constant, amax(constant, dim, keepdim=True)), soft.dtype)
     return add(sub(chosen, constant), soft)
+
+
+def _along(operation, input, axis):
+    if input.ndim == 0 and axis in (0, -1):
+        return reshape(apply(operation, reshape(input, (1,)), axis=0), ())
+    return apply(operation, input, axis=axis)
 
 
 def _cast(input, dtype):

@@ -53,6 +53,14 @@ def ours(value, known):
         return known[id(value)]
     if isinstance(value, (tuple, list)) and not isinstance(value, torch.Size):
         return type(value)(ours(item, known) for item in value)
+    if value is torch.nn.functional.relu or value is torch.nn.functional.gelu:
+        return getattr(rv.functional, value.__name__)
+    if isinstance(value, torch.nn.TransformerEncoderLayer):
+        return rv.TransformerEncoderLayer(
+            value.self_attn.embed_dim, value.self_attn.num_heads, value.linear1.out_features, value.dropout.p,
+            ours(value.activation, known), value.norm1.eps, value.self_attn.batch_first, value.norm_first,
+            value.linear1.bias is not None,
+        )  # fmt: skip
     return value
 
 

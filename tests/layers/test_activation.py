@@ -71,7 +71,7 @@ def test_softmax_survives_large_rows_and_adds_up_to_one():
 
 
 def test_softmax2d_wants_images():
-    with pytest.raises(ValueError, match=r"^Softmax2d: expected x as \[N, C, H, W\]"):
+    with pytest.raises(ValueError, match=r"^Softmax2d: expected input as \[N, C, H, W\]"):
         rv.Softmax2d()(rv.Tensor(np.zeros((2, 3))))
 
 
