@@ -83,12 +83,26 @@ class Values:
 
 
 @dataclass(frozen=True)
+class Drawn:
+    """An input that `draw(rng)` makes, when it is asked for and not before: declaring a sample costs nothing.
+
+    Floating-point values take the dtype under test, others keep their own.
+    """
+
+    draw: Callable[[np.random.Generator], np.ndarray]
+
+    def build(self, rng: np.random.Generator, dtype) -> np.ndarray:
+        return Values(self.draw(rng)).build(rng, dtype)
+
+
+@dataclass(frozen=True)
 class Sample:
     """A named, realistic call.
 
     Args:
         name: what it is taken from, or the edge that it walks.
-        inputs: a builder (Normal, Uniform, Integers, Values), None or a number per input; a bare shape means Normal.
+        inputs: a builder (Normal, Uniform, Integers, Values, Drawn), None or a number per input; a bare shape means
+            Normal.
         attributes: the keyword arguments.
         large: timed but not tested, because the plain reference would take too long.
     """

@@ -24,7 +24,7 @@ from ..check import (
     refuse_type,
     refuse_value,
 )
-from ..operation import Cost, Integers, Normal, Operation, Refused, Sample, Uniform, Values
+from ..operation import Cost, Drawn, Integers, Normal, Operation, Refused, Sample, Uniform
 from .broadcasting import broadcast_shape, shape_of
 
 _BOOL = np.dtype(bool)
@@ -256,7 +256,7 @@ def _binary(name, accepted, domain=Normal, integers=(-4, 5), number=1.5, *, diff
 
 def _whole(shape):
     """Few different values, so that comparisons find ties."""
-    return Values(np.random.default_rng(len(shape)).integers(-1, 2, shape).astype(float))
+    return Drawn(lambda rng: rng.integers(-1, 2, shape).astype(float))
 
 
 add = _binary("add", _ANY)
@@ -289,7 +289,7 @@ def _check_where(condition, x, y):
 
 
 def _mask(shape):
-    return Values(np.random.default_rng(len(shape)).random(shape) < 0.5)
+    return Drawn(lambda rng: rng.random(shape) < 0.5)
 
 
 def _vary_where(pick):

@@ -21,6 +21,8 @@ matrix product inside them in `cpu_product.py`.
 
 from __future__ import annotations
 
+import math
+
 import numpy as np
 
 from ..check import (
@@ -34,7 +36,7 @@ from ..check import (
     refuse_type,
     refuse_value,
 )
-from ..operation import Cost, Operation, Refused, Sample, Values
+from ..operation import Cost, Operation, Refused, Sample, Uniform, Values
 
 NONLINEARITIES = ("tanh", "relu")
 
@@ -190,11 +192,11 @@ def _longest_sum(x, weight_ih, *others, **_):
 def _inputs(name, lead, input_size, hidden, bias, state, proj_size=0):
     """Builders of everything but lengths. Weights are as small as initial ones, so that long products stay tame."""
     gates = {"rnn": 1, "gru": 3, "lstm": 4}[name.partition("_")[0]]
-    rng = np.random.default_rng(7)
+    bound = 1 / math.sqrt(hidden)
     out = proj_size or hidden
 
     def weight(*shape):
-        return Values(rng.uniform(-1, 1, shape) / np.sqrt(hidden))
+        return Uniform(shape, -bound, bound)
 
     inputs = {
         "x": (*lead, input_size),
