@@ -1,6 +1,7 @@
 """The rules of the house: which room may know which, and what `import ranvier` may cost."""
 
 import ast
+import os
 import subprocess
 import sys
 import time
@@ -60,7 +61,10 @@ def rooms_imported_from(source: str, path: Path) -> set[str]:
 
 
 def run_python(code: str) -> str:
-    return subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout.strip()
+    # As a user's Python does, it may keep its bytecode.
+    environment = {name: value for name, value in os.environ.items() if name != "PYTHONDONTWRITEBYTECODE"}
+    command = [sys.executable, "-c", code]
+    return subprocess.run(command, capture_output=True, text=True, check=True, env=environment).stdout.strip()
 
 
 def test_import_brings_no_heavy_package():
