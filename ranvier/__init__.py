@@ -1,5 +1,7 @@
 """Ranvier: neural networks whose every forward and backward pass is a kernel that you can open.
 
+A network and one step of its training:
+
     import ranvier as rv
 
     model = rv.Sequential(rv.Dense(64, 128, activation="relu"), rv.Dense(128, 10))
