@@ -58,6 +58,11 @@ def _countable(input):
     return input if input.dtype in FLOATS else cast(input, np.int64)
 
 
+def _typed(output, dtype):
+    """What was counted in int64, as the type that was asked for."""
+    return output if dtype is None else cast(output, dtype)
+
+
 def _fractional(name: str, input):
     if input.dtype not in FLOATS:
         raise TypeError(f"{name}: expected a floating-point input, got {input.dtype}; .float() converts")
@@ -65,9 +70,9 @@ def _fractional(name: str, input):
 
 
 def sum(input, dim=None, keepdim=False, *, dtype=None):
-    """The sum over dim; integers and bools add up in int64."""
+    """The sum over dim; integers and bools add up in int64, unless dtype names another type."""
     input = _countable(_tensor(input, dtype))
-    return apply(kernels.sum, input, axis=_axes("sum", dim, input.ndim), keepdims=keepdim)
+    return _typed(apply(kernels.sum, input, axis=_axes("sum", dim, input.ndim), keepdims=keepdim), dtype)
 
 
 def mean(input, dim=None, keepdim=False, *, dtype=None):
@@ -77,9 +82,9 @@ def mean(input, dim=None, keepdim=False, *, dtype=None):
 
 
 def prod(input, dim=None, keepdim=False, *, dtype=None):
-    """The product over dim; integers and bools multiply in int64."""
+    """The product over dim; integers and bools multiply in int64, unless dtype names another type."""
     input = _countable(_tensor(input, dtype))
-    return apply(kernels.prod, input, axis=_axes("prod", dim, input.ndim), keepdims=keepdim)
+    return _typed(apply(kernels.prod, input, axis=_axes("prod", dim, input.ndim), keepdims=keepdim), dtype)
 
 
 def amax(input, dim=(), keepdim=False):
@@ -210,16 +215,16 @@ def cumsum(input, dim, *, dtype=None):
     """Running sums along dim."""
     input = _countable(_tensor(input, dtype))
     if input.ndim == 0:
-        return input
-    return apply(kernels.cumsum, input, axis=axis_of("cumsum", dim, input.ndim))
+        return _typed(input, dtype)
+    return _typed(apply(kernels.cumsum, input, axis=axis_of("cumsum", dim, input.ndim)), dtype)
 
 
 def cumprod(input, dim, *, dtype=None):
     """Running products along dim."""
     input = _countable(_tensor(input, dtype))
     if input.ndim == 0:
-        return input
-    return apply(kernels.cumprod, input, axis=axis_of("cumprod", dim, input.ndim))
+        return _typed(input, dtype)
+    return _typed(apply(kernels.cumprod, input, axis=axis_of("cumprod", dim, input.ndim)), dtype)
 
 
 def normalize(input, p=2.0, dim=1, eps=1e-12):

@@ -10,7 +10,7 @@ from ..tensor import apply
 from .elementwise import add, div, eq, neg, sub
 from .promotion import cast
 from .reduce import amax
-from .shape import reshape
+from .shape import axis_of, reshape, squeeze
 
 __all__ = ["gumbel_softmax", "log_softmax", "logsumexp", "softmax", "softmin"]
 
@@ -37,8 +37,15 @@ def softmin(input, dim=None, *, dtype=None):
 
 
 def logsumexp(input, dim, keepdim=False):
-    """log of the sum of e^x along the axis dim, which goes, or stays with size 1 if keepdim."""
-    return apply(kernels.logsumexp, input, axis=dim, keepdims=keepdim)
+    """log of the sum of e^x along dim, an axis or a tuple of axes, which go, or stay with size 1 if keepdim."""
+    if not isinstance(dim, (tuple, list)):
+        return apply(kernels.logsumexp, input, axis=dim, keepdims=keepdim)
+    axes = [axis_of("logsumexp", axis, input.ndim) for axis in dim]
+    if not axes or len(set(axes)) < len(axes):
+        raise ValueError(f"logsumexp: expected one axis or more as dim, each once, got {dim}")
+    for axis in axes:
+        input = apply(kernels.logsumexp, input, axis=axis, keepdims=True)
+    return input if keepdim else squeeze(input, tuple(axes))
 
 
 def gumbel_softmax(logits, tau=1.0, hard=False, dim=-1):

@@ -187,17 +187,11 @@ def _reduction(function):
     return reduce
 
 
-def _logsumexp(x, axes, keep):
-    for axis in axes:  # ours sums over one
-        x = F.logsumexp(x, axis, True)
-    return x if keep else F.squeeze(x, axes)
-
-
 OPERATORS |= {
     "ReduceL1": _reduction(lambda x, axes, keep: F.norm(x, 1, axes, keep)),
     "ReduceL2": _reduction(lambda x, axes, keep: F.norm(x, 2, axes, keep)),
     "ReduceLogSum": _reduction(lambda x, axes, keep: F.log(F.sum(x, axes, keep))),
-    "ReduceLogSumExp": _reduction(_logsumexp),
+    "ReduceLogSumExp": _reduction(F.logsumexp),
     "ReduceMax": _reduction(F.amax),
     "ReduceMean": _reduction(F.mean),
     "ReduceMin": _reduction(F.amin),
@@ -225,7 +219,7 @@ def cumulate(node, x, axis):
     if node.get("exclusive"):
         first = rv.full_like(F.narrow(x, axis, 0, 1), start)
         x = F.cat([first, F.narrow(x, axis, 0, x.shape[axis] - 1)], axis)
-    y = function(x, axis).to(dtype=x.dtype)  # PyTorch counts integers in int64
+    y = function(x, axis, dtype=x.dtype)
     return F.flip(y, axis) if reverse else y
 
 

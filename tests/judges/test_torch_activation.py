@@ -127,12 +127,18 @@ def test_extreme_values(name, arguments):
 
 
 @pytest.mark.parametrize("keepdim", [False, True])
-@pytest.mark.parametrize("dim", [0, 1, -1])
+@pytest.mark.parametrize("dim", [0, 1, -1, (0, 2), (-1, 0, 1)])
 def test_logsumexp(dim, keepdim, rng):
     x = 10 * rng.standard_normal((4, 5, 6))
     both_ways(
         lambda t: rv.functional.logsumexp(t, dim, keepdim), lambda t: torch.logsumexp(t, dim, keepdim), x, rng, 1e-13
     )
+
+
+@pytest.mark.parametrize("dim", [(), (1, -1)])
+def test_logsumexp_wants_each_axis_once(dim):
+    with pytest.raises(ValueError, match=r"^logsumexp: expected one axis or more as dim, each once"):
+        rv.functional.logsumexp(rv.ones(2, 3), dim)
 
 
 def test_logsumexp_of_infinities():

@@ -199,6 +199,16 @@ def test_integers_and_bools(name, dtype, dim):
     close(ours.array, theirs)
 
 
+@pytest.mark.parametrize("dtype", ["int8", "int32", "float32", "float64"])
+@pytest.mark.parametrize("name", ["sum", "prod", "cumsum", "cumprod"])
+def test_result_has_the_type_asked_for(name, dtype):
+    values = np.array([[100, 100, 2], [3, 4, 5]])
+    mine = getattr(functional, name)(Tensor(values), 1, dtype=np.dtype(dtype))
+    theirs = getattr(torch, name)(torch.from_numpy(values), 1, dtype=getattr(torch, dtype))
+    assert mine.dtype == dtype
+    np.testing.assert_array_equal(mine.numpy(), theirs.numpy())
+
+
 def test_mean_of_integers_is_refused_as_in_torch():
     with pytest.raises(TypeError, match=r"^mean: expected a floating-point input"):
         functional.mean(Tensor(np.arange(3)))
