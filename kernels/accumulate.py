@@ -9,14 +9,37 @@ from .memory import empty
 
 def add(a, b):
     """a + b in a new array. Both have one shape and one dtype."""
-    return np.add(a, b, out=empty(a.shape, a.dtype))
+    if type(a) is np.ndarray:
+        return np.add(a, b, out=empty(a.shape, a.dtype))
+    return _gpu().add(a, b)
 
 
 def add_into(target, gradient) -> None:
-    """target += gradient."""
-    np.add(target, gradient, out=target)
+    """target += gradient, for a C-contiguous target."""
+    if type(target) is np.ndarray:
+        np.add(target, gradient, out=target)
+    else:
+        _gpu().add(target, gradient, out=target)
 
 
 def copy_into(target, gradient) -> None:
     """target[...] = gradient."""
-    np.copyto(target, gradient)
+    if type(target) is np.ndarray:
+        np.copyto(target, gradient)
+    else:
+        _gpu().copy_into(target, gradient)
+
+
+def fill(target, value: float) -> None:
+    """target[...] = value, for a C-contiguous target."""
+    if type(target) is np.ndarray:
+        target.fill(value)
+    else:
+        _gpu().fill(target, value)
+
+
+def _gpu():
+    # Imported when the first GPU array comes: machines without one have no Triton.
+    from . import gpu_arrays
+
+    return gpu_arrays

@@ -96,13 +96,20 @@ def check_choice(operation: str, argument: str, value, choices: tuple) -> None:
 def check_index_range(operation: str, argument: str, indices, low: int, high: int, ignored: int | None = None) -> None:
     """Every index lies in low..high - 1 or equals `ignored`: no kernel may touch memory with one that does not.
 
-    Reads the whole array, on the GPU too (one small reduction that the host waits for).
+    Reads the whole array, on the GPU too (one small kernel that the host waits for).
     """
-    if indices.size == 0:
-        return
-    outside = (indices < low) | (indices >= high)
-    if ignored is not None:
-        outside &= indices != ignored
-    if outside.any():
+    found = _extent(indices, ignored)
+    if found is not None and not (low <= found[0] and found[1] < high):
         allowed = f"in [{low}, {high})" + (f" or {ignored}" if ignored is not None else "")
-        refuse_value(operation, argument, allowed, f"{int(indices[outside].ravel()[0])}")
+        refuse_value(operation, argument, allowed, found[0] if found[0] < low else found[1])
+
+
+def _extent(indices, ignored: int | None) -> tuple[int, int] | None:
+    """The smallest and largest index that is not `ignored`; None if there is none."""
+    if type(indices) is not np.ndarray:
+        from .gpu_arrays import extent  # not before the first GPU array: machines without one have no Triton
+
+        return extent(indices, ignored)
+    if ignored is not None:
+        indices = indices[indices != ignored]
+    return (int(indices.min()), int(indices.max())) if indices.size else None

@@ -304,7 +304,7 @@ def _accumulate(leaf: Tensor, grad) -> None:
 
 def _ones_like(array):
     ones = _empty_like(array)
-    ones.fill(1)
+    accumulate.fill(ones, 1)
     return ones
 
 

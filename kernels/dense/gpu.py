@@ -7,6 +7,7 @@ import numpy as np
 import triton
 import triton.language as tl
 
+from ..gpu_arrays import contiguous
 from ..launch import empty, launch
 
 _IDENTITY, _RELU, _SIGMOID, _TANH, _GELU = (tl.constexpr(code) for code in range(5))
@@ -134,7 +135,7 @@ def column_sum(x):
 
 def dense_forward(x, weight, bias=None, *, activation=None, out=None):
     y = empty(x, (*x.shape[:-1], weight.shape[0])) if out is None else out
-    rows, code = x.reshape(1, math.prod(x.shape[:-1]), x.shape[-1]), _CODES[activation]
+    rows, code = contiguous(x).reshape(1, math.prod(x.shape[:-1]), x.shape[-1]), _CODES[activation]
     y_rows = y.reshape(1, rows.shape[1], weight.shape[0])
     z = empty(y_rows) if activation == "gelu" else None
     product(rows, weight.T[None], y_rows, bias, z, code)
@@ -143,7 +144,7 @@ def dense_forward(x, weight, bias=None, *, activation=None, out=None):
 
 def dense_backward(saved, grad_y, needs):
     x_shape, rows, weight, state, code = saved
-    grad_z = _contiguous(grad_y).reshape(rows.shape[0], weight.shape[0])
+    grad_z = contiguous(grad_y).reshape(rows.shape[0], weight.shape[0])
     if code:
         grad_y_rows, grad_z = grad_z, empty(grad_z)
         grid = (triton.cdiv(grad_z.size, 1024),)
@@ -164,7 +165,3 @@ def dense_backward(saved, grad_y, needs):
 def _strides(x) -> tuple[int, ...]:
     """Strides in elements."""
     return tuple(stride // x.itemsize for stride in x.strides)
-
-
-def _contiguous(x):
-    return x if x.flags.c_contiguous else x.copy()

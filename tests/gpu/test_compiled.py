@@ -92,7 +92,7 @@ def test_what_is_no_cubin_is_refused():
 
 @pytest.mark.slow
 def test_interpreted_kernels_in_a_process_of_their_own():
-    file = Path(__file__).with_name("test_interpreted.py")
-    command = [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", str(file)]
+    files = [str(path) for path in Path(__file__).parent.glob("test_interpreted*.py")]
+    command = [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", *files]
     result = subprocess.run(command, env=os.environ | {"TRITON_INTERPRET": "1"}, capture_output=True, text=True)
     assert result.returncode == 0, result.stdout[-6000:]

@@ -17,7 +17,7 @@ if os.environ.get("TRITON_INTERPRET") != "1":
 
 import interpreter
 from agreement import agree
-from parity import DTYPES
+from parity import DTYPES, non_contiguous
 
 from ranvier.kernels import memory
 from ranvier.kernels.operation import all_operations
@@ -41,3 +41,10 @@ def test_gpu_kernels_agree_with_reference(operation, sample, dtype, monkeypatch,
         pytest.skip(f"{operation.name} takes {', '.join(operation.dtypes)}")
     rng = np.random.default_rng(zlib.crc32(request.node.name.encode()))
     agree(operation, sample.build(rng, DTYPES[dtype]), sample.attributes, rng, dtype, implementation="gpu")
+
+
+@pytest.mark.parametrize(("operation", "sample"), SAMPLES)
+def test_gpu_kernels_take_non_contiguous_arrays(operation, sample, monkeypatch, request):
+    monkeypatch.setattr(memory, "poison", True)
+    rng = np.random.default_rng(zlib.crc32(request.node.name.encode()))
+    agree(operation, sample.build(rng, np.float32), sample.attributes, rng, "float32", "gpu", arrange=non_contiguous)
