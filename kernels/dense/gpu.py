@@ -138,7 +138,7 @@ def dense_forward(x, weight, bias=None, *, activation=None, out=None):
     rows, code = contiguous(x).reshape(1, math.prod(x.shape[:-1]), x.shape[-1]), _CODES[activation]
     y_rows = y.reshape(1, rows.shape[1], weight.shape[0])
     z = empty(y_rows) if activation == "gelu" else None
-    product(rows, weight.T[None], y_rows, bias, z, code)
+    product(rows, weight.T[None], y_rows, None if bias is None else contiguous(bias), z, code)
     return y, (x.shape, rows[0], weight, y_rows[0] if z is None else z[0], code)
 
 
