@@ -215,11 +215,15 @@ class Trainer:
 
     def _fit_epoch(self, train_loader, validation_loader, bar) -> None:
         started = time.perf_counter()
-        bar.set_description(f"epoch {self.epoch + 1}/{self.max_epochs}")
+        title = f"epoch {self.epoch + 1}/{self.max_epochs}"
+        # A first run compiles its kernels in its first batch, which takes a while and happens once.
+        bar.set_description(f"{title}, first batch (kernels compile once)" if bar.n == bar.initial else title)
         self.model.train()
         self._call("on_epoch_start")
         for batch in train_loader:
             self._fit_batch(self.place(batch), len(train_loader))
+            if bar.n == bar.initial:
+                bar.set_description(title, refresh=False)
             bar.update()
             if bar.n % 10 == 0:
                 bar.set_postfix(self._totals.progress(), refresh=False)
