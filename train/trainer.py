@@ -119,7 +119,7 @@ class Trainer:
             raise ValueError("Trainer.fit: expected at least one training batch, got none")
         if resume is not None:
             self.restore(load_checkpoint(resume), train_loader)
-        self._train_loader = train_loader
+        self._train_loader, self._is_first_batch = train_loader, True
         self._call("on_fit_start")
         done = self.epoch * len(train_loader) + self._batches_done
         with tqdm(
@@ -217,13 +217,14 @@ class Trainer:
         started = time.perf_counter()
         title = f"epoch {self.epoch + 1}/{self.max_epochs}"
         # A first run compiles its kernels in its first batch, which takes a while and happens once.
-        bar.set_description(f"{title}, first batch (kernels compile once)" if bar.n == bar.initial else title)
+        bar.set_description(f"{title}, first batch (kernels compile once)" if self._is_first_batch else title)
         self.model.train()
         self._call("on_epoch_start")
         for batch in train_loader:
             self._fit_batch(self.place(batch), len(train_loader))
-            if bar.n == bar.initial:
+            if self._is_first_batch:
                 bar.set_description(title, refresh=False)
+                self._is_first_batch = False
             bar.update()
             if bar.n % 10 == 0:
                 bar.set_postfix(self._totals.progress(), refresh=False)
