@@ -5,7 +5,7 @@ EXTRAS ?= test
 INSTALLED := .venv/installed-$(EXTRAS)
 RUN := .venv/bin/python
 
-.PHONY: help train test test-quick lint format clean
+.PHONY: help train test test-quick lint format gpu clean
 
 help:  ## show this list
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 14
@@ -26,6 +26,9 @@ lint: $(INSTALLED)  ## ruff: style and format
 format: $(INSTALLED)  ## let ruff mend what it can
 	$(RUN) -m ruff check --fix .
 	$(RUN) -m ruff format .
+
+gpu: .venv/installed-test,cuda13  ## on a machine with an NVIDIA GPU: its kernels against the reference
+	$(RUN) -m pytest tests/gpu/test_device.py
 
 clean:  ## remove compiled kernels and caches (after an edit of kernels/cpu_math.py)
 	find kernels layers train profiling ranvier tests -name __pycache__ -type d -prune -exec rm -rf {} +

@@ -33,8 +33,17 @@ def output_gradients(outputs, rng, dtype):
     )
 
 
-def agree(operation, inputs, attributes, rng, dtype, implementation="cpu", arrange=lambda x: x):
-    """The implementation's outputs and gradients against the reference's in float64; inputs stay as they were."""
+def _same(x):
+    return x
+
+
+def agree(operation, inputs, attributes, rng, dtype, implementation="cpu", arrange=_same, fetch=_same):
+    """The implementation's outputs and gradients against the reference's in float64; inputs stay as they were.
+
+    Args:
+        arrange: what is done to each input and output gradient first: strides, a copy to a GPU.
+        fetch: brings an array of the implementation back to the host.
+    """
     name, names = f"{operation.name}[{implementation}]", operation.input_names(len(inputs))
     untouched = [x.copy() if isinstance(x, np.ndarray) else x for x in inputs]
     exact_outputs, _ = run(operation, in_float64(inputs), attributes, implementation="reference")
@@ -43,9 +52,9 @@ def agree(operation, inputs, attributes, rng, dtype, implementation="cpu", arran
         operation, in_float64(inputs), attributes, grad_outputs and tuple(in_float64(grad_outputs)), "reference"
     )
     arranged = [arrange(x) for x in inputs]
-    outputs, grads = run(
-        operation, arranged, attributes, grad_outputs and tuple(map(arrange, grad_outputs)), implementation
-    )
+    arranged_grads = grad_outputs and tuple(map(arrange, grad_outputs))
+    outputs, grads = run(operation, arranged, attributes, arranged_grads, implementation, float_inputs(inputs))
+    outputs, grads = [fetch(x) for x in outputs], [x if x is None else fetch(x) for x in grads]
     length = length_of(operation, inputs, attributes)
     for index, (actual, exact) in enumerate(zip(outputs, exact_outputs, strict=True)):
         assert type(actual) is np.ndarray, f"{name}: output {index} is a {type(actual)}"
@@ -55,5 +64,5 @@ def agree(operation, inputs, attributes, rng, dtype, implementation="cpu", arran
         if exact is not None:
             assert_close(actual, exact, dtype, length, f"{name} gradient of {argument}")
     for argument, array, before in zip(names, arranged, untouched):
-        if isinstance(array, np.ndarray):
-            np.testing.assert_array_equal(array, before, err_msg=f"{name} changed its input {argument}")
+        if isinstance(before, np.ndarray):
+            np.testing.assert_array_equal(fetch(array), before, err_msg=f"{name} changed its input {argument}")
