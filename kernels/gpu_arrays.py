@@ -105,7 +105,7 @@ def cast(x, dtype):
 
 def copy_into(target, source) -> None:
     """target[...] = source, for arrays of one shape, of any strides and types."""
-    shape, strides = _merged(target.shape, _strides(source), _strides(target))
+    shape, steps = merged(target.shape, strides(source), strides(target))
     if len(shape) > 5:
         # More axes than the kernel has, and none to merge: one copy for each index of the first.
         for index in range(target.shape[0]):
@@ -113,7 +113,7 @@ def copy_into(target, source) -> None:
         return
     missing = 5 - len(shape)
     sizes = [1] * missing + shape
-    source_strides, target_strides = ([0] * missing + list(side) for side in strides)
+    source_strides, target_strides = ([0] * missing + list(side) for side in steps)
     size = math.prod(sizes)
     launch(
         copy_kernel, (triton.cdiv(size, _BLOCK),), source, target, size, *sizes[1:], *source_strides, *target_strides,
@@ -157,19 +157,19 @@ def extent(indices, ignored: int | None = None) -> tuple[int, int] | None:
     return None if low > high else (low, high)
 
 
-def _strides(x) -> tuple[int, ...]:
+def strides(x) -> tuple[int, ...]:
     """Strides in elements."""
     return tuple(stride // x.itemsize for stride in x.strides)
 
 
-def _merged(shape, *strides) -> tuple[list[int], list[list[int]]]:
-    """The shape and strides with axes of size 1 dropped and neighbours merged that all sides walk as one."""
+def merged(shape, *steps_of_sides) -> tuple[list[int], list[list[int]]]:
+    """A shape and each side's strides, axes of size 1 dropped, neighbours merged that all sides walk as one."""
     sizes: list[int] = []
-    sides: list[list[int]] = [[] for _ in strides]
+    sides: list[list[int]] = [[] for _ in steps_of_sides]
     for axis, size in enumerate(shape):
         if size == 1:
             continue
-        steps = [side[axis] for side in strides]
+        steps = [side[axis] for side in steps_of_sides]
         if sizes and all(side[-1] == step * size for side, step in zip(sides, steps)):
             sizes[-1] *= size
             for side, step in zip(sides, steps):

@@ -1,5 +1,5 @@
-"""Dense products on CuPy arrays: one tiled tensor-core product for every transposition, bias and activation in its
-epilogue; the activation's derivative and the bias gradient as passes of their own."""
+"""Dense products on CuPy arrays: one tiled tensor-core product (`gpu_product.py`) for every transposition, bias and
+activation in its epilogue; the activation's derivative and the bias gradient as passes of their own."""
 
 import math
 
@@ -9,59 +9,10 @@ import triton.language as tl
 
 from ..gpu_arrays import contiguous
 from ..launch import empty, launch
+from .gpu_product import product
 
-_IDENTITY, _RELU, _SIGMOID, _TANH, _GELU = (tl.constexpr(code) for code in range(5))
+_RELU, _SIGMOID, _TANH, _GELU = (tl.constexpr(code) for code in range(1, 5))
 _CODES = {None: 0, "relu": 1, "sigmoid": 2, "tanh": 3, "gelu": 4}
-
-
-@triton.jit
-def product_forward_kernel(
-    a, b, c, bias, state,
-    m, n, k,
-    a_batch, a_row, a_column, b_batch, b_row, b_column, c_batch, c_row,
-    ACTIVATION: tl.constexpr, PRECISION: tl.constexpr, ACCUMULATOR: tl.constexpr,
-    BLOCK_M: tl.constexpr, BLOCK_N: tl.constexpr, BLOCK_K: tl.constexpr, GROUP_M: tl.constexpr,
-):  # fmt: skip
-    """c = activation(a b + bias); `state` gets a b + bias where the backward needs it (GELU).
-
-    A program makes one BLOCK_M x BLOCK_N tile of c. Programs walk GROUP_M rows of tiles before they move a column on,
-    so that the tiles of b which they share stay in the L2 cache.
-    """
-    program = tl.program_id(0)
-    tiles_m, tiles_n = tl.cdiv(m, BLOCK_M), tl.cdiv(n, BLOCK_N)
-    group = program // (GROUP_M * tiles_n)
-    rows_of_group = min(tiles_m - group * GROUP_M, GROUP_M)
-    tile_m = group * GROUP_M + (program % (GROUP_M * tiles_n)) % rows_of_group
-    tile_n = (program % (GROUP_M * tiles_n)) // rows_of_group
-    batch = tl.program_id(1).to(tl.int64)
-
-    row = (tile_m * BLOCK_M + tl.arange(0, BLOCK_M)).to(tl.int64)  # 64 bits: m * n may pass 2**31
-    column = (tile_n * BLOCK_N + tl.arange(0, BLOCK_N)).to(tl.int64)
-    inner = tl.arange(0, BLOCK_K)
-    a_tile = a + batch * a_batch + row[:, None] * a_row + inner[None, :] * a_column
-    b_tile = b + batch * b_batch + inner[:, None] * b_row + column[None, :] * b_column
-    total = tl.zeros((BLOCK_M, BLOCK_N), dtype=ACCUMULATOR)
-    for start in range(0, k, BLOCK_K):
-        left = tl.load(a_tile, mask=(row[:, None] < m) & (inner[None, :] < k - start), other=0.0)
-        right = tl.load(b_tile, mask=(inner[:, None] < k - start) & (column[None, :] < n), other=0.0)
-        total = tl.dot(left, right, total, input_precision=PRECISION, out_dtype=ACCUMULATOR)
-        a_tile += BLOCK_K * a_column
-        b_tile += BLOCK_K * b_row
-    inside = (row[:, None] < m) & (column[None, :] < n)
-    if bias is not None:
-        total += tl.load(bias + column, mask=column < n, other=0.0).to(ACCUMULATOR)[None, :]
-    offset = batch * c_batch + row[:, None] * c_row + column[None, :]
-    if state is not None:
-        tl.store(state + offset, total.to(state.dtype.element_ty), mask=inside)
-    if ACTIVATION == _RELU:
-        total = tl.where(total > 0, total, tl.where(total == total, 0.0, total))
-    elif ACTIVATION == _SIGMOID:
-        total = 1 / (1 + tl.exp(-total))
-    elif ACTIVATION == _TANH:
-        total = 2 / (1 + tl.exp(-2 * total)) - 1
-    elif ACTIVATION == _GELU:
-        total = 0.5 * total * (1 + tl.erf(total * 0.7071067811865476))
-    tl.store(c + offset, total.to(c.dtype.element_ty), mask=inside)
 
 
 @triton.jit
@@ -99,26 +50,6 @@ def column_sum_kernel(
             ACCUMULATOR
         )
     tl.store(total + column, tl.sum(partial, axis=0).to(total.dtype.element_ty), mask=column < columns)
-
-
-def product(a, b, c, bias=None, state=None, activation: int = 0) -> None:
-    """c = activation(a b + bias) for a [batch, m, k] and b [batch, k, n] of any strides, c [batch, m, n] contiguous."""
-    (batch, m, k), n = a.shape, b.shape[-1]
-    double = a.dtype == np.float64
-    block_m, block_n = (32, 32) if double else (64 if m > 32 else 32, 64 if n > 32 else 32)
-    launch(
-        product_forward_kernel,
-        (triton.cdiv(m, block_m) * triton.cdiv(n, block_n), batch),
-        a, b, c, bias, state,
-        m, n, k,
-        *_strides(a), *_strides(b), *_strides(c)[:2],
-        ACTIVATION=activation,
-        # Three TF32 products a float32 product: float32's digits at tensor-core speed.
-        PRECISION="tf32x3" if a.dtype == np.float32 else "ieee",
-        ACCUMULATOR=tl.float64 if double else tl.float32,
-        BLOCK_M=block_m, BLOCK_N=block_n, BLOCK_K=32, GROUP_M=8,
-        num_warps=4, num_stages=2 if double else 3,
-    )  # fmt: skip
 
 
 def column_sum(x):
@@ -162,6 +93,45 @@ def dense_backward(saved, grad_y, needs):
     return grad_x, grad_weight, grad_bias
 
 
-def _strides(x) -> tuple[int, ...]:
-    """Strides in elements."""
-    return tuple(stride // x.itemsize for stride in x.strides)
+def matmul_forward(a, b, *, out=None):
+    rows, columns = _matrices(a, b)
+    leading = np.broadcast_shapes(rows.shape[:-2], columns.shape[:-2])
+    shape = leading + (() if a.ndim == 1 else a.shape[-2:-1]) + (() if b.ndim == 1 else b.shape[-1:])
+    c = empty(a, shape) if out is None else out
+    if c.shape != shape or c.dtype != a.dtype or not c.flags.c_contiguous:
+        raise ValueError(
+            f"matmul: expected out as a contiguous array of shape {shape} and type {a.dtype}, "
+            f"got shape {c.shape} and type {c.dtype}"
+        )
+    product(rows, columns, c)
+    return c, (a, b)
+
+
+def matmul_backward(saved, grad_c, needs):
+    a, b = saved
+    rows, columns = _matrices(a, b)
+    if a.ndim == 1:
+        grad_c = grad_c[..., None] if b.ndim == 1 else grad_c[..., None, :]
+    if b.ndim == 1:
+        grad_c = grad_c[..., None]
+    grad_a = grad_b = None
+    if needs[0]:
+        grad_a = empty(a)
+        product(grad_c, columns.swapaxes(-1, -2), grad_a, summed=_stretched(rows, grad_c))
+    if needs[1]:
+        grad_b = empty(b)
+        product(rows.swapaxes(-1, -2), grad_c, grad_b, summed=_stretched(columns, grad_c))
+    return grad_a, grad_b
+
+
+def _matrices(a, b):
+    """A vector as the row (a) or the column (b) that it stands for."""
+    return a[None, :] if a.ndim == 1 else a, b[:, None] if b.ndim == 1 else b
+
+
+def _stretched(x, stretched) -> tuple[int, ...]:
+    """The leading axes along which one x stands for all, or for none."""
+    missing, leading = stretched.ndim - x.ndim, stretched.shape[:-2]
+    return tuple(
+        axis for axis, size in enumerate(leading) if axis < missing or (x.shape[axis - missing] == 1 and size != 1)
+    )

@@ -16,6 +16,7 @@ import triton.language as tl
 from ranvier.kernels import launch
 from ranvier.kernels.cubin import read_cubin
 from ranvier.kernels.dense import gpu as dense
+from ranvier.kernels.dense import gpu_product
 
 ARCHITECTURES = (80, 90, 100)
 POINTERS = {"float16": "*fp16", "bfloat16": "*bf16", "float32": "*fp32", "float64": "*fp64"}
@@ -32,14 +33,15 @@ class Array:
 
 
 def compile_product(dtype, architecture, bias=True, address=4096):
-    kernel = launch.TritonKernel(dense.product_forward_kernel)
+    kernel = launch.TritonKernel(gpu_product.product_forward_kernel)
     array = Array(dtype, address)
-    strides = (4096, 64, 1, 4096, 1, 64, 4096, 64)
-    signature, _ = kernel.bind((array, array, array, array if bias else None, None, 64, 64, 64, *strides))
+    strides = (0, 0, 4096, 0, 64, 1, 0, 0, 4096, 0, 1, 64, 4096)
+    sizes = (64, 64, 64, 1, 1, 1)
+    signature, _ = kernel.bind((array, array, array, array if bias else None, None, *sizes, *strides))
     double = dtype == "float64"
     return kernel.compile(
         tuple(signature), architecture,
-        ACTIVATION=1, PRECISION="tf32x3" if dtype == "float32" else "ieee",
+        ACTIVATION=1, SUMMED=False, PRECISION="tf32x3" if dtype == "float32" else "ieee",
         ACCUMULATOR=tl.float64 if double else tl.float32,
         BLOCK_M=32 if double else 64, BLOCK_N=32 if double else 64, BLOCK_K=32, GROUP_M=8,
         num_warps=4, num_stages=2 if double else 3,

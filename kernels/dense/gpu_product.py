@@ -1,0 +1,213 @@
+"""Products of matrices with any strides on CuPy arrays: tiles on tensor cores; leading axes that broadcast, or are
+summed over, without a copy; long sums split among programs and added in a fixed order."""
+
+import itertools
+import math
+
+import numpy as np
+import triton
+import triton.language as tl
+
+from ..gpu_arrays import merged, strides
+from ..launch import empty, launch
+
+_IDENTITY, _RELU, _SIGMOID, _TANH, _GELU = (tl.constexpr(code) for code in range(5))
+_PROGRAMS = 264  # two for each multiprocessor of a large device; a constant, so that sums are the same on every device
+_LEAST_STEPS = 8  # of a part of a split sum: below that, adding the parts costs more than is won
+
+
+@triton.jit
+def activate(total, ACTIVATION: tl.constexpr):
+    """activation(total); NaN stays NaN."""
+    if ACTIVATION == _RELU:
+        total = tl.where(total < 0, 0.0, total)
+    elif ACTIVATION == _SIGMOID:
+        total = 1 / (1 + tl.exp(-total))
+    elif ACTIVATION == _TANH:
+        total = 2 / (1 + tl.exp(-2 * total)) - 1
+    elif ACTIVATION == _GELU:
+        total = 0.5 * total * (1 + tl.erf(total * 0.7071067811865476))
+    return total
+
+
+@triton.jit
+def product_forward_kernel(
+    a, b, c, bias, state,
+    m, n, k, sums, batch_size, parts,
+    a_start, a_batch_0, a_batch_1, a_sum, a_row, a_column,
+    b_start, b_batch_0, b_batch_1, b_sum, b_row, b_column,
+    c_part,
+    ACTIVATION: tl.constexpr, SUMMED: tl.constexpr, PRECISION: tl.constexpr, ACCUMULATOR: tl.constexpr,
+    BLOCK_M: tl.constexpr, BLOCK_N: tl.constexpr, BLOCK_K: tl.constexpr, GROUP_M: tl.constexpr,
+):  # fmt: skip
+    """c = activation(a b + bias); `state` gets a b + bias where the backward needs it (GELU).
+
+    a is [batch_0, batch_1, sums, m, k], b [batch_0, batch_1, sums, k, n] with any strides, c [batch_0, batch_1, m, n];
+    `sums` is summed over like k. A program makes one BLOCK_M x BLOCK_N tile of one matrix, over one of `parts`
+    stretches of the sum; c then has a leading axis for the parts. Programs walk GROUP_M rows of tiles before they move
+    a column on, so that the tiles of b which they share stay in the L2 cache.
+    """
+    tiles_m, tiles_n = tl.cdiv(m, BLOCK_M), tl.cdiv(n, BLOCK_N)
+    batch = tl.program_id(0) // (tiles_m * tiles_n)
+    program = tl.program_id(0) % (tiles_m * tiles_n)
+    part = tl.program_id(1)
+    group = program // (GROUP_M * tiles_n)
+    rows_of_group = min(tiles_m - group * GROUP_M, GROUP_M)
+    tile_m = group * GROUP_M + (program % (GROUP_M * tiles_n)) % rows_of_group
+    tile_n = (program % (GROUP_M * tiles_n)) // rows_of_group
+    batch_0, batch_1 = (batch // batch_size).to(tl.int64), (batch % batch_size).to(tl.int64)
+
+    row = (tile_m * BLOCK_M + tl.arange(0, BLOCK_M)).to(tl.int64)  # 64 bits: m * n may pass 2**31
+    column = (tile_n * BLOCK_N + tl.arange(0, BLOCK_N)).to(tl.int64)
+    inner = tl.arange(0, BLOCK_K)
+    a_tile = a + (a_start + batch_0 * a_batch_0 + batch_1 * a_batch_1)
+    b_tile = b + (b_start + batch_0 * b_batch_0 + batch_1 * b_batch_1)
+    a_tile += row[:, None] * a_row + inner.to(tl.int64)[None, :] * a_column
+    b_tile += inner.to(tl.int64)[:, None] * b_row + column[None, :] * b_column
+    steps_of_one = tl.cdiv(k, BLOCK_K)
+    steps_of_part = tl.cdiv(steps_of_one * sums, parts)
+    first = part * steps_of_part
+    last = min(first + steps_of_part, steps_of_one * sums)
+    total = tl.zeros((BLOCK_M, BLOCK_N), dtype=ACCUMULATOR)
+    for step in range(first, last):
+        if SUMMED:
+            outer = (step // steps_of_one).to(tl.int64)
+            start = (step % steps_of_one).to(tl.int64) * BLOCK_K
+            left, right = a_tile + (outer * a_sum + start * a_column), b_tile + (outer * b_sum + start * b_row)
+        else:
+            start = tl.cast(step, tl.int64) * BLOCK_K
+            left, right = a_tile + start * a_column, b_tile + start * b_row
+        within = inner < k - start
+        a_values = tl.load(left, mask=(row[:, None] < m) & within[None, :], other=0.0)
+        b_values = tl.load(right, mask=within[:, None] & (column[None, :] < n), other=0.0)
+        total = tl.dot(a_values, b_values, total, input_precision=PRECISION, out_dtype=ACCUMULATOR)
+    inside = (row[:, None] < m) & (column[None, :] < n)
+    if bias is not None:
+        total += tl.load(bias + column, mask=column < n, other=0.0).to(ACCUMULATOR)[None, :]
+    offset = part.to(tl.int64) * c_part + (batch.to(tl.int64) * m + row[:, None]) * n + column[None, :]
+    if state is not None:
+        tl.store(state + offset, total.to(state.dtype.element_ty), mask=inside)
+    tl.store(c + offset, activate(total, ACTIVATION).to(c.dtype.element_ty), mask=inside)
+
+
+@triton.jit
+def sum_of_parts_kernel(partials, c, bias, state, size, columns, parts, ACTIVATION: tl.constexpr, BLOCK: tl.constexpr):
+    """c = activation(the sum of partials [parts, size] over the parts + bias), parts in their order; bias repeats."""
+    index = tl.program_id(0).to(tl.int64) * BLOCK + tl.arange(0, BLOCK)
+    inside = index < size
+    total = tl.zeros((BLOCK,), dtype=partials.dtype.element_ty)
+    for part in range(parts):
+        total += tl.load(partials + tl.cast(part, tl.int64) * size + index, mask=inside, other=0.0)
+    if bias is not None:
+        total += tl.load(bias + index % columns, mask=inside, other=0.0).to(total.dtype)
+    if state is not None:
+        tl.store(state + index, total.to(state.dtype.element_ty), mask=inside)
+    tl.store(c + index, activate(total, ACTIVATION).to(c.dtype.element_ty), mask=inside)
+
+
+def product(a, b, c, bias=None, state=None, activation: int = 0, summed: tuple[int, ...] = ()) -> None:
+    """c = activation(a b + bias), over the last two axes; leading axes broadcast, those in `summed` are summed over.
+
+    Args:
+        a, b: [..., m, k] and [..., k, n] of any strides.
+        c: the result, C-contiguous, without the axes in `summed`; axes of size 1 are as good as none.
+        bias: [n], contiguous.
+        state: gets a b + bias, C-contiguous like c.
+        activation: its code.
+        summed: axes among the leading ones that a and b have together.
+    """
+    if c.size == 0:
+        return
+    leading = np.broadcast_shapes(a.shape[:-2], b.shape[:-2])
+    kept = [axis for axis in range(len(leading)) if axis not in summed]
+    (m, k), n = a.shape[-2:], b.shape[-1]
+    *a_leading, a_row, a_column = _broadcast_strides(a, len(leading))
+    *b_leading, b_row, b_column = _broadcast_strides(b, len(leading))
+
+    # Fewest axes: neighbours that a and b walk as one; and rows of one matrix, where b is the same for all.
+    batch, (a_batch, b_batch) = merged(*([side[i] for i in kept] for side in (leading, a_leading, b_leading)))
+    inner, (a_inner, b_inner) = merged(
+        [*(leading[i] for i in summed), k],
+        [*(a_leading[i] for i in summed), a_column],
+        [*(b_leading[i] for i in summed), b_row],
+    )
+    while batch and b_batch[-1] == 0 and (m == 1 or a_batch[-1] == m * a_row):
+        a_row = a_batch.pop() if m == 1 else a_row
+        m *= batch.pop()
+        del a_batch[len(batch) :], b_batch[len(batch) :]
+    batch, a_batch, b_batch = _at_least_two(batch, a_batch, b_batch)
+    inner, a_inner, b_inner = _at_least_two(inner, a_inner, b_inner)
+    if 0 in inner:
+        inner = [1, 0]  # nothing to sum: c is what the epilogue makes of 0
+
+    tile = _tile(a.dtype, m, n, math.prod(batch))
+    matrices = batch[-2] * batch[-1]
+    tiles = triton.cdiv(m, tile["BLOCK_M"]) * triton.cdiv(n, tile["BLOCK_N"]) * matrices
+    split = parts_of(tiles, inner[-2] * triton.cdiv(inner[-1], tile["BLOCK_K"]))
+    parts = split * math.prod(inner[:-2])
+    double = a.dtype == np.float64
+    whole = parts == 1
+    target = c if whole else empty(c, (parts, c.size), np.float64 if double else np.float32)
+    target, states = target.reshape(-1), None if state is None else state.reshape(-1)
+    # The kernel has two leading axes and one summed besides k; more than that, which do not merge, are launches.
+    for i, (a_batch_start, b_batch_start) in enumerate(_starts(batch[:-2], a_batch, b_batch)):
+        for j, (a_inner_start, b_inner_start) in enumerate(_starts(inner[:-2], a_inner, b_inner)):
+            start = i * matrices * m * n
+            launch(
+                product_forward_kernel,
+                (tiles, split),
+                a, b, target[j * split * c.size + start :],
+                bias if whole else None, states[start:] if whole and state is not None else None,
+                m, n, inner[-1], inner[-2], batch[-1], split,
+                a_batch_start + a_inner_start, *a_batch[-2:], a_inner[-2], a_row, a_inner[-1],
+                b_batch_start + b_inner_start, *b_batch[-2:], b_inner[-2], b_inner[-1], b_column,
+                c.size,
+                ACTIVATION=activation if whole else 0,
+                SUMMED=inner[-2] > 1,
+                # Three TF32 products a float32 product: float32's digits at tensor-core speed.
+                PRECISION="tf32x3" if a.dtype == np.float32 else "ieee",
+                ACCUMULATOR=tl.float64 if double else tl.float32,
+                **tile,
+            )  # fmt: skip
+    if not whole:
+        sum_parts(target, c, parts, bias, state, n, activation)
+
+
+def sum_parts(partials, c, parts: int, bias=None, state=None, columns: int = 1, activation: int = 0) -> None:
+    """c = activation(partials summed over their `parts` + bias), where bias [columns] belongs to c's last axis."""
+    grid = (triton.cdiv(c.size, 512),)
+    launch(
+        sum_of_parts_kernel, grid, partials, c, bias, state, c.size, columns, parts, ACTIVATION=activation, BLOCK=512
+    )
+
+
+def parts_of(tiles: int, steps: int) -> int:
+    """Into how many parts a sum of so many steps is split, where so many tiles are made."""
+    return max(1, min(_PROGRAMS // tiles, steps // _LEAST_STEPS))
+
+
+def _tile(dtype, m: int, n: int, matrices: int) -> dict:
+    """The block of c that a program makes, and how it is pipelined."""
+    if dtype == np.float64:
+        return {"BLOCK_M": 32, "BLOCK_N": 32, "BLOCK_K": 32, "GROUP_M": 8, "num_warps": 4, "num_stages": 2}
+    if dtype.itemsize == 2 and triton.cdiv(m, 128) * triton.cdiv(n, 128) * matrices >= _PROGRAMS // 2:
+        return {"BLOCK_M": 128, "BLOCK_N": 128, "BLOCK_K": 64, "GROUP_M": 8, "num_warps": 8, "num_stages": 3}
+    block_m, block_n = 64 if m > 32 else 32, 64 if n > 32 else 32
+    return {"BLOCK_M": block_m, "BLOCK_N": block_n, "BLOCK_K": 32, "GROUP_M": 8, "num_warps": 4, "num_stages": 3}
+
+
+def _broadcast_strides(x, leading: int) -> list[int]:
+    """x's strides with so many leading axes: 0 along axes that it lacks, or has one element of."""
+    missing = leading + 2 - x.ndim
+    return [0] * missing + [0 if size == 1 else stride for size, stride in zip(x.shape, strides(x))]
+
+
+def _at_least_two(sizes, *sides):
+    missing = max(0, 2 - len(sizes))
+    return [1] * missing + sizes, *([0] * missing + side for side in sides)
+
+
+def _starts(sizes, *sides):
+    """Where each side's elements start, for every index of axes of these sizes."""
+    for index in itertools.product(*map(range, sizes)):
+        yield tuple(sum(i * stride for i, stride in zip(index, side)) for side in sides)
