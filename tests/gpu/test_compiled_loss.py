@@ -1,0 +1,59 @@
+"""Losses compiled for three architectures: they fit and do not spill."""
+
+import os
+
+import pytest
+
+pytest.importorskip("triton", reason="GPU kernels are compiled by Triton: `pip install ranvier[triton]`")
+if os.environ.get("TRITON_INTERPRET") == "1":
+    pytest.skip("nothing is compiled with TRITON_INTERPRET=1", allow_module_level=True)
+
+import triton.language as tl
+from compiling import ARCHITECTURES, assert_fits
+
+from ranvier.kernels.loss import gpu_classification, gpu_reduce
+
+SHAPES = {"language_model": (512, 50257), "segmentation": (8, 21, 256, 256)}
+BOTH = pytest.mark.parametrize("dtype", ["bfloat16", "float32"])
+ALL = pytest.mark.parametrize("architecture", ARCHITECTURES)
+
+
+@ALL
+@BOTH
+@pytest.mark.parametrize("shape", SHAPES)
+def test_cross_entropy_fits_and_does_not_spill(shape, dtype, architecture):
+    planes = gpu_classification._Planes(SHAPES[shape])
+    numbers, constants = (*planes.layout, -100, 0.9, 0.1), {"BY_LABEL": True} | planes.blocks
+    arguments = [dtype, "int64", None, dtype, None, "float64", "float64", "float32", "float32", *numbers]
+    assert_fits(
+        gpu_classification.cross_entropy_kernel, arguments, architecture, SPREAD=True, WIDE=tl.float32, **constants
+    )
+    arguments = [dtype, "int64", None, dtype, "float32", "float32", dtype, "float64", dtype, None, *numbers]
+    assert_fits(gpu_classification.cross_entropy_grad_kernel, arguments, architecture, EACH=False, **constants)
+
+
+@ALL
+@BOTH
+def test_cross_entropy_with_probabilities_fits_and_does_not_spill(dtype, architecture):
+    planes = gpu_classification._Planes((256, 1000))
+    numbers, constants = (*planes.layout, -100, 0.9, 0.1), {"BY_LABEL": False} | planes.blocks
+    arguments = [dtype, None, dtype, dtype, None, "float64", None, "float32", "float32", *numbers]
+    assert_fits(
+        gpu_classification.cross_entropy_kernel, arguments, architecture, SPREAD=True, WIDE=tl.float32, **constants
+    )
+    arguments = [dtype, None, dtype, dtype, "float32", "float32", dtype, None, dtype, dtype, *numbers]
+    assert_fits(gpu_classification.cross_entropy_grad_kernel, arguments, architecture, EACH=True, **constants)
+
+
+@ALL
+@BOTH
+def test_nll_loss_and_the_reduction_fit_and_do_not_spill(dtype, architecture):
+    planes = gpu_classification._Planes((256, 1000))
+    positions, classes, *strides = planes.layout
+    arguments = ["int64", dtype, dtype, "float64", dtype, positions, classes, *strides, -100]
+    constants = {"EACH": False, "WIDE": tl.float32} | planes.blocks
+    assert_fits(gpu_classification.nll_loss_grad_x_kernel, arguments, architecture, **constants)
+    arguments = [dtype, "int64", dtype, None, "float64", "float64", 256, positions, *strides, -100]
+    assert_fits(gpu_classification.nll_loss_kernel, arguments, architecture, WIDE=tl.float32, BLOCK=1024)
+    arguments = ["float64", "float64", dtype, "float64", 256, 1.0]
+    assert_fits(gpu_reduce.loss_kernel, arguments, architecture, BLOCK=1024)
