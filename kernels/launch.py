@@ -11,7 +11,9 @@ num_ctas. An integer 1 or None becomes a constant and drops out, unless the argu
 
 from __future__ import annotations
 
+import math
 import struct
+import sys
 import threading
 from collections.abc import Callable
 from typing import Any
@@ -21,6 +23,7 @@ import triton
 from triton.backends.compiler import GPUTarget
 from triton.compiler import ASTSource
 
+from . import cubin_cache
 from .cubin import read_cubin
 from .memory import empty as _empty_on_host
 
@@ -40,7 +43,7 @@ _ALIGNED = [["tt.divisibility", 16]]
 _MAX_DYNAMIC_SHARED_SIZE = 8  # CU_FUNC_ATTRIBUTE_MAX_DYNAMIC_SHARED_SIZE_BYTES
 _SHARED_WITHOUT_ASKING = 48 * 1024
 _pointer_types: dict[int, str] = {}  # by dtype.num
-_kernels: dict[Any, TritonKernel] = {}
+_kernels: dict[int, TritonKernel] = {}  # by id: a kernel's own hash is its source's, and slow
 
 
 def launch(kernel, grid: tuple[int, ...], *arguments, **constants) -> None:
@@ -57,24 +60,36 @@ def launch(kernel, grid: tuple[int, ...], *arguments, **constants) -> None:
     if interpreter is not None:
         interpreter(kernel, grid, arguments, constants)
         return
-    known = _kernels.get(kernel)
+    known = _kernels.get(id(kernel))
     if known is None:
-        known = _kernels[kernel] = TritonKernel(kernel)
+        known = _kernels[id(kernel)] = TritonKernel(kernel)
     known(grid, *arguments, **constants)
 
 
 def empty(like, shape: tuple[int, ...] | None = None, dtype=None):
-    """A C-contiguous array with unspecified contents on the device of `like`, by default of its shape and dtype."""
+    """A C-contiguous array with unspecified contents on the device of `like`, by default of its shape and dtype.
+
+    Raises:
+        OutOfMemory: the GPU has not that much memory left.
+    """
     shape, dtype = like.shape if shape is None else shape, like.dtype if dtype is None else dtype
     if type(like) is np.ndarray:
         return _empty_on_host(shape, dtype)
     import cupy
 
-    return cupy.empty(shape, dtype)
+    try:
+        return cupy.empty(shape, dtype)
+    except cupy.cuda.memory.OutOfMemoryError as error:
+        size = math.prod(shape) * np.dtype(dtype).itemsize
+        raise _out_of_memory(_calling_pass(), f"{np.dtype(dtype)} {tuple(shape)}", size) from error
 
 
 class OutOfResources(RuntimeError):
     """A kernel needs more shared memory than the device has."""
+
+
+class OutOfMemory(MemoryError):
+    """The GPU has less memory left than an operation asks for."""
 
 
 class TritonKernel:
@@ -106,7 +121,7 @@ class TritonKernel:
         key = (device, *signature, *constants.items())
         loaded = self._loaded.get(key)
         if loaded is None:
-            compiled = self.compile(tuple(signature), architecture_of(device), **constants)
+            compiled = self.obtain(tuple(signature), architecture_of(device), **constants)
             loaded = self._loaded[key] = Loaded(compiled, device)
         return loaded, values
 
@@ -143,8 +158,24 @@ class TritonKernel:
             values.append(argument)
         return signature, values
 
+    def obtain(self, signature: tuple, architecture: int, **constants) -> Compiled:
+        """The kernel for an architecture (80, 90, ...), from the disk if it has been compiled before."""
+        parts, options, passed = self._described(signature, constants)
+        key = cubin_cache.key_of(self.function, *parts, options, architecture)
+        result = cubin_cache.read(key)
+        if result is None:
+            result = _compile(self.function, parts, options, architecture)
+            cubin_cache.write(key, result)
+        return Compiled(result, passed)
+
     def compile(self, signature: tuple, architecture: int, **constants) -> Compiled:
-        """The kernel for an architecture (80, 90, ...); needs no GPU."""
+        """The kernel for an architecture, by the compiler; needs no GPU."""
+        parts, options, passed = self._described(signature, constants)
+        return Compiled(_compile(self.function, parts, options, architecture), passed)
+
+    def _described(self, signature: tuple, constants: dict) -> tuple[tuple[dict, dict, dict], dict, list[str]]:
+        """What the compiler wants to know: types by name, constants and attributes by position; its options; and the
+        types of those parameters that a launch passes."""
         types, fixed, attributes, passed = {}, {}, {}, []
         values = self.constexpr | {name: v for name, v in constants.items() if name in self.constexpr}
         rest = iter(signature)
@@ -164,8 +195,7 @@ class TritonKernel:
             passed.append(typed)
         # Fusion into multiply-adds is set explicitly, because its default changes between versions of Triton.
         options = {"enable_fp_fusion": True} | {k: v for k, v in constants.items() if k not in self.constexpr}
-        source = ASTSource(self.function, types, constexprs=fixed, attrs=attributes)
-        return Compiled(triton.compile(source, target=GPUTarget("cuda", architecture, 32), options=options), passed)
+        return (types, fixed, attributes), options, passed
 
 
 class Compiled:
@@ -226,7 +256,7 @@ class Loaded:
         function, threads, shared = self._function.ptr, compiled.threads, compiled.shared_bytes
         clusters, scratch = compiled.num_ctas, compiled.scratch_bytes
         driver_launch = _driver_launch(cupy, compiled)
-        current_stream, allocate = cupy.cuda.get_current_stream, cupy.cuda.alloc
+        current_stream = cupy.cuda.get_current_stream
         ready = threading.local()
         # One buffer a launch under way: list.pop and append are atomic, so threads never share one.
         buffers: list[tuple[memoryview, int]] = []
@@ -237,12 +267,18 @@ class Loaded:
             table[:] = [storage.ctypes.data + offset for offset in offsets]
             return memoryview(storage), table.ctypes.data
 
+        def take_scratch(size):
+            try:
+                return cupy.cuda.alloc(size)
+            except cupy.cuda.memory.OutOfMemoryError as error:
+                raise _out_of_memory(compiled.name, "its scratch", size) from error
+
         def run(grid_x, grid_y, grid_z, values):
             if not hasattr(ready, "context"):
                 cupy.cuda.runtime.memGetInfo()  # makes the device's context current on this thread
                 ready.context = True
             # Scratch goes back to CuPy's pool right after the launch: the pool's reuse is ordered by the stream.
-            memory = allocate(scratch * grid_x * grid_y * grid_z * clusters) if scratch else None
+            memory = take_scratch(scratch * grid_x * grid_y * grid_z * clusters) if scratch else None
             buffer, table = buffers.pop() if buffers else new_buffer()
             pack(buffer, 0, *values, memory.ptr if memory is not None else 0, 0)
             stream = current_stream().ptr
@@ -250,6 +286,32 @@ class Loaded:
             buffers.append((buffer, table))
 
         return run
+
+
+def _compile(function, parts: tuple[dict, dict, dict], options: dict, architecture: int):
+    types, fixed, attributes = parts
+    source = ASTSource(function, types, constexprs=fixed, attrs=attributes)
+    return triton.compile(source, target=GPUTarget("cuda", architecture, 32), options=options)
+
+
+def _out_of_memory(asking: str, purpose: str, size: int) -> OutOfMemory:
+    from cupy.cuda import runtime
+
+    free, total = runtime.memGetInfo()
+    return OutOfMemory(
+        f"{asking}: expected {size:,} bytes of GPU memory for {purpose}, got {free:,} free of {total:,} "
+        f"on cuda:{_current_device()}"
+    )
+
+
+def _calling_pass() -> str:
+    """The innermost function that is a pass of an operation (`<name>_forward`, `<name>_backward`), for messages."""
+    frame = asking = sys._getframe(2)
+    while frame is not None:
+        if frame.f_code.co_name.endswith(("_forward", "_backward")):
+            return frame.f_code.co_name
+        frame = frame.f_back
+    return asking.f_code.co_name
 
 
 def architecture_of(device: int) -> int:

@@ -1,0 +1,451 @@
+"""What the library hands to the CUDA driver, seen by a stand-in for it: `python tests/standin pytest` with this file.
+
+No kernel runs here. `test_standin.py` starts this file in a process of its own.
+"""
+
+import itertools
+import os
+import stat
+import struct
+import subprocess
+import sys
+import threading
+import warnings
+from pathlib import Path
+
+import pytest
+import standin
+
+if not standin.installed():
+    pytest.skip("runs on the stand-in GPU only, which test_standin.py starts", allow_module_level=True)
+
+import cupy
+import ml_dtypes
+import numpy as np
+import triton
+import triton.language as tl
+
+import ranvier as rv
+from ranvier.kernels import cubin_cache, launch
+from ranvier.kernels.gpu_arrays import sum_of_two_kernel
+
+STANDIN = Path(standin.__file__).parent
+FAR = 2**40 + 3
+DTYPES = (np.float16, ml_dtypes.bfloat16, np.float32, np.float64, np.int8, np.int64, np.uint8, np.bool_)
+
+
+@triton.jit
+def everything_kernel(x, y, count, far, flag, scale, extra, wide: "i64", BLOCK: tl.constexpr):  # noqa: F821
+    index = tl.program_id(0) * BLOCK + tl.arange(0, BLOCK)
+    value = tl.load(x + index, mask=index < count, other=0).to(tl.float32) * scale + wide + far
+    if extra is not None:
+        value += tl.load(extra + index, mask=index < count, other=0).to(tl.float32)
+    if flag:
+        value += 1
+    tl.store(y + index, value.to(y.dtype.element_ty), mask=index < count)
+
+
+@triton.jit
+def scratch_kernel(x, y, rows, columns, BLOCK: tl.constexpr):
+    source = tl.make_tensor_descriptor(x, [rows, columns], [columns, 1], [BLOCK, BLOCK])
+    target = tl.make_tensor_descriptor(y, [rows, columns], [columns, 1], [BLOCK, BLOCK])
+    row, column = tl.program_id(0) * BLOCK, tl.program_id(1) * BLOCK
+    target.store([row, column], source.load([row, column]))
+
+
+@triton.jit
+def product_kernel(a, b, c, inner, BLOCK: tl.constexpr, STEP: tl.constexpr):
+    row, column, step = tl.arange(0, BLOCK), tl.arange(0, BLOCK), tl.arange(0, STEP)
+    total = tl.zeros((BLOCK, BLOCK), tl.float32)
+    for start in range(0, inner, STEP):
+        left = tl.load(a + row[:, None] * inner + start + step[None, :])
+        total = tl.dot(left, tl.load(b + (start + step)[:, None] * BLOCK + column[None, :]), total)
+    tl.store(c + row[:, None] * BLOCK + column[None, :], total)
+
+
+@pytest.fixture(autouse=True)
+def cache(tmp_path_factory, monkeypatch):
+    """A cache of its own for this file; Triton's too, or it would hide what ours does."""
+    folder = tmp_path_factory.getbasetemp() / "cache"
+    monkeypatch.setenv("RANVIER_CACHE_DIR", str(folder))
+    return folder
+
+
+def array(size=4096, dtype=np.float32):
+    return cupy.empty(size, dtype)
+
+
+def one_launch(*arguments, **options):
+    with standin.recorded() as launches:
+        launch.launch(*arguments, **options)
+    (only,) = launches
+    return only
+
+
+def add(size=1024, grid=(1,), **options):
+    a, b, total = array(), array(), array()
+    return one_launch(sum_of_two_kernel, grid, a, b, total, size, BLOCK=1024, **options)
+
+
+@pytest.mark.parametrize("count", [0, 2, 16, 1000, 2**31 - 1, 2**31, 2**33 + 16, -5])
+@pytest.mark.parametrize(("flag", "scale"), [(True, 0.1), (False, 1.0)])
+def test_numbers_and_arrays_arrive_as_declared(count, flag, scale):
+    x, y, extra = array(), array(), array()
+    seen = one_launch(everything_kernel, (5,), x, y, count, FAR, flag, scale, extra, 1, BLOCK=128)
+    assert seen.name == "everything_kernel"
+    form = "QQ" + ("i" if -(2**31) <= count < 2**31 else "q") + "q?fQqQQ"
+    expected = [x.data.ptr, y.data.ptr, count, FAR, flag, np.float32(scale), extra.data.ptr, 1, 0, 0]
+    assert seen.values(form) == expected
+
+
+@pytest.mark.parametrize("dtype", DTYPES)
+def test_arrays_of_every_type_arrive(dtype):
+    x, y = array(dtype=dtype), array()
+    seen = one_launch(everything_kernel, (1,), x, y, 7, FAR, True, 2.0, None, 3, BLOCK=128)
+    assert seen.values("QQiq?fqQQ") == [x.data.ptr, y.data.ptr, 7, FAR, True, 2.0, 3, 0, 0]
+
+
+def test_one_and_none_are_constants_and_drop_out():
+    x, y = array(), array()
+    seen = one_launch(everything_kernel, (1,), x, y, 1, 1, False, 2.0, None, 1, BLOCK=128)
+    assert seen.values("QQ?fqQQ") == [x.data.ptr, y.data.ptr, False, 2.0, 1, 0, 0]  # annotated: `wide` stays
+
+
+def test_an_unaligned_view_arrives_at_its_own_address_in_a_form_of_its_own():
+    a, b, total = array(), array(), array()
+    kernel = launch.TritonKernel(sum_of_two_kernel)
+    aligned = kernel.prepare(a, b, total, 1000, BLOCK=1024)
+    unaligned = kernel.prepare(a[1:], b, total, 1000, BLOCK=1024)
+    assert aligned is not unaligned
+    assert aligned is kernel.prepare(a[4:], b, total, 1001, BLOCK=1024)  # 16 bytes on is aligned again
+    seen = one_launch(sum_of_two_kernel, (1,), a[1:], b, total, 1000, BLOCK=1024)
+    assert seen.values("QQQiQQ")[:4] == [a.data.ptr + 4, b.data.ptr, total.data.ptr, 1000]
+
+
+@pytest.mark.parametrize(("grid", "expected"), [((3,), (3, 1, 1)), ((3, 5), (3, 5, 1)), ((2**31 - 1, 5, 7),) * 2])
+def test_the_grid_arrives(grid, expected):
+    assert add(grid=grid).grid == expected
+
+
+@pytest.mark.parametrize("warps", [1, 4, 8])
+def test_a_block_has_32_threads_a_warp(warps):
+    assert add(num_warps=warps).block == (32 * warps, 1, 1)
+
+
+@pytest.mark.parametrize("grid", [(0,), (3, 0), (0, 5, 7)])
+def test_an_empty_grid_is_not_launched(grid):
+    with standin.recorded() as launches:
+        launch.launch(sum_of_two_kernel, grid, array(), array(), array(), 0, BLOCK=1024)
+    assert launches == []
+
+
+def test_the_current_stream_is_honoured():
+    stream = cupy.cuda.Stream(non_blocking=True)
+    with stream:
+        assert add().stream == stream.ptr != 0
+    assert add().stream == 0
+
+
+def test_a_new_thread_launches_on_its_own_stream():
+    a, b, total = array(), array(), array()
+    errors, stream = [], cupy.cuda.Stream(non_blocking=True)
+
+    def work(size):
+        try:
+            for _ in range(50):
+                launch.launch(sum_of_two_kernel, (size,), a, b, total, size, BLOCK=1024)
+        except BaseException as error:
+            errors.append(error)
+
+    with standin.recorded() as launches, stream:  # this thread's stream is none of theirs
+        threads = [threading.Thread(target=work, args=(size,)) for size in (3, 5, 7)]
+        for thread in threads:
+            thread.start()
+        for thread in threads:
+            thread.join()
+    assert not errors
+    assert len(launches) == 150
+    for seen in launches:
+        assert seen.values("QQQiQQ")[3] == seen.grid[0]
+        assert seen.stream == 0
+
+
+def product(**options):
+    a, b, c = array(dtype=np.float16), array(dtype=np.float16), array()
+    return one_launch(product_kernel, (1,), a, b, c, 4096, **options)
+
+
+def test_shared_memory_above_48_kilobytes_is_asked_for():
+    seen = product(BLOCK=128, STEP=64, num_warps=8, num_stages=3)
+    assert seen.shared_bytes > 48 * 1024
+    assert seen.dynamic_shared_size == seen.shared_bytes
+    small = product(BLOCK=32, STEP=32, num_warps=4, num_stages=2)
+    assert 0 < small.shared_bytes <= small.dynamic_shared_size == 48 * 1024
+
+
+def test_more_shared_memory_than_the_device_has_is_refused():
+    with pytest.raises(launch.OutOfResources, match=r"product_kernel: needs \d+ bytes .* device 0 has 232448"):
+        product(BLOCK=256, STEP=128, num_warps=8, num_stages=4)
+
+
+def test_a_cooperative_launch_goes_to_the_cooperative_entry():
+    assert add(launch_cooperative_grid=True).cooperative
+    assert not add().cooperative
+
+
+def test_clusters_and_dependent_launches_are_refused():
+    for options in ({"num_ctas": 2}, {"launch_pdl": True}):
+        with pytest.raises(ValueError, match="sum_of_two_kernel: clusters and dependent launches"):
+            add(**options)
+
+
+def test_scratch_is_allocated_for_the_whole_grid():
+    x, y = array((64, 64)), array((64, 64))
+    seen = one_launch(scratch_kernel, (2, 2), x, y, 64, 64, BLOCK=32)
+    *_, scratch, profile = seen.values("QQiiQQ")
+    assert scratch % 128 == 0 != scratch
+    assert profile == 0
+
+
+def test_prepared_forms_launch_with_addresses_and_numbers():
+    a, b, total = array(), array(), array()
+    prepared = launch.TritonKernel(sum_of_two_kernel).prepare(a, b, total, 9, BLOCK=1024)
+    with standin.recorded() as launches:
+        prepared(2, 1, 1, a.data.ptr, b.data.ptr, total.data.ptr, 9)
+    assert launches[0].grid == (2, 1, 1)
+    assert launches[0].values("QQQiQQ") == [a.data.ptr, b.data.ptr, total.data.ptr, 9, 0, 0]
+
+
+# ---- memory
+
+
+def test_a_full_device_names_operation_and_bytes():
+    x, weight = rv.Tensor(array((1000, 10))), rv.Tensor(array((1000, 10)))
+    cupy.get_default_memory_pool().free_all_blocks()
+    message = (
+        r"dense_forward: expected 4,000,000 bytes of GPU memory for float32 \(1000, 1000\), "
+        r"got [\d,]+ free of 1,000,000 on cuda:0"
+    )
+    with standin.memory_of(1_000_000), pytest.raises(launch.OutOfMemory, match=message) as caught:
+        rv.functional.linear(x, weight)
+    assert isinstance(caught.value, MemoryError)
+
+
+def test_a_full_device_names_the_kernel_that_wants_scratch():
+    x, y = array((64, 64)), array((64, 64))
+    cupy.get_default_memory_pool().free_all_blocks()
+    with standin.memory_of(0), pytest.raises(launch.OutOfMemory, match=r"scratch_kernel: expected [\d,]+ bytes"):
+        launch.launch(scratch_kernel, (400, 400), x, y, 64, 64, BLOCK=32)
+
+
+def test_outside_a_pass_the_asking_function_is_named():
+    with standin.memory_of(0), pytest.raises(launch.OutOfMemory, match=r"test_outside_a_pass.*: expected 40,000,000"):
+        launch.empty(array(1), (10_000_000,))
+
+
+# ---- the cache of compiled kernels
+
+
+@pytest.fixture
+def compilations(monkeypatch):
+    """How often Triton compiles."""
+    done, real = [], triton.compile
+    monkeypatch.setattr(triton, "compile", lambda *args, **options: (done.append(1), real(*args, **options))[1])
+    return done
+
+
+@pytest.fixture
+def own_cache(tmp_path, monkeypatch):
+    monkeypatch.setenv("RANVIER_CACHE_DIR", str(tmp_path / "own"))
+    return tmp_path / "own" / "cubins"
+
+
+def prepare(**options):
+    """As a new process would: nothing is known but what is on disk."""
+    arrays = [array() for _ in range(3)]
+    return launch.TritonKernel(sum_of_two_kernel).prepare(*arrays, 1000, **{"BLOCK": 256} | options)
+
+
+def test_a_known_kernel_is_not_compiled_again(own_cache, compilations):
+    first, second = prepare(), prepare()
+    assert len(compilations) == 1
+    assert first.compiled.cubin == second.compiled.cubin
+    assert vars(first.compiled).keys() == vars(second.compiled).keys()
+    assert first.compiled.threads == second.compiled.threads == 128
+
+
+def test_constants_options_types_and_alignment_have_files_of_their_own(own_cache, compilations):
+    kernel = launch.TritonKernel(sum_of_two_kernel)
+    for dtype, shift, block, warps in itertools.product((np.float32, np.float64), (0, 1), (256, 512), (2, 4)):
+        x = array(dtype=dtype)[shift:]
+        kernel.prepare(x, x, x, 1000, BLOCK=block, num_warps=warps)
+    assert len(compilations) == len(list(own_cache.iterdir())) == 16
+
+
+def test_a_constants_type_counts():
+    function, rest = sum_of_two_kernel, ({}, {}, 90)
+    keys = {cubin_cache.key_of(function, {}, {(4,): value}, *rest) for value in (1, 1.0, True, "1", tl.float32, None)}
+    assert len(keys) == 6
+
+
+def test_source_and_architecture_count():
+    keys = {
+        cubin_cache.key_of(function, {}, {}, {}, {}, architecture)
+        for function in (sum_of_two_kernel, everything_kernel)
+        for architecture in (80, 90)
+    }
+    assert len(keys) == 4
+
+
+@pytest.mark.parametrize("damage", ["cut", "flipped", "emptied", "metadata"])
+def test_a_damaged_file_is_compiled_again_and_replaced(damage, own_cache, compilations):
+    good = prepare().compiled.cubin
+    (file,) = own_cache.iterdir()
+    content = file.read_bytes()
+    damaged = {
+        "cut": content[:-100],
+        "flipped": content[:-100] + bytes([content[-100] ^ 1]) + content[-99:],
+        "emptied": b"",
+        "metadata": content.replace(b'"num_warps": 4', b'"num_warps": 8'),
+    }[damage]
+    assert damaged != content
+    file.write_bytes(damaged)
+    assert prepare().compiled.cubin == good
+    assert len(compilations) == 2
+    assert file.read_bytes() == content
+
+
+def test_only_the_owner_may_read_the_cache(own_cache):
+    prepare()
+    assert stat.S_IMODE(own_cache.stat().st_mode) == 0o700
+    assert [stat.S_IMODE(file.stat().st_mode) for file in own_cache.iterdir()] == [0o600]
+
+
+def test_a_cache_that_others_may_write_to_is_not_used(own_cache, compilations):
+    prepare()
+    own_cache.chmod(0o777)
+    with pytest.warns(UserWarning, match="others than you may write to"):
+        prepare()
+    assert len(compilations) == 2
+
+
+def test_a_cache_that_cannot_be_made_costs_only_time(tmp_path, monkeypatch, compilations):
+    (tmp_path / "file").touch()
+    monkeypatch.setenv("RANVIER_CACHE_DIR", str(tmp_path / "file"))
+    with pytest.warns(UserWarning, match="compiled kernels are not kept"):
+        assert prepare().compiled.cubin
+    assert len(compilations) == 1
+
+
+def test_where_the_cache_lies(monkeypatch):
+    assert cubin_cache.cache_directory() == Path(os.environ["RANVIER_CACHE_DIR"])
+    monkeypatch.delenv("RANVIER_CACHE_DIR")
+    monkeypatch.setenv("XDG_CACHE_HOME", "/caches")
+    assert cubin_cache.cache_directory() == Path("/caches/ranvier")
+    monkeypatch.delenv("XDG_CACHE_HOME")
+    assert cubin_cache.cache_directory() == Path.home() / ".cache" / "ranvier"
+
+
+def test_two_writers_at_once_leave_one_whole_file(own_cache):
+    failures = []
+
+    def work():
+        try:
+            prepare()
+        except BaseException as error:
+            failures.append(error)
+
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        threads = [threading.Thread(target=work) for _ in range(4)]
+        for thread in threads:
+            thread.start()
+        for thread in threads:
+            thread.join()
+    assert not failures
+    assert len(list(own_cache.iterdir())) == 1
+
+
+SECOND_PROCESS = """
+import sys
+import cupy, numpy as np, triton
+def refuse(*arguments, **options):
+    raise AssertionError("compiled again")
+if sys.argv[1] == "second":
+    triton.compile = refuse
+import standin
+from ranvier.kernels import launch
+from ranvier.kernels.gpu_arrays import sum_of_two_kernel
+x = cupy.asarray(np.zeros(1000, np.float32))
+with standin.recorded() as launches:
+    launch.launch(sum_of_two_kernel, (1,), x, x, x, 1000, BLOCK=1024)
+print(launches[0].name, launches[0].block[0])
+"""
+
+
+def test_a_second_process_does_not_compile(own_cache, tmp_path):
+    (tmp_path / "one_launch.py").write_text(SECOND_PROCESS)
+    for turn in ("first", "second"):
+        result = subprocess.run(
+            [sys.executable, str(STANDIN), "one_launch", turn],
+            env=os.environ | {"PYTHONPATH": str(tmp_path)}, capture_output=True, text=True,
+        )  # fmt: skip
+        assert result.stdout.split() == ["sum_of_two_kernel", "128"], result.stderr
+
+
+# ---- whole programs
+
+
+@pytest.fixture
+def no_nvrtc(monkeypatch):
+    """CuPy's own kernels are compiled with NVRTC at run time, which the library must never cause."""
+    from cupy.cuda import compiler
+
+    def refuse(*arguments, **options):
+        raise AssertionError("CuPy compiled a kernel")
+
+    for name in [name for name in vars(compiler) if name.startswith(("_compile", "compile"))]:
+        monkeypatch.setattr(compiler, name, refuse)
+
+
+def test_the_guard_sees_what_cupy_compiles(no_nvrtc):
+    with pytest.raises(AssertionError, match="CuPy compiled a kernel"):
+        cupy.arange(3)
+
+
+@pytest.mark.usefixtures("no_nvrtc")
+def test_a_training_step_of_a_dense_network_reaches_the_driver():
+    model = rv.Sequential(rv.Dense(8, 16, activation="relu"), rv.Dense(16, 4)).to("cuda")
+    optimizer = rv.optim.SGD(model.parameters(), lr=0.1, momentum=0.9)
+    x = rv.tensor(np.ones((32, 8), np.float32), device="cuda")
+    grad_y = rv.tensor(np.ones((32, 4), np.float32), device="cuda")
+    for _ in range(2):
+        optimizer.zero_grad()
+        with standin.recorded() as forward:
+            y = model(x)
+        with standin.recorded() as backward:
+            y.backward(grad_y)
+        with standin.recorded() as step:
+            optimizer.step()
+
+    assert y.shape == (32, 4)
+    assert y.device == "cuda:0"
+    assert [seen.name for seen in forward] == ["product_forward_kernel"] * 2
+    assert pointers(forward[0]) >= {x.array.data.ptr, model[0].weight.array.data.ptr, model[0].bias.array.data.ptr}
+    assert y.array.data.ptr in pointers(forward[1])
+
+    # Two gradients of weights and one of a hidden layer, each a product; the input's is not needed.
+    names = [seen.name for seen in backward]
+    assert names.count("product_forward_kernel") == 3
+    assert names.count("column_sum_kernel") == 2
+    assert grad_y.array.data.ptr in pointers(backward[0])
+    written = set().union(*map(pointers, backward))
+    assert written >= {parameter.grad_buffer.data.ptr for parameter in model.parameters()}
+
+    # All parameters, their gradients and their momentum in one launch over the flat buffers.
+    (only,) = step
+    assert pointers(only) >= {model[0].weight.array.data.ptr, model[0].weight.grad_buffer.data.ptr}
+
+
+def pointers(seen):
+    return {value for (value,) in (struct.unpack("Q", raw) for raw in seen.parameters if len(raw) == 8) if value}

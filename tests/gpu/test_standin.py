@@ -1,0 +1,35 @@
+"""Starts the tests that run on a stand-in GPU in a process of their own: it goes under CuPy before CuPy is imported."""
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import standin
+
+if reason := standin.missing():
+    pytest.skip(reason, allow_module_level=True)
+
+STANDIN = Path(standin.__file__).parent
+
+
+@pytest.mark.slow
+def test_launches_in_a_process_of_their_own():
+    file = Path(__file__).with_name("test_launched.py")
+    command = [sys.executable, str(STANDIN), "pytest", "-q", "-p", "no:cacheprovider", str(file)]
+    environment = {name: value for name, value in os.environ.items() if name != "TRITON_INTERPRET"}
+    result = subprocess.run(command, env=environment, capture_output=True, text=True)
+    assert result.returncode == 0, result.stdout[-6000:] + result.stderr[-2000:]
+
+
+def test_the_launch_overhead_is_printed(tmp_path):
+    command = [sys.executable, str(STANDIN), "ranvier.profiling.launch_overhead"]
+    environment = os.environ | {"RANVIER_CACHE_DIR": str(tmp_path)}
+    result = subprocess.run(command, env=environment, capture_output=True, text=True, check=True)
+    lines = result.stdout.splitlines()
+    assert "stand-in" in lines[0]
+    figures = {line[:10].strip(): float(line.split()[-4]) for line in lines[1:]}
+    # A tenfold slip is what this catches; the figures themselves depend on who else uses the machine.
+    assert 0 < figures["prepared"] < 20
+    assert figures["prepared"] < figures["bound"] < 60

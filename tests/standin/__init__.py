@@ -1,0 +1,194 @@
+"""A stand-in for an NVIDIA GPU under CuPy: no kernel runs, and what each launch was given can be looked at.
+
+    python tests/standin pytest tests/gpu/test_launched.py
+    python tests/standin ranvier.profiling.launch_overhead
+
+CuPy's own compiled code runs, with a driver that records (driver.c) and a runtime on host memory (runtime.c) below it.
+It must be installed before CuPy is first imported and stays for the life of the process, so tests on it run in one of
+their own. Written for CuPy 14.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import ctypes
+import importlib.util
+import re
+import shutil
+import struct
+import subprocess
+import sys
+import sysconfig
+import tempfile
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
+
+_HERE = Path(__file__).parent
+_KEPT = 1024  # launches that driver.c keeps
+_driver = None
+_alive = []  # callbacks and libraries, which ctypes does not hold
+_images: dict[int, bytes] = {}
+_names: dict[int, str] = {}
+
+
+class _Kernel(ctypes.Structure):
+    _fields_ = [
+        ("module", ctypes.c_int32),
+        ("count", ctypes.c_int32),
+        ("size", ctypes.c_int32 * 64),
+        ("dynamic_shared_size", ctypes.c_int32),
+    ]
+
+
+class _Launch(ctypes.Structure):
+    _fields_ = [
+        ("kernel", ctypes.POINTER(_Kernel)),
+        ("grid", ctypes.c_uint32 * 3),
+        ("block", ctypes.c_uint32 * 3),
+        ("shared_bytes", ctypes.c_uint32),
+        ("cooperative", ctypes.c_uint32),
+        ("stream", ctypes.c_uint64),
+        ("parameters", (ctypes.c_uint8 * 8) * 64),
+    ]
+
+
+@dataclass(frozen=True)
+class Launch:
+    """What one launch handed to the driver; `parameters` are the bytes of each."""
+
+    name: str
+    grid: tuple[int, int, int]
+    block: tuple[int, int, int]
+    shared_bytes: int
+    dynamic_shared_size: int
+    cooperative: bool
+    stream: int
+    parameters: list[bytes] = field(repr=False)
+
+    def values(self, form: str) -> list:
+        """The parameters as numbers, by one letter of `struct` each."""
+        return [struct.unpack("=" + code, value)[0] for code, value in zip(form, self.parameters, strict=True)]
+
+
+def missing() -> str | None:
+    """What this machine lacks to build the stand-in, None if nothing."""
+    if importlib.util.find_spec("cupy") is None or importlib.util.find_spec("triton") is None:
+        return "the stand-in GPU needs CuPy and Triton: `pip install ranvier[gpu-proof]`"
+    if shutil.which("gcc") is None:
+        return "the stand-in GPU is built with gcc, which is not here"
+    if not Path(sysconfig.get_path("include"), "Python.h").is_file():
+        return "the stand-in GPU is built with Python's headers, which are not here"
+    return None
+
+
+def install() -> None:
+    """Builds the stand-in and puts it under CuPy, which must not have been imported yet."""
+    global _driver
+    if "cupy" in sys.modules:
+        raise RuntimeError("the stand-in GPU must be installed before CuPy is imported")
+    with tempfile.TemporaryDirectory() as folder:
+        driver = _build("driver.c", Path(folder, "libcuda.so.1"), "-Wl,-soname,libcuda.so.1")
+        runtime = _build("runtime.c", Path(folder, "runtime.so"), "-I" + sysconfig.get_path("include"))
+        # Global, and by its soname what CuPy then finds when it looks for the driver.
+        _driver = ctypes.CDLL(driver, mode=ctypes.RTLD_GLOBAL)
+        _replace_runtime(ctypes.PyDLL(runtime))
+        import cupy  # loads the driver while its file is there
+    del cupy
+    _driver.standin_launched.restype = ctypes.c_uint64
+    _driver.standin_launch.restype = ctypes.POINTER(_Launch)
+    _driver.standin_launch.argtypes = [ctypes.c_uint64]
+    loaded = ctypes.CFUNCTYPE(None, ctypes.c_int, ctypes.c_void_p)(_loaded)
+    found = ctypes.CFUNCTYPE(None, ctypes.c_int, ctypes.c_char_p, ctypes.POINTER(_Kernel))(_found)
+    _alive.extend((loaded, found))
+    _driver.standin_callbacks(loaded, found)
+
+
+def installed() -> bool:
+    """Whether CuPy runs on the stand-in in this process."""
+    return _driver is not None
+
+
+@contextlib.contextmanager
+def recorded() -> Iterator[list[Launch]]:
+    """A list that holds, after the block, what it launched."""
+    before, launches = _driver.standin_launched(), []
+    yield launches
+    after = _driver.standin_launched()
+    assert after - before <= _KEPT, "more launches than the driver keeps"
+    launches.extend(_read(number) for number in range(before, after))
+
+
+@contextlib.contextmanager
+def memory_of(size: int) -> Iterator[None]:
+    """A device with `size` bytes of memory in all, within the block."""
+    library = _alive[0]
+    library.standin_limit(ctypes.c_longlong(size))
+    try:
+        yield
+    finally:
+        library.standin_limit(ctypes.c_longlong(8 << 30))
+
+
+def _build(source: str, target: Path, *options: str) -> str:
+    command = ["gcc", "-O1", "-shared", "-fPIC", *options, "-o", str(target), str(_HERE / source)]
+    subprocess.run(command, check=True)
+    return str(target)
+
+
+def _replace_runtime(library) -> None:
+    import cupy_backends.cuda.api.runtime as runtime
+
+    _alive.insert(0, library)
+    set_pointer = ctypes.pythonapi.PyCapsule_SetPointer
+    set_pointer.argtypes, set_pointer.restype = [ctypes.py_object, ctypes.c_void_p], ctypes.c_int
+    for name in re.findall(r"^\w[\w *]*\bruntime_(\w+)\(", (_HERE / "runtime.c").read_text(), re.MULTILINE):
+        set_pointer(runtime.__pyx_capi__[name], ctypes.cast(getattr(library, f"runtime_{name}"), ctypes.c_void_p))
+    # What is called from Python does not go through those pointers.
+    library.runtime_memGetInfo.restype = ctypes.py_object
+    library.runtime_streamCreateWithFlags.restype = ctypes.c_ssize_t
+    runtime.getDevice, runtime.getDeviceCount, runtime.setDevice = lambda: 0, lambda: 1, lambda device: None
+    runtime.deviceGetAttribute = lambda attribute, device: library.runtime_deviceGetAttribute(attribute, device, 0)
+    runtime.memGetInfo = lambda: library.runtime_memGetInfo(0)
+    runtime.runtimeGetVersion = runtime.driverGetVersion = lambda: 13000
+    runtime.deviceSynchronize, runtime.streamSynchronize = lambda: None, lambda stream: None
+    runtime.streamCreateWithFlags = lambda flags: library.runtime_streamCreateWithFlags(flags, 0)
+    runtime.streamDestroy = lambda stream: None
+    runtime.streamIsCapturing = lambda stream: False
+    runtime.getDeviceProperties = lambda device: {
+        "name": b"stand-in", "major": 9, "minor": 0, "multiProcessorCount": 132, "totalGlobalMem": 8 << 30,
+    }  # fmt: skip
+
+
+def _loaded(module: int, image: int) -> None:
+    """Keeps a cubin. Its section table is the last thing in an ELF file that ptxas writes, or its program headers."""
+    header = ctypes.string_at(image, 64)
+    program, sections = struct.unpack_from("<QQ", header, 0x20)
+    program_size, programs, section_size, count = struct.unpack_from("<HHHH", header, 0x36)
+    _images[module] = ctypes.string_at(image, max(program + program_size * programs, sections + section_size * count))
+
+
+def _found(module: int, name: bytes, kernel) -> None:
+    """Tells the driver the sizes of a kernel's parameters, as its cubin has them."""
+    from ranvier.kernels.cubin import read_cubin
+
+    parameters = read_cubin(_images[module], name.decode()).parameters
+    kernel.contents.count = len(parameters)
+    for position, _, size in parameters:
+        kernel.contents.size[position] = size
+    _names[ctypes.addressof(kernel.contents)] = name.decode()
+
+
+def _read(number: int) -> Launch:
+    launch = _driver.standin_launch(number).contents
+    kernel = launch.kernel.contents
+    return Launch(
+        name=_names[ctypes.addressof(kernel)],
+        grid=tuple(launch.grid),
+        block=tuple(launch.block),
+        shared_bytes=launch.shared_bytes,
+        dynamic_shared_size=kernel.dynamic_shared_size,
+        cooperative=bool(launch.cooperative),
+        stream=launch.stream,
+        parameters=[bytes(launch.parameters[i][: kernel.size[i]]) for i in range(kernel.count)],
+    )

@@ -1,0 +1,89 @@
+/* A CUDA driver for machines without one: it runs no kernel and records what each launch was given.
+ *
+ * Built as libcuda.so.1, it answers the calls by which CuPy loads a cubin and launches from it. Python tells it, through
+ * the two callbacks, how many parameters a kernel has and how large they are, so that a launch keeps a copy of each. */
+#include <stdint.h>
+#include <stdlib.h>
+#include <string.h>
+
+enum { PARAMETERS = 64, KEPT = 1024, SUCCESS = 0, INVALID_VALUE = 1, DYNAMIC_SHARED_SIZE = 8, WITHOUT_ASKING = 48 << 10 };
+
+typedef struct {
+    int32_t module, count, size[PARAMETERS], dynamic_shared_size;
+} Kernel;
+
+typedef struct {
+    const Kernel *kernel;
+    uint32_t grid[3], block[3], shared_bytes, cooperative;
+    uint64_t stream;
+    uint8_t parameter[PARAMETERS][8];
+} Launch;
+
+static Launch launches[KEPT]; /* the last ones, in a ring */
+static uint64_t launched;
+static intptr_t modules;
+static void *context;
+static void (*loaded)(int module, const void *image);
+static void (*found)(int module, const char *name, Kernel *kernel);
+
+uint64_t standin_launched(void) { return launched; }
+const Launch *standin_launch(uint64_t number) { return &launches[number % KEPT]; }
+void standin_callbacks(void *on_loaded, void *on_found) { loaded = on_loaded, found = on_found; }
+
+int cuInit(unsigned flags) { return SUCCESS; }
+int cuDriverGetVersion(int *version) { return *version = 13000, SUCCESS; }
+int cuCtxGetCurrent(void **current) { return *current = context, SUCCESS; }
+int cuCtxSetCurrent(void *next) { return context = next, SUCCESS; }
+int cuDevicePrimaryCtxRetain(void **primary, int device) { return *primary = &context, SUCCESS; }
+int cuModuleUnload(void *module) { return SUCCESS; }
+int cuGetErrorName(int code, const char **name) { return *name = "CUDA_ERROR_INVALID_VALUE", SUCCESS; }
+int cuGetErrorString(int code, const char **text) { return *text = "refused by the stand-in driver", SUCCESS; }
+
+int cuModuleLoadData(void **module, const void *image) {
+    *module = (void *)++modules;
+    loaded((int)modules, image);
+    return SUCCESS;
+}
+
+int cuModuleGetFunction(void **function, void *module, const char *name) {
+    Kernel *kernel = calloc(1, sizeof(Kernel));
+    kernel->module = (int)(intptr_t)module;
+    kernel->dynamic_shared_size = WITHOUT_ASKING;
+    found(kernel->module, name, kernel);
+    *function = kernel;
+    return SUCCESS;
+}
+
+int cuFuncSetAttribute(void *function, int attribute, int value) {
+    if (attribute == DYNAMIC_SHARED_SIZE) ((Kernel *)function)->dynamic_shared_size = value;
+    return SUCCESS;
+}
+
+static int keep(const Kernel *kernel, const uint32_t *shape, uint32_t shared_bytes, void *stream, void **parameters,
+                int cooperative) {
+    /* As a driver does: an empty axis, or more shared memory than was asked for, is an error. */
+    for (int axis = 0; axis < 6; axis++)
+        if (shape[axis] == 0) return INVALID_VALUE;
+    if ((int)shared_bytes > kernel->dynamic_shared_size) return INVALID_VALUE;
+    Launch *launch = &launches[launched++ % KEPT];
+    launch->kernel = kernel;
+    memcpy(launch->grid, shape, sizeof launch->grid);
+    memcpy(launch->block, shape + 3, sizeof launch->block);
+    launch->shared_bytes = shared_bytes, launch->stream = (uint64_t)stream, launch->cooperative = cooperative;
+    for (int i = 0; i < kernel->count; i++) memcpy(launch->parameter[i], parameters[i], kernel->size[i]);
+    return SUCCESS;
+}
+
+int cuLaunchKernel(void *function, unsigned grid_x, unsigned grid_y, unsigned grid_z, unsigned block_x,
+                   unsigned block_y, unsigned block_z, unsigned shared_bytes, void *stream, void **parameters,
+                   void **extra) {
+    uint32_t shape[6] = {grid_x, grid_y, grid_z, block_x, block_y, block_z};
+    return keep(function, shape, shared_bytes, stream, parameters, 0);
+}
+
+int cuLaunchCooperativeKernel(void *function, unsigned grid_x, unsigned grid_y, unsigned grid_z, unsigned block_x,
+                              unsigned block_y, unsigned block_z, unsigned shared_bytes, void *stream,
+                              void **parameters) {
+    uint32_t shape[6] = {grid_x, grid_y, grid_z, block_x, block_y, block_z};
+    return keep(function, shape, shared_bytes, stream, parameters, 1);
+}

@@ -1,0 +1,97 @@
+/* The CUDA runtime on host memory, for CuPy's compiled code: each function here takes the place of the one of that name
+ * that cupy_backends.cuda.api.runtime exports to the rest of CuPy (Cython's C signatures, CuPy 14). CuPy's wheels carry
+ * the real runtime inside, which finds no device here. */
+#include <Python.h>
+#include <stdint.h>
+#include <stdlib.h>
+#include <string.h>
+
+enum { MULTIPROCESSORS = 16, MAJOR = 75, MINOR = 76, SHARED_BYTES = 97, MEMORY_POOLS = 115, OUT_OF_MEMORY = 2 };
+
+static long long limit = 8ll << 30, used;
+static intptr_t handles = 0x5000;
+
+void standin_limit(long long bytes) { limit = bytes; }
+
+static intptr_t take(size_t bytes) {
+    if (used + (long long)bytes > limit) {
+        PyObject *module = PyImport_ImportModule("cupy_backends.cuda.api.runtime");
+        PyObject *kind = PyObject_GetAttrString(module, "CUDARuntimeError");
+        PyObject *error = PyObject_CallFunction(kind, "i", OUT_OF_MEMORY);
+        if (error) PyErr_SetObject(kind, error);
+        Py_XDECREF(error);
+        Py_DECREF(kind);
+        Py_DECREF(module);
+        return 0;
+    }
+    char *block = NULL; /* as aligned as a device's, its size before it, filled with NaN: nobody may count on zeros */
+    if (posix_memalign((void **)&block, 512, bytes + 512)) return 0;
+    *(size_t *)block = bytes;
+    used += bytes;
+    return (intptr_t)memset(block + 512, 0xFF, bytes);
+}
+
+static PyObject *give_back(intptr_t address) {
+    if (address) {
+        used -= *(size_t *)(address - 512);
+        free((void *)(address - 512));
+    }
+    Py_RETURN_NONE;
+}
+
+PyObject *runtime__ensure_context(void) { Py_RETURN_NONE; }
+int runtime_getDevice(int skip) { return 0; }
+int runtime_getDeviceCount(int skip) { return 1; }
+PyObject *runtime_setDevice(int device, int skip) { Py_RETURN_NONE; }
+int runtime_driverGetVersion(int skip) { return 13000; }
+int runtime_runtimeGetVersion(int skip) { return 13000; }
+int runtime__getCUDAMajorVersion(int skip) { return 13; }
+
+int runtime_deviceGetAttribute(int attribute, int device, int skip) {
+    switch (attribute) {
+        case MAJOR: return 9;
+        case MINOR: return 0;
+        case MULTIPROCESSORS: return 132;
+        case SHARED_BYTES: return 232448;
+        case MEMORY_POOLS: return 1;
+        default: return 1024;
+    }
+}
+
+intptr_t runtime_malloc(size_t bytes, int skip) { return take(bytes); }
+intptr_t runtime_mallocAsync(size_t bytes, intptr_t stream, int skip) { return take(bytes); }
+intptr_t runtime_hostAlloc(size_t bytes, unsigned flags, int skip) { return take(bytes); }
+PyObject *runtime_free(intptr_t address, int skip) { return give_back(address); }
+PyObject *runtime_freeAsync(intptr_t address, intptr_t stream, int skip) { return give_back(address); }
+PyObject *runtime_freeHost(intptr_t address, int skip) { return give_back(address); }
+PyObject *runtime_memGetInfo(int skip) { return Py_BuildValue("(LL)", limit - used, limit); }
+
+PyObject *runtime_memcpy(intptr_t target, intptr_t source, size_t bytes, int kind, int skip) {
+    memmove((void *)target, (void *)source, bytes);
+    Py_RETURN_NONE;
+}
+PyObject *runtime_memcpyAsync(intptr_t target, intptr_t source, size_t bytes, int kind, intptr_t stream, int skip) {
+    return runtime_memcpy(target, source, bytes, kind, skip);
+}
+PyObject *runtime_memset(intptr_t target, int value, size_t bytes, int skip) {
+    memset((void *)target, value, bytes);
+    Py_RETURN_NONE;
+}
+PyObject *runtime_memsetAsync(intptr_t target, int value, size_t bytes, intptr_t stream, int skip) {
+    return runtime_memset(target, value, bytes, skip);
+}
+int runtime_pointerGetMemoryType(intptr_t address, int skip) { return 0; }
+
+PyObject *runtime_deviceSynchronize(int skip) { Py_RETURN_NONE; }
+PyObject *runtime_streamSynchronize(intptr_t stream, int skip) { Py_RETURN_NONE; }
+intptr_t runtime_streamCreate(int skip) { return handles += 16; }
+intptr_t runtime_streamCreateWithFlags(unsigned flags, int skip) { return handles += 16; }
+intptr_t runtime_streamCreateWithPriority(unsigned flags, int priority, int skip) { return handles += 16; }
+PyObject *runtime_streamDestroy(intptr_t stream, int skip) { Py_RETURN_NONE; }
+int runtime_streamIsCapturing(intptr_t stream, int skip) { return 0; }
+intptr_t runtime_eventCreate(int skip) { return handles += 16; }
+intptr_t runtime_eventCreateWithFlags(unsigned flags, int skip) { return handles += 16; }
+PyObject *runtime_eventDestroy(intptr_t event, int skip) { Py_RETURN_NONE; }
+PyObject *runtime_eventRecord(intptr_t event, intptr_t stream, int skip) { Py_RETURN_NONE; }
+PyObject *runtime_eventSynchronize(intptr_t event, int skip) { Py_RETURN_NONE; }
+PyObject *runtime_streamWaitEvent(intptr_t stream, intptr_t event, int skip, void *flags) { Py_RETURN_NONE; }
