@@ -1,0 +1,139 @@
+"""How GPU kernels walk an axis: x is seen as [outer, n, inner], and a line is the n elements of one (outer, inner).
+
+A program takes a tile of neighbouring lines. Where a line's elements lie side by side (inner = 1) the tile is
+[LINES, ITEMS] and AXIS, the axis to reduce, is 1; otherwise neighbouring lines lie side by side and the tile is
+[ITEMS, LINES] with AXIS 0: either way the last axis of the tile runs along memory. A line that is too long for a tile
+is cut into chunks of ITEMS elements, a program each, whose partial results another kernel joins in a fixed order.
+"""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+import numpy as np
+import triton
+import triton.language as tl
+
+from .gpu_arrays import contiguous, copy_into
+from .launch import launch
+
+_TILE_BYTES = 65536  # of a tile that holds whole lines: 32 float32 values a thread of 512
+_CHUNK_BYTES = 16384  # of a tile where lines are cut: enough programs for few long lines
+_COALESCED = 32  # neighbouring lines that a warp reads together
+
+
+@triton.jit
+def line_tile(tile, chunk, lines, n, inner, LINES: tl.constexpr, ITEMS: tl.constexpr, AXIS: tl.constexpr):
+    """Line and item numbers (of shapes that broadcast to the tile), offsets in x, and what is inside of x."""
+    line = tile.to(tl.int64) * LINES + tl.arange(0, LINES)  # 64 bits: an array may pass 2**31 elements
+    start = chunk.to(tl.int64) * ITEMS
+    item = tl.arange(0, ITEMS)  # within the chunk, in 32 bits: fewer registers
+    if AXIS == 1:
+        line, item = line[:, None], item[None, :]
+    else:
+        line, item = line[None, :], item[:, None]
+    left = tl.minimum(n - start, ITEMS).to(tl.int32)
+    offset = (line // inner) * n * inner + line % inner + start * inner + item.to(tl.int64) * inner
+    return line, start + item, offset, (line < lines) & (item < left)
+
+
+@triton.jit
+def partial_sums_kernel(
+    partials, totals, lines, outer, chunks, ACCUMULATOR: tl.constexpr, LINES: tl.constexpr, ITEMS: tl.constexpr
+):
+    """totals[line] = sum of partials [outer, lines, chunks] over outer and chunks, in float64 and in a fixed order."""
+    line = tl.program_id(0).to(tl.int64) * LINES + tl.arange(0, LINES)[None, :]
+    total = tl.zeros((1, LINES), ACCUMULATOR)
+    for start in range(0, outer * chunks, ITEMS):
+        part = start + tl.arange(0, ITEMS)[:, None]
+        offset = ((part // chunks) * lines + line) * chunks + part % chunks
+        inside = (line < lines) & (part < outer * chunks)
+        total += tl.sum(tl.load(partials + offset, mask=inside, other=0).to(ACCUMULATOR), axis=0, keep_dims=True)
+    tl.store(totals + line, total.to(totals.dtype.element_ty), mask=line < lines)
+
+
+class Tiling(NamedTuple):
+    """How a grid covers the lines of [outer, n, inner]."""
+
+    lines: int
+    n: int
+    inner: int
+    chunks: int
+    tile_lines: int
+    tile_items: int
+    itemsize: int
+
+    @property
+    def grid(self) -> tuple[int]:
+        return (triton.cdiv(self.lines, self.tile_lines) * self.chunks,)
+
+    @property
+    def sizes(self) -> tuple[int, int, int]:
+        """Kernel arguments: lines, n, inner."""
+        return self.lines, self.n, self.inner
+
+    @property
+    def constants(self) -> dict[str, int]:
+        size = self.tile_lines * self.tile_items * self.itemsize
+        return {
+            "LINES": self.tile_lines,
+            "ITEMS": self.tile_items,
+            "AXIS": 1 if self.inner == 1 else 0,
+            "num_warps": min(max(size // 2048, 1), 16),
+        }
+
+
+def tile_lines(outer: int, n: int, inner: int, dtype, cut: bool = False) -> Tiling:
+    """The tiling for kernels that compute in float32, or in 8 bytes for dtypes of 8 bytes.
+
+    Lines stay whole where a tile can hold them (chunks = 1), unless `cut` asks for the smaller tiles of kernels that do
+    not care where a line ends.
+    """
+    lines, itemsize = outer * inner, 8 if np.dtype(dtype).itemsize == 8 else 4
+    least = min(1 if inner == 1 else _COALESCED, triton.next_power_of_2(max(lines, 1)))
+    items = triton.next_power_of_2(max(n, 1))
+    if items * least * itemsize > (_CHUNK_BYTES if cut else _TILE_BYTES):
+        items = _CHUNK_BYTES // itemsize // least
+    most = triton.next_power_of_2(max(lines, 1))
+    width = min(max(least, 2048 // items), most)
+    return Tiling(lines, n, inner, max(triton.cdiv(n, items), 1), width, items, itemsize)
+
+
+def accumulator(dtype):
+    """What kernels compute in: float64 for float64, float32 for all narrower types."""
+    return tl.float64 if np.dtype(dtype) == np.float64 else tl.float32
+
+
+def state_dtype(dtype):
+    """What statistics and partial results are kept in: float32 for half types."""
+    return np.float64 if np.dtype(dtype) == np.float64 else np.float32
+
+
+def sum_partials(partials, totals, outer: int = 1) -> None:
+    """totals [lines] = sum of partials [outer, lines, chunks] over outer and chunks."""
+    lines = totals.size
+    chunks = partials.size // max(outer * lines, 1)
+    launch(
+        partial_sums_kernel,
+        (triton.cdiv(lines, 32),),
+        partials, totals, lines, outer, chunks,
+        ACCUMULATOR=tl.float64, LINES=32, ITEMS=32, num_warps=4,
+    )  # fmt: skip
+
+
+def lines_of(x, axis: int):
+    """A contiguous x with the (outer, n, inner) that its axis makes of it."""
+    outer = inner = 1
+    for size in x.shape[:axis]:
+        outer *= size
+    for size in x.shape[axis + 1 :]:
+        inner *= size
+    return contiguous(x), (outer, x.shape[axis], inner)
+
+
+def deliver(y, out):
+    """y, in the caller's array where there is one."""
+    if out is None:
+        return y
+    copy_into(out, y)
+    return out
