@@ -216,7 +216,7 @@ class _Planes:
 
     @property
     def blocks(self) -> dict:
-        return {"BLOCK_P": self.block_p, "BLOCK_C": self.block_c, "num_warps": 8}
+        return {"BLOCK_P": self.block_p, "BLOCK_C": self.block_c, "num_warps": 4}
 
     @property
     def grid(self) -> tuple[int, int]:
