@@ -1,6 +1,6 @@
 # Every target works from a fresh clone: it makes .venv and installs into it what it needs.
 PYTHON ?= python3
-# Extras to install: `make test EXTRAS=test,judges,triton` adds the suites of PyTorch and ONNX and the proofs of GPU kernels.
+# Extras to install: `make test EXTRAS=test,judges,gpu-proof` adds the suites of PyTorch and ONNX and the proofs of GPU kernels.
 EXTRAS ?= test
 INSTALLED := .venv/installed-$(EXTRAS)
 RUN := .venv/bin/python
@@ -13,7 +13,7 @@ help:  ## show this list
 train: .venv/installed-base  ## train a network on real handwritten digits, about a minute
 	@.venv/bin/ranvier train digits
 
-test: $(INSTALLED)  ## all tests (EXTRAS=test,judges,triton: those that need PyTorch, ONNX, Triton too)
+test: $(INSTALLED)  ## all tests (EXTRAS=test,judges,gpu-proof: those that need PyTorch, ONNX, Triton, CuPy too)
 	$(RUN) -m pytest
 
 test-quick: $(INSTALLED)  ## the quick part, under two minutes
