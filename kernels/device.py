@@ -1,4 +1,5 @@
-"""Devices by name: 'cpu' for NumPy arrays, 'cuda' or 'cuda:1' for CuPy arrays. CuPy is imported only when asked for."""
+"""Devices by name: 'cpu' for NumPy arrays, 'cuda' or 'cuda:1' for CuPy arrays; arrays moved, copied and cast on either.
+CuPy is imported only when asked for."""
 
 from __future__ import annotations
 
@@ -21,12 +22,31 @@ def to_device(array, device: str):
     """
     index = _parse(device)
     if index is None:
-        return array if type(array) is np.ndarray else array.get()
+        return array if type(array) is np.ndarray else _gpu_arrays().contiguous(array).get()
     cupy = _cupy(device, index)
     if type(array) is not np.ndarray and array.device.id == index:
         return array
     with cupy.cuda.Device(index):
-        return cupy.asarray(array)
+        # CuPy would fill an array of no axis with a kernel that it compiles first.
+        return cupy.asarray(array.reshape(1)).reshape(()) if array.ndim == 0 else cupy.asarray(array)
+
+
+def cast(array, dtype):
+    """The array as `dtype`: itself if it has that type, else a new one."""
+    if array.dtype == dtype:
+        return array
+    return array.astype(dtype) if type(array) is np.ndarray else _gpu_arrays().cast(array, dtype)
+
+
+def copied(array, dtype=None):
+    """A C-contiguous copy, as `dtype` if one is given."""
+    dtype = array.dtype if dtype is None else dtype
+    if type(array) is np.ndarray:
+        return array.astype(dtype, order="C", copy=True)
+    gpu_arrays = _gpu_arrays()
+    target = gpu_arrays.empty(array, dtype=dtype)
+    gpu_arrays.copy_into(target, array)
+    return target
 
 
 def _parse(device: str) -> int | None:
@@ -37,6 +57,12 @@ def _parse(device: str) -> int | None:
     if kind == "cuda" and (index == "" or index.isdecimal()):
         return int(index or 0)
     raise ValueError(f"device: expected 'cpu', 'cuda' or 'cuda:<index>', got {device!r}")
+
+
+def _gpu_arrays():
+    from . import gpu_arrays  # not before the first GPU array: machines without one have no Triton
+
+    return gpu_arrays
 
 
 def _cupy(device: str, index: int):

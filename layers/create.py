@@ -54,7 +54,7 @@ def tensor(data, requires_grad: bool = False, device: str | None = None, dtype=N
         raise TypeError(
             f"tensor: expected data of a floating-point, integer or bool type, got {array.dtype}{_hint(array.dtype)}"
         )
-    array = array.astype(_dtype("tensor", dtype) if dtype is not None else array.dtype, order="C", copy=True)
+    array = devices.copied(array, None if dtype is None else _dtype("tensor", dtype))
     return _placed(array, device, requires_grad)
 
 

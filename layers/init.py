@@ -10,6 +10,7 @@ import math
 
 import numpy as np
 
+from ..kernels import accumulate
 from ..kernels import device as devices
 from .random import generator
 from .tensor import Tensor
@@ -170,5 +171,5 @@ def _kaiming_std(tensor: Tensor, a: float, mode: str, nonlinearity: str) -> floa
 
 
 def _fill(tensor: Tensor, values: np.ndarray) -> Tensor:
-    tensor.array[...] = devices.to_device(values.astype(tensor.dtype), tensor.device)
+    accumulate.copy_into(tensor.array, devices.to_device(values.astype(tensor.dtype), tensor.device))
     return tensor

@@ -7,6 +7,7 @@ from collections.abc import Callable, Iterator
 
 import numpy as np
 
+from ..kernels import accumulate
 from ..kernels import device as devices
 from ..kernels.check import FLOATS
 from .tensor import Parameter, Tensor
@@ -183,8 +184,8 @@ class Layer:
             raise TypeError(f"to: expected dtype as a floating-point type, got {np.dtype(dtype)}")
         for tensor in [*self.parameters(), *self.buffers()]:
             array = tensor.array if device is None else devices.to_device(tensor.array, device)
-            if dtype is not None and array.dtype in FLOATS and array.dtype != np.dtype(dtype):
-                array = array.astype(dtype)
+            if dtype is not None and array.dtype in FLOATS:
+                array = devices.cast(array, np.dtype(dtype))
             if array is not tensor.array:
                 tensor.array, tensor.grad, tensor.grad_buffer = array, None, None
         return self
@@ -228,7 +229,7 @@ class Layer:
                 raise ValueError(f"load_state_dict: expected {name} of shape {own[name].shape}, got {value.shape}")
         for name, value in values.items():
             target = own[name].array
-            target[...] = devices.to_device(value.astype(target.dtype), own[name].device)
+            accumulate.copy_into(target, devices.to_device(value.astype(target.dtype), own[name].device))
 
     def extra_repr(self) -> str:
         """What stands between the brackets of the layer's repr."""
@@ -251,4 +252,4 @@ def _all_paths(layer: Layer, prefix: str = "") -> Iterator[tuple[str, Layer]]:
 def _host_array(value) -> np.ndarray:
     if isinstance(value, Tensor):
         return value.numpy()
-    return value.get() if type(value).__module__.partition(".")[0] == "cupy" else np.asarray(value)
+    return devices.to_device(value, "cpu") if type(value).__module__.partition(".")[0] == "cupy" else np.asarray(value)

@@ -105,8 +105,7 @@ def _to(self, device=None, dtype=None):
     elif dtype is None and device is not None and not _is_device(device):
         device, dtype = None, device
     array = self.array if device is None else devices.to_device(self.array, device)
-    dtype = array.dtype if dtype is None else np.dtype(dtype)
-    array = array if array.dtype == dtype else array.astype(dtype)
+    array = array if dtype is None else devices.cast(array, np.dtype(dtype))
     return self if array is self.array else record("to", _to_backward, (self.device, self.dtype), (self,), array)
 
 
@@ -116,8 +115,7 @@ def _is_device(name) -> bool:
 
 def _to_backward(saved, grad, needs):
     device, dtype = saved
-    grad = devices.to_device(grad, device)
-    return (grad if grad.dtype == dtype else grad.astype(dtype),)
+    return (devices.cast(devices.to_device(grad, device), dtype),)
 
 
 def _as(dtype):
@@ -135,7 +133,7 @@ def _type(self, dtype):
 
 def _clone(self):
     """A copy, on the tape."""
-    return record("clone", lambda saved, grad, needs: (grad,), None, (self,), self.array.copy())
+    return record("clone", lambda saved, grad, needs: (grad,), None, (self,), devices.copied(self.array))
 
 
 def _contiguous(self):

@@ -17,6 +17,7 @@ import math
 import numpy as np
 
 from ..kernels.check import check_choice, check_index_range, check_number
+from ..kernels.device import to_device
 from ..layers.tensor import Tensor
 
 __all__ = [
@@ -422,7 +423,7 @@ def _host(x) -> np.ndarray:
     if isinstance(x, Tensor):
         x = x.numpy()
     elif type(x).__module__.partition(".")[0] == "cupy":
-        x = x.get()
+        x = to_device(x, "cpu")
     x = np.asarray(x)
     return x if x.dtype.kind in "iub" else x.astype(np.float64)
 

@@ -9,7 +9,7 @@ import numpy as np
 
 from ..kernels import accumulate
 from ..kernels.check import FLOATS
-from ..kernels.device import to_device
+from ..kernels.device import cast, to_device
 from ..kernels.operation import Operation
 from ..layers.tensor import Parameter, Tensor, enable_grad
 from .flat import FlatParameters
@@ -214,7 +214,7 @@ class Optimizer:
                         buffer.state_buffer(name, initial.get(name, 0.0))
                         view = buffer.state_views(name)[index]
                         value = value if hasattr(value, "astype") else np.asarray(value)
-                        accumulate.copy_into(view, to_device(value.astype(view.dtype), parameter.device))
+                        accumulate.copy_into(view, to_device(cast(value, view.dtype), parameter.device))
         return buffers
 
     def _checked_entry(self, parameter: Parameter, entry: dict) -> dict:

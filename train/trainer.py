@@ -14,8 +14,9 @@ from pathlib import Path
 import numpy as np
 from tqdm import tqdm
 
+from ..kernels.accumulate import fill
 from ..kernels.check import FLOATS
-from ..kernels.device import to_device
+from ..kernels.device import cast, copied, to_device
 from ..layers import random
 from ..layers.layer import Layer
 from ..layers.tensor import Tensor, no_grad
@@ -278,7 +279,7 @@ class Trainer:
 
     def _place(self, array, device: str):
         array = to_device(array, device)
-        return array.astype(self.dtype) if array.dtype in FLOATS and array.dtype != self.dtype else array
+        return cast(array, self.dtype) if array.dtype in FLOATS else array
 
 
 class _Totals:
@@ -318,8 +319,8 @@ class _Totals:
 
 
 def _like(array, value: float):
-    array = array.copy()
-    array.fill(value)
+    array = copied(array)
+    fill(array, value)
     return array
 
 

@@ -10,7 +10,7 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from ..accumulate import copy_into
+from ..accumulate import copy_into, fill
 
 _ALIGNMENT = 64
 
@@ -33,7 +33,7 @@ def filled_like(buffer, value: float):
     """A buffer of the same size, type and device with `value` everywhere."""
     other = _zeros(buffer.size, buffer)
     if value:
-        other.fill(value)
+        fill(other, value)
     return other
 
 

@@ -6,6 +6,7 @@ bool < integer < floating-point. Among operands of the highest kind, arrays of o
 
 import numpy as np
 
+from ...kernels import device as devices
 from ...kernels.check import FLOATS, HALF_TYPES
 from ..tensor import Tensor, record
 
@@ -50,12 +51,12 @@ def cast(input, dtype):
     if input.dtype == dtype:
         return input
     if not isinstance(input, Tensor):
-        return input.astype(dtype)
-    return record("cast", _cast_backward, input.dtype, (input,), input.array.astype(dtype))
+        return devices.cast(input, dtype)
+    return record("cast", _cast_backward, input.dtype, (input,), devices.cast(input.array, dtype))
 
 
 def _cast_backward(dtype, grad, needs):
-    return (grad.astype(dtype),)
+    return (devices.cast(grad, dtype),)
 
 
 def promoted(operation: str, *operands, at_least=None):

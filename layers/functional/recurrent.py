@@ -6,6 +6,7 @@ place of packed sequences.
 
 import numpy as np
 
+from ...kernels import device as devices
 from ...kernels import recurrent as kernels
 from ...kernels.check import check_number, check_rank, check_shape, refuse_value
 from ..tensor import Tensor, apply
@@ -168,7 +169,7 @@ def _lengths(lengths):
         return None
     array = lengths.array if isinstance(lengths, Tensor) else lengths
     array = np.asarray(array) if isinstance(array, (list, tuple)) else array
-    return array.astype(np.int64) if array.dtype.kind in "iu" else array
+    return devices.cast(array, np.dtype(np.int64)) if array.dtype.kind in "iu" else array
 
 
 def _step(name, operation, input, states, weights, **attributes):

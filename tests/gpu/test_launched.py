@@ -26,7 +26,7 @@ import triton
 import triton.language as tl
 
 import ranvier as rv
-from ranvier.kernels import cubin_cache, launch
+from ranvier.kernels import cubin_cache, gpu_arrays, launch
 from ranvier.kernels.gpu_arrays import sum_of_two_kernel
 
 STANDIN = Path(standin.__file__).parent
@@ -445,6 +445,75 @@ def test_a_training_step_of_a_dense_network_reaches_the_driver():
     # All parameters, their gradients and their momentum in one launch over the flat buffers.
     (only,) = step
     assert pointers(only) >= {model[0].weight.array.data.ptr, model[0].weight.grad_buffer.data.ptr}
+
+
+def on_device(values, dtype=np.float32):
+    return rv.tensor(np.asarray(values, dtype), device="cuda")
+
+
+@pytest.mark.usefixtures("no_nvrtc")
+def test_arrays_come_and_go():
+    for values in (3.5, [1.0, 2.0], np.ones((2, 0)), np.asfortranarray(np.arange(6.0).reshape(2, 3))):
+        for dtype in DTYPES:
+            there = on_device(values, dtype)
+            assert there.device == "cuda:0"
+            np.testing.assert_array_equal(there.numpy(), np.asarray(values, dtype))
+    assert on_device(3.5).item() == float(on_device(3.5)) == 3.5
+    assert "3.5" in repr(on_device(3.5))
+
+
+MEMORY = {
+    "strided to host": (lambda x: x[:, ::2].numpy(), 1),
+    "tensor": (lambda x: rv.tensor(x), 1),
+    "tensor of another type": (lambda x: rv.tensor(x, dtype=np.float16), 1),
+    "clone": (lambda x: x.clone(), 1),
+    "to half": (lambda x: x.to(np.float16), 1),
+    "to its own type": (lambda x: x.to(np.float32), 0),
+    "layer to half": (lambda x: rv.Dense(4, 4).to("cuda").to(dtype=np.float16), 2),
+    "initial values": (lambda x: rv.init.uniform_(x), 1),
+    "load_state_dict": (lambda x: rv.Dense(4, 4).to("cuda").load_state_dict(rv.Dense(4, 4).state_dict()), 2),
+    "full": (lambda x: rv.full((3,), 2.0, device="cuda"), 0),
+    "ones_like": (lambda x: rv.ones_like(x), 0),
+    "zero_grad": (lambda x: rv.optim.SGD([rv.Parameter(x)], lr=0.1).zero_grad(set_to_none=False), 1),
+}
+
+
+@pytest.mark.usefixtures("no_nvrtc")
+@pytest.mark.parametrize(("work", "expected"), MEMORY.values(), ids=MEMORY)
+def test_what_handles_memory_launches_copies_only(work, expected):
+    x = on_device(np.ones((4, 4)))
+    with standin.recorded() as launches:
+        work(x)
+    assert [seen.name for seen in launches] == ["copy_kernel"] * expected
+
+
+@pytest.mark.usefixtures("no_nvrtc")
+def test_an_optimizers_state_begins_with_its_value():
+    parameter = rv.Parameter(on_device(np.ones(4)))
+    optimizer = rv.optim.Adagrad([parameter], initial_accumulator_value=0.5)
+    parameter.grad = on_device(np.ones(4))
+    with standin.recorded() as launches:
+        optimizer.step()
+    assert [seen.values("QfiQQ")[1] for seen in launches if seen.name == "fill_kernel"] == [0.5]
+
+
+@pytest.mark.usefixtures("no_nvrtc")
+@pytest.mark.parametrize("optimizer", ["SGD", "Adam", "AdamW", "RMSprop", "Adagrad", "Lion"])
+def test_a_classifier_trains_without_a_kernel_of_cupys(optimizer, monkeypatch):
+    # The largest label is what a kernel finds, and no kernel runs here.
+    monkeypatch.setattr(gpu_arrays, "extent", lambda indices, ignored=None: (0, 3))
+    model = rv.Sequential(rv.Dense(8, 16), rv.ReLU(), rv.Dense(16, 4)).to("cuda")
+    optimizer = getattr(rv.optim, optimizer)(model.parameters(), lr=0.1)
+    labels = on_device(np.arange(32) % 4, np.int64)
+    for _ in range(2):
+        optimizer.zero_grad()
+        loss = rv.functional.cross_entropy(model(on_device(np.ones((32, 8)))), labels)
+        loss.backward()
+        rv.clip_grad_norm_(model.parameters(), 1.0)
+        with standin.recorded() as step:
+            optimizer.step()
+    assert loss.shape == ()
+    assert len(step) == 1
 
 
 def pointers(seen):
