@@ -13,7 +13,7 @@ import triton.language as tl
 
 from ..gpu_arrays import contiguous
 from ..launch import empty, launch
-from .gpu_reduce import Reduction, as_wide, load_scale, load_wide
+from .gpu_reduce import Reduction, as_wide, load_scale, load_wide, wide_type
 
 _TILE = 2048  # elements of a tile
 _MOST_POSITIONS = 128
@@ -223,16 +223,11 @@ class _Planes:
         return self.tiles, triton.cdiv(self.classes, self.block_c)
 
 
-def _wide(x):
-    """The type that is computed in, for the host and for kernels."""
-    return ("float64", tl.float64) if x.dtype == "float64" else ("float32", tl.float32)
-
-
 def cross_entropy_forward(input, target, weight=None, *, ignore_index=-100, label_smoothing=0.0, reduction="mean"):
     planes, by_label = _Planes(input.shape), target.dtype != input.dtype
     x, target = contiguous(input), contiguous(target)
     weight = None if weight is None else contiguous(weight)
-    (dtype, wide), smoothing = _wide(x), float(label_smoothing)
+    (dtype, wide), smoothing = wide_type(x), float(label_smoothing)
     shares = 1 - smoothing, smoothing / planes.classes
     reduced = Reduction(x, planes.output_shape, reduction, planes.tiles, planes.count, weighted=by_label)
     spread = not by_label or smoothing > 0
@@ -275,7 +270,7 @@ def nll_loss_forward(input, target, weight=None, *, ignore_index=-100, reduction
         nll_loss_kernel, (programs,),
         x, labels, weight, reduced.losses, reduced.partial, reduced.weights, planes.count,
         positions, *strides, ignored,
-        WIDE=_wide(x)[1], BLOCK=_BLOCK,
+        WIDE=wide_type(x)[1], BLOCK=_BLOCK,
     )  # fmt: skip
     return reduced.output(x), (input.shape, labels, weight, ignored, planes, reduced)
 
@@ -289,6 +284,6 @@ def nll_loss_backward(saved, grad_output, needs):
     launch(
         nll_loss_grad_x_kernel, planes.grid,
         labels, weight, *scale, grad, *planes.layout, ignored,
-        EACH=each, WIDE=_wide(grad)[1], **planes.blocks,
+        EACH=each, WIDE=wide_type(grad)[1], **planes.blocks,
     )  # fmt: skip
     return grad, None, None

@@ -65,6 +65,11 @@ def loss_kernel(partial, weights, output, factor, count, divisor: tl.float64, BL
     tl.store(factor, tl.where(something, inverse, 0.0))
 
 
+def wide_type(x):
+    """The type that is computed in, for the host and for kernels."""
+    return (np.float64, tl.float64) if x.dtype == np.float64 else (np.float32, tl.float32)
+
+
 class Reduction:
     """How the losses of `shape` become the output, for a loss whose first-stage kernel has `programs` programs.
 

@@ -13,8 +13,8 @@ def reduce(loss, reduction):
         return loss, 1.0
     if reduction == "sum":
         return np.asarray(loss.sum()), 1.0
-    divisor = loss.shape[0] if reduction == "batchmean" and loss.ndim else max(loss.size, 1)
-    return np.asarray(loss.sum() / divisor if loss.size else np.nan), 1 / max(divisor, 1)
+    divisor = loss.shape[0] if reduction == "batchmean" and loss.ndim else loss.size
+    return np.asarray(loss.sum() / divisor if divisor else np.nan), 1 / max(divisor, 1)
 
 
 def _finish(loss, derivatives, reduction):

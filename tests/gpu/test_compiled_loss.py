@@ -11,7 +11,7 @@ if os.environ.get("TRITON_INTERPRET") == "1":
 import triton.language as tl
 from compiling import ARCHITECTURES, assert_fits
 
-from ranvier.kernels.loss import gpu_classification, gpu_reduce
+from ranvier.kernels.loss import gpu_classification, gpu_elementwise, gpu_reduce
 
 SHAPES = {"language_model": (512, 50257), "segmentation": (8, 21, 256, 256)}
 BOTH = pytest.mark.parametrize("dtype", ["bfloat16", "float32"])
@@ -57,3 +57,32 @@ def test_nll_loss_and_the_reduction_fit_and_do_not_spill(dtype, architecture):
     assert_fits(gpu_classification.nll_loss_kernel, arguments, architecture, WIDE=tl.float32, BLOCK=1024)
     arguments = ["float64", "float64", dtype, "float64", 256, 1.0]
     assert_fits(gpu_reduce.loss_kernel, arguments, architecture, BLOCK=1024)
+
+
+@ALL
+@BOTH
+@pytest.mark.parametrize("code", [gpu_elementwise._POISSON, gpu_elementwise._GAUSSIAN, gpu_elementwise._BCE])
+def test_losses_of_elements_fit_and_do_not_spill(code, dtype, architecture):
+    constants, numbers = {"CODE": code.value, "FULL": True, "BLOCK": 1024}, (1e-8, 0.0)
+    arguments = [dtype, dtype, dtype, dtype, None, "float64", 4096, *numbers]
+    assert_fits(gpu_elementwise.elementwise_loss_kernel, arguments, architecture, **constants)
+    arguments = [dtype, dtype, dtype, dtype, dtype, "float64", dtype, dtype, 4096, 1, *numbers]
+    constants |= {"BY": gpu_elementwise._BY_TARGET.value, "EACH": False}
+    assert_fits(gpu_elementwise.elementwise_loss_grad_kernel, arguments, architecture, **constants)
+
+
+@pytest.mark.parametrize("code", range(15))
+def test_every_loss_of_elements_compiles(code):
+    constants, numbers = {"CODE": code, "FULL": False, "BLOCK": 1024}, (1.0, 0.0)
+    arguments = ["float32", "float32", "float32", None, "float32", None, 4096, *numbers]
+    assert_fits(gpu_elementwise.elementwise_loss_kernel, arguments, 80, **constants)
+    arguments = ["float32", "float32", "float32", None, "float32", None, "float32", None, 4096, 1, *numbers]
+    constants |= {"BY": gpu_elementwise._BY_INPUT.value, "EACH": True}
+    assert_fits(gpu_elementwise.elementwise_loss_grad_kernel, arguments, 80, **constants)
+
+
+@ALL
+def test_the_sum_over_an_axis_fits_and_does_not_spill(architecture):
+    arguments = ["float32", "bfloat16", 4096, 64, 1, 1.0]
+    constants = {"WIDE": tl.float32, "BLOCK": 32, "BLOCK_LENGTH": 32}
+    assert_fits(gpu_elementwise.axis_sum_kernel, arguments, architecture, **constants)
