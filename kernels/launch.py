@@ -1,5 +1,5 @@
 """Triton kernels on CuPy arrays, with no framework between: compiled by `triton.compile` for the device's architecture,
-loaded and launched by CuPy on CuPy's current device and stream.
+loaded and launched by CuPy on its arrays' device and CuPy's current stream there.
 
     launch(softmax_forward_kernel, (rows,), x, y, columns, BLOCK=1024, num_warps=4)
 
@@ -78,10 +78,13 @@ def empty(like, shape: tuple[int, ...] | None = None, dtype=None):
     import cupy
 
     try:
-        return cupy.empty(shape, dtype)
+        if like.data.device_id == cupy.cuda.get_device_id():
+            return cupy.empty(shape, dtype)
+        with like.device:
+            return cupy.empty(shape, dtype)
     except cupy.cuda.memory.OutOfMemoryError as error:
         size = math.prod(shape) * np.dtype(dtype).itemsize
-        raise _out_of_memory(_calling_pass(), f"{np.dtype(dtype)} {tuple(shape)}", size) from error
+        raise _out_of_memory(_calling_pass(), f"{np.dtype(dtype)} {tuple(shape)}", size, like.data.device_id) from error
 
 
 class OutOfResources(RuntimeError):
@@ -106,18 +109,26 @@ class TritonKernel:
         self._loaded: dict[tuple, Loaded] = {}
 
     def __call__(self, grid: tuple[int, ...], *arguments, **constants) -> None:
-        loaded, values = self._find(arguments, constants)
+        import cupy
+
+        device = _device_of(arguments)
+        if device is not None and device != cupy.cuda.get_device_id():
+            with cupy.cuda.Device(device):
+                return self(grid, *arguments, **constants)
+        loaded, values = self._find(cupy.cuda.get_device_id(), arguments, constants)
         rows = grid[1] if len(grid) > 1 else 1
         loaded(grid[0], rows, grid[2] if len(grid) > 2 else 1, *values)
 
     def prepare(self, *arguments, **constants) -> Loaded:
         """The compiled form for such arguments, to be called as `loaded(grid_x, grid_y, grid_z, *values)` where values
-        are addresses and numbers, without those that were 1 or None: the shortest way to a launch."""
-        return self._find(arguments, constants)[0]
+        are addresses and numbers, without those that were 1 or None: the shortest way to a launch. Their device must
+        be the current one, here and at each call."""
+        import cupy
 
-    def _find(self, arguments, constants) -> tuple[Loaded, list]:
+        return self._find(cupy.cuda.get_device_id(), arguments, constants)[0]
+
+    def _find(self, device: int, arguments, constants) -> tuple[Loaded, list]:
         signature, values = self.bind(arguments)
-        device = _current_device()
         key = (device, *signature, *constants.items())
         loaded = self._loaded.get(key)
         if loaded is None:
@@ -226,7 +237,7 @@ class Compiled:
 
 
 class Loaded:
-    """A compiled kernel on one device; calling it launches on CuPy's current stream."""
+    """A compiled kernel on one device; calling it launches on CuPy's current stream of that device, the current one."""
 
     def __init__(self, compiled: Compiled, device: int):
         import cupy
@@ -244,12 +255,12 @@ class Loaded:
         self._function = self._module.get_function(compiled.name)
         if compiled.shared_bytes > _SHARED_WITHOUT_ASKING:
             driver.funcSetAttribute(self._function.ptr, _MAX_DYNAMIC_SHARED_SIZE, compiled.shared_bytes)
-        self._launch = self._make_launch(cupy)
+        self._launch = self._make_launch(cupy, device)
 
     def __call__(self, grid_x: int, grid_y: int, grid_z: int, *values) -> None:
         self._launch(grid_x, grid_y, grid_z, values)
 
-    def _make_launch(self, cupy):
+    def _make_launch(self, cupy, device: int):
         compiled = self.compiled
         pack, size = struct.Struct(compiled.format).pack_into, struct.calcsize(compiled.format)
         offsets = [offset for _, offset, _ in compiled.info.parameters]
@@ -271,7 +282,7 @@ class Loaded:
             try:
                 return cupy.cuda.alloc(size)
             except cupy.cuda.memory.OutOfMemoryError as error:
-                raise _out_of_memory(compiled.name, "its scratch", size) from error
+                raise _out_of_memory(compiled.name, "its scratch", size, device) from error
 
         def run(grid_x, grid_y, grid_z, values):
             if not hasattr(ready, "context"):
@@ -294,13 +305,14 @@ def _compile(function, parts: tuple[dict, dict, dict], options: dict, architectu
     return triton.compile(source, target=GPUTarget("cuda", architecture, 32), options=options)
 
 
-def _out_of_memory(asking: str, purpose: str, size: int) -> OutOfMemory:
-    from cupy.cuda import runtime
+def _out_of_memory(asking: str, purpose: str, size: int, device: int) -> OutOfMemory:
+    import cupy
 
-    free, total = runtime.memGetInfo()
+    with cupy.cuda.Device(device):
+        free, total = cupy.cuda.runtime.memGetInfo()
     return OutOfMemory(
-        f"{asking}: expected {size:,} bytes of GPU memory for {purpose}, got {free:,} free of {total:,} "
-        f"on cuda:{_current_device()}"
+        f"{asking}: expected {size:,} bytes of GPU memory for {purpose}, "
+        f"got {free:,} free of {total:,} on cuda:{device}"
     )
 
 
@@ -321,10 +333,12 @@ def architecture_of(device: int) -> int:
     return runtime.deviceGetAttribute(75, device) * 10 + runtime.deviceGetAttribute(76, device)
 
 
-def _current_device() -> int:
-    from cupy.cuda import runtime
-
-    return runtime.getDevice()
+def _device_of(arguments) -> int | None:
+    """Where the first array lies, and with it the rest; None if there is none."""
+    for argument in arguments:
+        if hasattr(argument, "dtype"):
+            return argument.data.device_id
+    return None
 
 
 def _split_aligned(kind: str) -> tuple[str, bool]:

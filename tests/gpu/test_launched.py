@@ -170,6 +170,30 @@ def test_a_new_thread_launches_on_its_own_stream():
         assert seen.stream == 0
 
 
+@pytest.mark.parametrize("current", [0, 1])
+def test_arrays_device_is_where_kernels_run_and_results_lie(current):
+    with cupy.cuda.Device(1):
+        x, bias = array((4, 8)), array(8)
+        stream = cupy.cuda.Stream(non_blocking=True)
+        stream.use()
+    with cupy.cuda.Device(current):
+        with standin.recorded() as launches:
+            y = rv.functional.linear(rv.Tensor(x), rv.Tensor(x), bias=rv.Tensor(bias[:4])).array
+        assert cupy.cuda.get_device_id() == current
+    with cupy.cuda.Device(1):
+        cupy.cuda.Stream.null.use()
+    assert y.device.id == 1
+    assert [(seen.device, seen.stream) for seen in launches] == [(1, stream.ptr)]
+    assert add().device == 0
+
+
+def test_memory_of_another_device_runs_out_by_its_name():
+    with cupy.cuda.Device(1):
+        x = array(1)
+    with standin.memory_of(0), pytest.raises(launch.OutOfMemory, match="on cuda:1"):
+        launch.empty(x, (10_000_000,))
+
+
 def product(**options):
     a, b, c = array(dtype=np.float16), array(dtype=np.float16), array()
     return one_launch(product_kernel, (1,), a, b, c, 4096, **options)

@@ -1,4 +1,4 @@
-"""A stand-in for an NVIDIA GPU under CuPy: no kernel runs, and what each launch was given can be looked at.
+"""A stand-in for two NVIDIA GPUs under CuPy: no kernel runs, and what each launch was given can be looked at.
 
     python tests/standin pytest tests/gpu/test_launched.py
     python tests/standin ranvier.profiling.launch_overhead
@@ -48,6 +48,7 @@ class _Launch(ctypes.Structure):
         ("block", ctypes.c_uint32 * 3),
         ("shared_bytes", ctypes.c_uint32),
         ("cooperative", ctypes.c_uint32),
+        ("device", ctypes.c_uint32),
         ("stream", ctypes.c_uint64),
         ("parameters", (ctypes.c_uint8 * 8) * 64),
     ]
@@ -63,6 +64,7 @@ class Launch:
     shared_bytes: int
     dynamic_shared_size: int
     cooperative: bool
+    device: int
     stream: int
     parameters: list[bytes] = field(repr=False)
 
@@ -147,7 +149,9 @@ def _replace_runtime(library) -> None:
     # What is called from Python does not go through those pointers.
     library.runtime_memGetInfo.restype = ctypes.py_object
     library.runtime_streamCreateWithFlags.restype = ctypes.c_ssize_t
-    runtime.getDevice, runtime.getDeviceCount, runtime.setDevice = lambda: 0, lambda: 1, lambda device: None
+    library.runtime_setDevice.restype = ctypes.py_object
+    runtime.getDevice, runtime.getDeviceCount = lambda: library.runtime_getDevice(0), lambda: 2
+    runtime.setDevice = lambda device: library.runtime_setDevice(device, 0)
     runtime.deviceGetAttribute = lambda attribute, device: library.runtime_deviceGetAttribute(attribute, device, 0)
     runtime.memGetInfo = lambda: library.runtime_memGetInfo(0)
     runtime.runtimeGetVersion = runtime.driverGetVersion = lambda: 13000
@@ -189,6 +193,7 @@ def _read(number: int) -> Launch:
         shared_bytes=launch.shared_bytes,
         dynamic_shared_size=kernel.dynamic_shared_size,
         cooperative=bool(launch.cooperative),
+        device=launch.device,
         stream=launch.stream,
         parameters=[bytes(launch.parameters[i][: kernel.size[i]]) for i in range(kernel.count)],
     )

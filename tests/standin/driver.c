@@ -14,10 +14,12 @@ typedef struct {
 
 typedef struct {
     const Kernel *kernel;
-    uint32_t grid[3], block[3], shared_bytes, cooperative;
+    uint32_t grid[3], block[3], shared_bytes, cooperative, device;
     uint64_t stream;
     uint8_t parameter[PARAMETERS][8];
 } Launch;
+
+__thread int standin_device; /* the thread's current one; the runtime sets it */
 
 static Launch launches[KEPT]; /* the last ones, in a ring */
 static uint64_t launched;
@@ -69,7 +71,7 @@ static int keep(const Kernel *kernel, const uint32_t *shape, uint32_t shared_byt
     launch->kernel = kernel;
     memcpy(launch->grid, shape, sizeof launch->grid);
     memcpy(launch->block, shape + 3, sizeof launch->block);
-    launch->shared_bytes = shared_bytes, launch->stream = (uint64_t)stream, launch->cooperative = cooperative;
+    launch->shared_bytes = shared_bytes, launch->stream = (uint64_t)stream, launch->cooperative = cooperative, launch->device = standin_device;
     for (int i = 0; i < kernel->count; i++) memcpy(launch->parameter[i], parameters[i], kernel->size[i]);
     return SUCCESS;
 }

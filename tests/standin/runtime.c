@@ -8,6 +8,8 @@
 
 enum { MULTIPROCESSORS = 16, MAJOR = 75, MINOR = 76, SHARED_BYTES = 97, MEMORY_POOLS = 115, OUT_OF_MEMORY = 2 };
 
+extern __thread int standin_device;
+
 static long long limit = 8ll << 30, used;
 static intptr_t handles = 0x5000;
 
@@ -40,9 +42,12 @@ static PyObject *give_back(intptr_t address) {
 }
 
 PyObject *runtime__ensure_context(void) { Py_RETURN_NONE; }
-int runtime_getDevice(int skip) { return 0; }
-int runtime_getDeviceCount(int skip) { return 1; }
-PyObject *runtime_setDevice(int device, int skip) { Py_RETURN_NONE; }
+int runtime_getDevice(int skip) { return standin_device; }
+int runtime_getDeviceCount(int skip) { return 2; }
+PyObject *runtime_setDevice(int device, int skip) {
+    standin_device = device;
+    Py_RETURN_NONE;
+}
 int runtime_driverGetVersion(int skip) { return 13000; }
 int runtime_runtimeGetVersion(int skip) { return 13000; }
 int runtime__getCUDAMajorVersion(int skip) { return 13; }
