@@ -178,6 +178,8 @@ def _check_embedding_bag(
 
 def _check_offsets(indices, offsets, include_last_offset):
     check_integer("embedding_bag", "offsets", offsets)
+    if type(offsets) is not np.ndarray:
+        offsets = offsets.get()
     if indices.ndim != 1:
         refuse_value("embedding_bag", "indices", "as [total] with offsets", f"shape {indices.shape}")
     if offsets.ndim != 1:
@@ -356,7 +358,13 @@ def _check_one_hot(indices, *, num_classes=-1):
 
 def count_classes(indices, num_classes) -> int:
     """num_classes, or what -1 stands for."""
-    return int(indices.max()) + 1 if num_classes == -1 else num_classes
+    if num_classes != -1:
+        return num_classes
+    if type(indices) is np.ndarray:
+        return int(indices.max()) + 1
+    from ..gpu_arrays import extent  # not before the first GPU array: machines without one have no Triton
+
+    return extent(indices)[1] + 1
 
 
 one_hot = Operation(
