@@ -129,7 +129,8 @@ class TritonKernel:
 
     def _find(self, device: int, arguments, constants) -> tuple[Loaded, list]:
         signature, values = self.bind(arguments)
-        key = (device, *signature, *constants.items())
+        # Types too: 1, 1.0 and True are equal, but compile to different code.
+        key = (device, *signature, *constants.items(), *map(type, constants.values()))
         loaded = self._loaded.get(key)
         if loaded is None:
             compiled = self.obtain(tuple(signature), architecture_of(device), **constants)

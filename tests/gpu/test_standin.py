@@ -16,8 +16,8 @@ STANDIN = Path(standin.__file__).parent
 
 @pytest.mark.slow
 def test_launches_in_a_process_of_their_own():
-    file = Path(__file__).with_name("test_launched.py")
-    command = [sys.executable, str(STANDIN), "pytest", "-q", "-p", "no:cacheprovider", str(file)]
+    files = [str(path) for path in Path(__file__).parent.glob("test_launched*.py")]
+    command = [sys.executable, str(STANDIN), "pytest", "-q", "-p", "no:cacheprovider", *files]
     environment = {name: value for name, value in os.environ.items() if name != "TRITON_INTERPRET"}
     result = subprocess.run(command, env=environment, capture_output=True, text=True)
     assert result.returncode == 0, result.stdout[-6000:] + result.stderr[-2000:]
