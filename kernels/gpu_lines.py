@@ -113,11 +113,13 @@ def sum_partials(partials, totals, outer: int = 1) -> None:
     """totals [lines] = sum of partials [outer, lines, chunks] over outer and chunks."""
     lines = totals.size
     chunks = partials.size // max(outer * lines, 1)
+    items = min(triton.next_power_of_2(max(outer * chunks, 1)), 32)
+    width = 1024 // items
     launch(
         partial_sums_kernel,
-        (triton.cdiv(lines, 32),),
+        (triton.cdiv(lines, width),),
         partials, totals, lines, outer, chunks,
-        ACCUMULATOR=tl.float64, LINES=32, ITEMS=32, num_warps=4,
+        ACCUMULATOR=tl.float64, LINES=width, ITEMS=items, num_warps=4,
     )  # fmt: skip
 
 
