@@ -1,11 +1,13 @@
 """Activations on CuPy arrays: one pair of kernels for all that go element by element, the formula chosen when a kernel
-is compiled. Parameters are compiled in as well: a model has few, and they cost neither a register nor digits."""
+is compiled. Parameters are compiled in as well: a model has few, and they cost neither a register nor digits.
+PReLU is a broadcast of its slopes."""
 
 import math
 
 import triton
 import triton.language as tl
 
+from ..elementwise.gpu_broadcasting import broadcast, broadcast_sum
 from ..gpu_arrays import contiguous, copy_into
 from ..gpu_math import expm1, log1p, sigmoid, tanh
 from ..launch import empty, launch
@@ -325,6 +327,24 @@ def rrelu_backward(saved, grad_y, needs):
     grad_x = empty(flat)
     _rrelu(contiguous(grad_y).reshape(-1), flat, grad_x, numbers)
     return (grad_x.reshape(shape),)
+
+
+def prelu_forward(x, weight, *, out=None):
+    # The slopes, shaped to broadcast with x: one for each of its channels, or one for all.
+    shape = (weight.size, *[1] * (x.ndim - 2)) if weight.size != 1 else ()
+    slope = contiguous(weight).reshape(shape)
+    return broadcast("prelu", (x, slope, None), x.shape, x.dtype, out), (x, slope, weight.shape)
+
+
+def prelu_backward(saved, grad_y, needs):
+    x, slope, weight_shape = saved
+    grad_x = grad_weight = None
+    if needs[0]:
+        grad_x = broadcast("prelu_grad_x", (grad_y, x, slope), x.shape, x.dtype)
+    if needs[1]:
+        sums = broadcast_sum("prelu_grad_weight", (grad_y, x, None), x.shape, slope.shape, x.dtype)
+        grad_weight = sums.reshape(weight_shape)
+    return grad_x, grad_weight
 
 
 @triton.jit
