@@ -1,0 +1,307 @@
+"""Recurrent layers on CuPy arrays: one product multiplies the inputs of all time steps; each step is then one product
+with the recurrent weight and one kernel for all that follows it (`gpu_time.py`, which also says what places and rows
+are); one product over all steps makes the gradient of each weight at the end.
+
+Nothing here reads the lengths: the host walks T steps, and a sequence that has ended stands still.
+"""
+
+from typing import Any, NamedTuple
+
+import numpy as np
+import triton
+
+from ..dense.gpu import column_sum
+from ..dense.gpu_product import product
+from ..gpu_arrays import add, cast, contiguous, copy_into, zeros
+from ..launch import empty, launch
+from .gpu_time import (
+    gru_grad_gates_kernel,
+    gru_step_kernel,
+    lstm_grad_gates_kernel,
+    lstm_grad_projected_kernel,
+    lstm_project_kernel,
+    lstm_step_kernel,
+    reorder_kernel,
+    rnn_grad_sums_kernel,
+    rnn_step_kernel,
+)
+
+_BLOCK = 256
+
+
+class _Walk(NamedTuple):
+    """How a batch of sequences is walked."""
+
+    steps: int
+    batch: int
+    lengths: Any  # contiguous int64 [N], or None
+    reverse: bool
+
+    def rows(self, x):
+        """x [T, N, size], in places, as rows [T * N, size]."""
+        x = contiguous(x)
+        flat = x.reshape(self.steps * self.batch, x.shape[2])
+        return flat if self.lengths is None else self._reordered(flat, True)
+
+    def places(self, rows):
+        """Rows as [T, N, size], in places."""
+        rows = rows if self.lengths is None else self._reordered(rows, False)
+        return rows.reshape(self.steps, self.batch, rows.shape[1])
+
+    def _reordered(self, source, to_rows):
+        target = empty(source)
+        launch(
+            reorder_kernel, (triton.cdiv(source.size, 1024),),
+            source, target, self.lengths, self.steps, self.batch, source.shape[1], source.size,
+            REVERSE=self.reverse, TO_ROWS=to_rows, BLOCK=1024,
+        )  # fmt: skip
+        return target
+
+    def at(self, rows, step):
+        """The rows of one step, [N, size]."""
+        if self.lengths is None and self.reverse:
+            step = self.steps - 1 - step
+        return rows[step * self.batch : (step + 1) * self.batch]
+
+    def run(self, kernel, arguments, step, size, **constants):
+        """A kernel over the [N, size] values of a state at one step."""
+        launch(
+            kernel, (triton.cdiv(self.batch * size, _BLOCK),), *arguments, step, self.steps, self.batch, size,
+            **constants, REVERSE=self.reverse, BLOCK=_BLOCK,
+        )  # fmt: skip
+
+
+class _Inputs(NamedTuple):
+    """What every kind of layer needs again in its backward pass."""
+
+    walk: _Walk
+    x_rows: Any
+    weight_ih: Any
+    weight_hh: Any
+    h0: Any
+    output: Any  # [T * N, state], in places
+
+
+def _begin(x, weight_ih, bias_ih, lengths, reverse):
+    """The walk, x as rows, and W_ih x + b_ih of all steps as rows."""
+    walk = _Walk(*x.shape[:2], None if lengths is None else contiguous(lengths), reverse)
+    x_rows = walk.rows(x)
+    gates = empty(x, (x_rows.shape[0], weight_ih.shape[0]), _accumulator(x))
+    product(x_rows, weight_ih.T, gates, _bias(bias_ih))
+    return walk, x_rows, gates
+
+
+def _accumulator(x):
+    return np.dtype(np.float64 if x.dtype == np.float64 else np.float32)
+
+
+def _bias(bias):
+    return None if bias is None else contiguous(bias)
+
+
+def _state(given, like, batch, size, dtype):
+    """A copy of the initial state, or of a final state's gradient, for a kernel to write on."""
+    if given is None:
+        return zeros(like, (batch, size), dtype)
+    state = empty(like, (batch, size), dtype)
+    copy_into(state, given)
+    return state
+
+
+def _given(*arrays):
+    return tuple(None if array is None else contiguous(array) for array in arrays)
+
+
+def _product_of_rows(left, right):
+    """left^T right: the gradient of a weight from all its rows."""
+    total = empty(left, (left.shape[1], right.shape[1]))
+    product(left.T, right, total)
+    return total
+
+
+def _input_gradients(inputs, grad_gates, needs):
+    """Gradients of x, weight_ih and bias_ih."""
+    grad_x = grad_weight = grad_bias = None
+    if needs[0]:
+        grad_rows = empty(inputs.x_rows)
+        product(grad_gates, inputs.weight_ih, grad_rows)
+        grad_x = inputs.walk.places(grad_rows)
+    if needs[1]:
+        grad_weight = _product_of_rows(grad_gates, inputs.x_rows)
+    if needs[3]:
+        grad_bias = column_sum(grad_gates)
+    return grad_x, grad_weight, grad_bias
+
+
+def _state_gradients(grad_sums, before, needs):
+    """Gradients of weight_hh and bias_hh."""
+    return _product_of_rows(grad_sums, before) if needs[2] else None, column_sum(grad_sums) if needs[4] else None
+
+
+def _for(needs, *grads):
+    """The gradients that were asked for."""
+    return tuple(grad if need else None for grad, need in zip(grads, needs))
+
+
+def _pad(needs, length):
+    return (*needs, *(False,) * (length - len(needs)))
+
+
+def rnn_forward(
+    x, weight_ih, weight_hh, bias_ih=None, bias_hh=None, h0=None, lengths=None, *, nonlinearity="tanh", reverse=False
+):
+    walk, x_rows, gates = _begin(x, weight_ih, bias_ih, lengths, reverse)
+    size, relu, bias_hh = weight_hh.shape[1], nonlinearity == "relu", _bias(bias_hh)
+    h, output = _state(h0, x, walk.batch, size, x.dtype), empty(x, (*x.shape[:2], size))
+    sums = empty(x, (walk.batch, size), gates.dtype)
+    for step in range(walk.steps):
+        product(h, weight_hh.T, sums, bias_hh)
+        walk.run(rnn_step_kernel, (gates, sums, h, output, walk.lengths), step, size, RELU=relu)
+    return (output, h), (_Inputs(walk, x_rows, weight_ih, weight_hh, *_given(h0), output), relu)
+
+
+def rnn_backward(saved, grads, needs):
+    inputs, relu = saved
+    walk, size, length, needs = inputs.walk, inputs.weight_hh.shape[1], len(needs), _pad(needs, 7)
+    grad_output, grad_h_n = _given(*grads)
+    grad_sums, before = (empty(inputs.x_rows, (walk.steps * walk.batch, size)) for _ in range(2))
+    grad_h = empty(inputs.x_rows, (walk.batch, size), _accumulator(inputs.x_rows))
+    taken = inputs.output, inputs.h0, grad_h, grad_h_n, grad_output, walk.lengths, grad_sums, before
+    for step in reversed(range(walk.steps)):
+        walk.run(rnn_grad_sums_kernel, taken, step, size, RELU=relu)
+        product(walk.at(grad_sums, step), inputs.weight_hh, grad_h)
+    grad_x, grad_weight_ih, grad_bias_ih = _input_gradients(inputs, grad_sums, needs)
+    grad_weight_hh, grad_bias_hh = _state_gradients(grad_sums, before, needs)
+    grad_h0 = cast(grad_h, before.dtype)
+    return _for(needs, grad_x, grad_weight_ih, grad_weight_hh, grad_bias_ih, grad_bias_hh, grad_h0, None)[:length]
+
+
+def lstm_forward(
+    x,
+    weight_ih,
+    weight_hh,
+    bias_ih=None,
+    bias_hh=None,
+    h0=None,
+    c0=None,
+    weight_hr=None,
+    lengths=None,
+    *,
+    reverse=False,
+):
+    walk, x_rows, gates = _begin(x, weight_ih, bias_ih, lengths, reverse)
+    (state_size, size), bias_hh = (weight_hh.shape[1], weight_hh.shape[0] // 4), _bias(bias_hh)
+    h, c = _state(h0, x, walk.batch, state_size, x.dtype), _state(c0, x, walk.batch, size, gates.dtype)
+    output, sums = empty(x, (*x.shape[:2], state_size)), empty(x, (walk.batch, 4 * size), gates.dtype)
+    cells = empty(x, (x_rows.shape[0], size), gates.dtype)
+    hidden = None if weight_hr is None else empty(x, cells.shape)
+    projected = None if weight_hr is None else empty(x, h.shape, gates.dtype)
+    taken = gates, sums, c, cells, hidden, h, output, walk.lengths
+    for step in range(walk.steps):
+        product(h, weight_hh.T, sums, bias_hh)
+        walk.run(lstm_step_kernel, taken, step, size, PROJECTED=weight_hr is not None)
+        if weight_hr is not None:
+            product(walk.at(hidden, step), weight_hr.T, projected)
+            walk.run(lstm_project_kernel, (projected, h, output, walk.lengths), step, state_size)
+    h0, c0 = _given(h0, c0)
+    inputs = _Inputs(walk, x_rows, weight_ih, weight_hh, h0, output)
+    return (output, h, cast(c, x.dtype)), (inputs, weight_hr, c0, gates, cells, hidden)
+
+
+def lstm_backward(saved, grads, needs):
+    inputs, weight_hr, c0, gates, cells, hidden = saved
+    walk, state_size, size = inputs.walk, inputs.weight_hh.shape[1], cells.shape[1]
+    length, needs = len(needs), _pad(needs, 9)
+    grad_output, grad_h_n = _given(*grads[:2])
+    like, rows = inputs.x_rows, cells.shape[0]
+    grad_gates, before = empty(like, gates.shape), empty(like, (rows, state_size))
+    grad_h = empty(like, (walk.batch, state_size), cells.dtype)
+    grad_c = _state(grads[2], like, walk.batch, size, cells.dtype)
+    grad_projected = grad_hidden = None
+    if weight_hr is not None:
+        grad_projected, grad_hidden = empty(before), empty(grad_c)
+    state_taken = inputs.output, inputs.h0, grad_h, grad_h_n, grad_output, walk.lengths, grad_projected, before
+    taken = (
+        gates, cells, c0, inputs.output, inputs.h0, grad_hidden, grad_h, grad_h_n, grad_output, grad_c, walk.lengths,
+        grad_gates, before,
+    )  # fmt: skip
+    for step in reversed(range(walk.steps)):
+        if weight_hr is not None:
+            walk.run(lstm_grad_projected_kernel, state_taken, step, state_size)
+            product(walk.at(grad_projected, step), weight_hr, grad_hidden)
+        walk.run(lstm_grad_gates_kernel, taken, step, size, PROJECTED=weight_hr is not None)
+        product(walk.at(grad_gates, step), inputs.weight_hh, grad_h)
+    grad_x, grad_weight_ih, grad_bias_ih = _input_gradients(inputs, grad_gates, needs)
+    grad_weight_hh, grad_bias_hh = _state_gradients(grad_gates, before, needs)
+    grad_weight_hr = _product_of_rows(grad_projected, hidden) if needs[7] and weight_hr is not None else None
+    weights = grad_weight_ih, grad_weight_hh, grad_bias_ih, grad_bias_hh
+    states = cast(grad_h, before.dtype), cast(grad_c, before.dtype)
+    return _for(needs, grad_x, *weights, *states, grad_weight_hr, None)[:length]
+
+
+def gru_forward(x, weight_ih, weight_hh, bias_ih=None, bias_hh=None, h0=None, lengths=None, *, reverse=False):
+    walk, x_rows, gates = _begin(x, weight_ih, bias_ih, lengths, reverse)
+    size, bias_hh = weight_hh.shape[1], _bias(bias_hh)
+    h, output = _state(h0, x, walk.batch, size, x.dtype), empty(x, (*x.shape[:2], size))
+    sums = empty(x, (walk.batch, 3 * size), gates.dtype)
+    hidden_new = empty(x, (x_rows.shape[0], size), gates.dtype)
+    for step in range(walk.steps):
+        product(h, weight_hh.T, sums, bias_hh)
+        walk.run(gru_step_kernel, (gates, sums, hidden_new, h, output, walk.lengths), step, size)
+    inputs = _Inputs(walk, x_rows, weight_ih, weight_hh, *_given(h0), output)
+    return (output, h), (inputs, gates, hidden_new)
+
+
+def gru_backward(saved, grads, needs):
+    inputs, gates, hidden_new = saved
+    walk, size, length, needs = inputs.walk, inputs.weight_hh.shape[1], len(needs), _pad(needs, 7)
+    grad_output, grad_h_n = _given(*grads)
+    like = inputs.x_rows
+    grad_gates, grad_sums, before = empty(like, gates.shape), empty(like, gates.shape), empty(like, hidden_new.shape)
+    grad_h, kept = (empty(like, (walk.batch, size), gates.dtype) for _ in range(2))
+    taken = (
+        gates, hidden_new, inputs.output, inputs.h0, grad_h, kept, grad_h_n, grad_output, walk.lengths,
+        grad_gates, grad_sums, before,
+    )  # fmt: skip
+    for step in reversed(range(walk.steps)):
+        walk.run(gru_grad_gates_kernel, taken, step, size)
+        product(walk.at(grad_sums, step), inputs.weight_hh, grad_h)
+    grad_x, grad_weight_ih, grad_bias_ih = _input_gradients(inputs, grad_gates, needs)
+    grad_weight_hh, grad_bias_hh = _state_gradients(grad_sums, before, needs)
+    grad_h0 = cast(add(grad_h, kept, out=grad_h), before.dtype) if needs[5] else None
+    return _for(needs, grad_x, grad_weight_ih, grad_weight_hh, grad_bias_ih, grad_bias_hh, grad_h0, None)[:length]
+
+
+# A cell is one step of its layer.
+
+
+def rnn_cell_forward(x, weight_ih, weight_hh, bias_ih=None, bias_hh=None, h0=None, *, nonlinearity="tanh"):
+    (_, h), saved = rnn_forward(x[None], weight_ih, weight_hh, bias_ih, bias_hh, h0, nonlinearity=nonlinearity)
+    return h, saved
+
+
+def rnn_cell_backward(saved, grad_h, needs):
+    return _first_step(rnn_backward(saved, (None, grad_h), needs))
+
+
+def lstm_cell_forward(x, weight_ih, weight_hh, bias_ih=None, bias_hh=None, h0=None, c0=None):
+    (_, h, c), saved = lstm_forward(x[None], weight_ih, weight_hh, bias_ih, bias_hh, h0, c0)
+    return (h, c), saved
+
+
+def lstm_cell_backward(saved, grads, needs):
+    return _first_step(lstm_backward(saved, (None, *grads), needs))
+
+
+def gru_cell_forward(x, weight_ih, weight_hh, bias_ih=None, bias_hh=None, h0=None):
+    (_, h), saved = gru_forward(x[None], weight_ih, weight_hh, bias_ih, bias_hh, h0)
+    return h, saved
+
+
+def gru_cell_backward(saved, grad_h, needs):
+    return _first_step(gru_backward(saved, (None, grad_h), needs))
+
+
+def _first_step(grads):
+    """Gradients of a sequence of one step as those of a cell: x without its axis of time."""
+    return (None if grads[0] is None else grads[0][0], *grads[1:])
