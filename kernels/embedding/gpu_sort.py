@@ -45,7 +45,7 @@ def sort_starts_kernel(counts, size, BLOCK: tl.constexpr):
 def sort_order_kernel(
     keys, order, starts, sorted_keys, sorted_order, size, shift, RADIX: tl.constexpr, BLOCK: tl.constexpr
 ):
-    """Keys, and the positions they came from (at first their own), to their places by one digit; ties keep their order."""
+    """Keys, and the positions they came from (at first their own), to their places by one digit; ties stay in order."""
     block = tl.program_id(0)
     offset = block.to(tl.int64) * BLOCK + tl.arange(0, BLOCK)
     hits, digit, inside = _digits(keys, offset, size, shift, RADIX)

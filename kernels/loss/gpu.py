@@ -34,12 +34,22 @@ from .gpu_elementwise import (
     soft_margin_loss_backward,
     soft_margin_loss_forward,
 )
+from .gpu_ranking import (
+    cosine_embedding_loss_backward,
+    cosine_embedding_loss_forward,
+    multi_margin_loss_backward,
+    multi_margin_loss_forward,
+    triplet_margin_loss_backward,
+    triplet_margin_loss_forward,
+)
 
 __all__ = [
     "binary_cross_entropy_backward",
     "binary_cross_entropy_forward",
     "binary_cross_entropy_with_logits_backward",
     "binary_cross_entropy_with_logits_forward",
+    "cosine_embedding_loss_backward",
+    "cosine_embedding_loss_forward",
     "cross_entropy_backward",
     "cross_entropy_forward",
     "gaussian_nll_loss_backward",
@@ -56,6 +66,8 @@ __all__ = [
     "margin_ranking_loss_forward",
     "mse_loss_backward",
     "mse_loss_forward",
+    "multi_margin_loss_backward",
+    "multi_margin_loss_forward",
     "multilabel_soft_margin_loss_backward",
     "multilabel_soft_margin_loss_forward",
     "nll_loss_backward",
@@ -66,4 +78,6 @@ __all__ = [
     "smooth_l1_loss_forward",
     "soft_margin_loss_backward",
     "soft_margin_loss_forward",
+    "triplet_margin_loss_backward",
+    "triplet_margin_loss_forward",
 ]

@@ -11,7 +11,7 @@ if os.environ.get("TRITON_INTERPRET") == "1":
 import triton.language as tl
 from compiling import ARCHITECTURES, assert_fits
 
-from ranvier.kernels.loss import gpu_classification, gpu_elementwise, gpu_reduce
+from ranvier.kernels.loss import gpu_classification, gpu_elementwise, gpu_ranking, gpu_reduce
 
 SHAPES = {"language_model": (512, 50257), "segmentation": (8, 21, 256, 256)}
 BOTH = pytest.mark.parametrize("dtype", ["bfloat16", "float32"])
@@ -86,3 +86,30 @@ def test_the_sum_over_an_axis_fits_and_does_not_spill(architecture):
     arguments = ["float32", "bfloat16", 4096, 64, 1, 1.0]
     constants = {"WIDE": tl.float32, "BLOCK": 32, "BLOCK_LENGTH": 32}
     assert_fits(gpu_elementwise.axis_sum_kernel, arguments, architecture, **constants)
+
+
+@ALL
+@BOTH
+def test_losses_of_pairs_and_classes_fit_and_do_not_spill(dtype, architecture):
+    wide, block = {"WIDE": tl.float32}, {"BLOCK": 1024}
+    arguments = [dtype, dtype, "int64", None, "float64", "float32", 256, 768, 0.5]
+    assert_fits(gpu_ranking.cosine_embedding_kernel, arguments, architecture, **wide, **block)
+    arguments = [dtype, dtype, dtype, "float32", dtype, "float64", dtype, dtype, 256, 768, 0.5]
+    assert_fits(gpu_ranking.cosine_embedding_grad_kernel, arguments, architecture, EACH=False, **block)
+    arguments = [dtype, "int64", dtype, None, "float64", 1000, 1.0]
+    assert_fits(gpu_ranking.multi_margin_kernel, arguments, architecture, SQUARED=True, **wide, **block)
+    arguments = [dtype, "int64", dtype, dtype, "float64", dtype, 1000, 1.0]
+    constants = {"SQUARED": True, "EACH": False}
+    assert_fits(gpu_ranking.multi_margin_grad_x_kernel, arguments, architecture, **constants, **wide, **block)
+
+
+@ALL
+@BOTH
+@pytest.mark.parametrize("norm", [1, 2, 3])
+def test_losses_of_triplets_fit_and_do_not_spill(norm, dtype, architecture):
+    constants = {"NORM": norm, "SWAP": True, "WIDE": tl.float32, "BLOCK": 1024}
+    points, numbers = [dtype] * 3, [256, 1536, 1.0, 3.0, 1e-6]
+    arguments = [*points, None, "float64", "float32", *numbers]
+    assert_fits(gpu_ranking.triplet_margin_kernel, arguments, architecture, **constants)
+    arguments = [*points, "float32", dtype, "float64", *points, *numbers]
+    assert_fits(gpu_ranking.triplet_margin_grad_kernel, arguments, architecture, EACH=False, **constants)
