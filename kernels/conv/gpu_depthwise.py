@@ -1,0 +1,184 @@
+"""Convolutions in which every output channel reads one input channel, directly, on CuPy arrays of any strides: such a
+convolution does a few operations a value, so what counts is that each value comes from memory once.
+
+Weights are [out, 1, taps]; output channel o reads input channel o // (out / in).
+"""
+
+import numpy as np
+import triton
+import triton.language as tl
+
+from ..dense.gpu_product import parts_of, sum_parts
+from ..gpu_arrays import contiguous
+from ..launch import empty, launch
+from .gpu_products import cells_of
+
+
+@triton.jit
+def conv_depthwise_kernel(
+    source, weight, bias, result,
+    batch, channels, multiplier,
+    source_depth, source_height, source_width, result_depth, result_height, result_width,
+    padding_d, padding_h, padding_w, dilation_d, dilation_h, dilation_w,
+    source_n, source_c, source_d, source_h, source_w,
+    result_n, result_c, result_d, result_h, result_w,
+    KERNEL_D: tl.constexpr, KERNEL_H: tl.constexpr, KERNEL_W: tl.constexpr,
+    STRIDE_D: tl.constexpr, STRIDE_H: tl.constexpr, STRIDE_W: tl.constexpr,
+    SPREAD: tl.constexpr, RELU: tl.constexpr, ACCUMULATOR: tl.constexpr, BLOCK_C: tl.constexpr, BLOCK_P: tl.constexpr,
+):  # fmt: skip
+    """result = activation(weight * source + bias), a channel by itself; with SPREAD the transpose of that.
+
+    A program makes BLOCK_C channels at BLOCK_P positions, all images counted through. The taps' windows overlap, and
+    are in the first-level cache after the first.
+    """
+    tiles_c = tl.cdiv(channels, BLOCK_C)
+    channel = ((tl.program_id(0) % tiles_c) * BLOCK_C + tl.arange(0, BLOCK_C)).to(tl.int64)
+    position = (tl.program_id(0) // tiles_c).to(tl.int64) * BLOCK_P + tl.arange(0, BLOCK_P)
+    inside_c = channel < channels
+    inside_p = position < tl.cast(batch, tl.int64) * result_depth * result_height * result_width
+    image, d, h, w = cells_of(position, result_depth, result_height, result_width)
+    total = tl.zeros((BLOCK_C, BLOCK_P), dtype=ACCUMULATOR)
+    for tap in range(KERNEL_D * KERNEL_H * KERNEL_W):
+        k_d, k_h, k_w = tap // (KERNEL_H * KERNEL_W), tap // KERNEL_W % KERNEL_H, tap % KERNEL_W
+        if SPREAD:
+            # The output position that reached this one with this tap, where the stride leaves one.
+            from_d = d + padding_d - k_d * dilation_d
+            from_h = h + padding_h - k_h * dilation_h
+            from_w = w + padding_w - k_w * dilation_w
+            inside = inside_p & (from_d % STRIDE_D == 0) & (from_h % STRIDE_H == 0) & (from_w % STRIDE_W == 0)
+            from_d, from_h, from_w = from_d // STRIDE_D, from_h // STRIDE_H, from_w // STRIDE_W
+        else:
+            from_d = d * STRIDE_D - padding_d + k_d * dilation_d
+            from_h = h * STRIDE_H - padding_h + k_h * dilation_h
+            from_w = w * STRIDE_W - padding_w + k_w * dilation_w
+            inside = inside_p
+        inside = inside & (from_d >= 0) & (from_d < source_depth) & (from_h >= 0) & (from_h < source_height)
+        inside = inside & (from_w >= 0) & (from_w < source_width)
+        at = image * source_n + from_d * source_d + from_h * source_h + from_w * source_w
+        mask = inside_c[:, None] & inside[None, :]
+        if SPREAD:
+            for index in range(multiplier):
+                of_source = channel * multiplier + index
+                value = tl.load(source + of_source[:, None] * source_c + at[None, :], mask=mask, other=0.0)
+                factor = tl.load(weight + of_source * (KERNEL_D * KERNEL_H * KERNEL_W) + tap, mask=inside_c, other=0.0)
+                total += value.to(ACCUMULATOR) * factor.to(ACCUMULATOR)[:, None]
+        else:
+            of_source = channel // multiplier
+            value = tl.load(source + of_source[:, None] * source_c + at[None, :], mask=mask, other=0.0)
+            factor = tl.load(weight + channel * (KERNEL_D * KERNEL_H * KERNEL_W) + tap, mask=inside_c, other=0.0)
+            total += value.to(ACCUMULATOR) * factor.to(ACCUMULATOR)[:, None]
+    if bias is not None:
+        total += tl.load(bias + channel, mask=inside_c, other=0.0).to(ACCUMULATOR)[:, None]
+    if RELU:
+        total = tl.where(total < 0, 0.0, total)  # NaN stays NaN
+    target = image * result_n + d * result_d + h * result_h + w * result_w
+    target = result + channel[:, None] * result_c + target[None, :]
+    tl.store(target, total.to(result.dtype.element_ty), mask=inside_c[:, None] & inside_p[None, :])
+
+
+@triton.jit
+def conv_depthwise_grad_weight_kernel(
+    x, grad_z, grad_weight,
+    batch, channels, multiplier, parts, part_size,
+    depth, height, width, out_depth, out_height, out_width,
+    stride_d, stride_h, stride_w, padding_d, padding_h, padding_w, dilation_d, dilation_h, dilation_w,
+    x_n, x_c, x_d, x_h, x_w,
+    grad_n, grad_c, grad_d, grad_h, grad_w,
+    KERNEL_D: tl.constexpr, KERNEL_H: tl.constexpr, KERNEL_W: tl.constexpr,
+    ACCUMULATOR: tl.constexpr, BLOCK_C: tl.constexpr, BLOCK_T: tl.constexpr, BLOCK_P: tl.constexpr,
+):  # fmt: skip
+    """grad_weight[o, tap] = the sum over images and output positions of grad_z[:, o] times what the tap saw of x.
+
+    A program walks one of `parts` stretches of the positions with BLOCK_C output channels and BLOCK_T taps at once, so
+    that grad_z is read once and x comes from the first-level cache for all taps but the first; grad_weight
+    [parts, out, taps] has an axis for the parts.
+    """
+    TAPS: tl.constexpr = KERNEL_D * KERNEL_H * KERNEL_W
+    tiles_t = tl.cdiv(TAPS, BLOCK_T)
+    tap = (tl.program_id(0) % tiles_t) * BLOCK_T + tl.arange(0, BLOCK_T)
+    channel = ((tl.program_id(0) // tiles_t) * BLOCK_C + tl.arange(0, BLOCK_C)).to(tl.int64)
+    inside_c, inside_t = channel < channels, tap < TAPS
+    k_d, k_h, k_w = tap // (KERNEL_H * KERNEL_W), tap // KERNEL_W % KERNEL_H, tap % KERNEL_W
+    moved_d = (k_d * dilation_d - padding_d).to(tl.int64)[:, None]
+    moved_h = (k_h * dilation_h - padding_h).to(tl.int64)[:, None]
+    moved_w = (k_w * dilation_w - padding_w).to(tl.int64)[:, None]
+    x_channel = (channel // multiplier * x_c)[:, None, None]
+
+    positions = tl.cast(batch, tl.int64) * out_depth * out_height * out_width
+    steps = tl.cdiv(positions, BLOCK_P)
+    steps_of_part = tl.cdiv(steps, parts)
+    first = tl.program_id(1) * steps_of_part
+    last = tl.minimum(first + steps_of_part, steps)
+    total = tl.zeros((BLOCK_C, BLOCK_T, BLOCK_P), dtype=ACCUMULATOR)
+    for step in range(first, last):
+        position = tl.cast(step, tl.int64) * BLOCK_P + tl.arange(0, BLOCK_P)
+        inside_p = position < positions
+        image, d, h, w = cells_of(position, out_depth, out_height, out_width)
+        at_grad = image * grad_n + d * grad_d + h * grad_h + w * grad_w
+        gradient = tl.load(
+            grad_z + channel[:, None] * grad_c + at_grad[None, :],
+            mask=inside_c[:, None] & inside_p[None, :],
+            other=0.0,
+        )
+        at_d, at_h = (d * stride_d)[None, :] + moved_d, (h * stride_h)[None, :] + moved_h
+        at_w = (w * stride_w)[None, :] + moved_w
+        inside = inside_t[:, None] & inside_p[None, :] & (at_d >= 0) & (at_d < depth)
+        inside = inside & (at_h >= 0) & (at_h < height) & (at_w >= 0) & (at_w < width)
+        at_x = image[None, :] * x_n + at_d * x_d + at_h * x_h + at_w * x_w
+        seen = tl.load(x + x_channel + at_x[None, :, :], mask=inside_c[:, None, None] & inside[None, :, :], other=0.0)
+        total += gradient.to(ACCUMULATOR)[:, None, :] * seen.to(ACCUMULATOR)
+    target = grad_weight + tl.program_id(1).to(tl.int64) * part_size + (channel * TAPS)[:, None] + tap[None, :]
+    mask = inside_c[:, None] & inside_t[None, :]
+    tl.store(target, tl.sum(total, axis=2).to(grad_weight.dtype.element_ty), mask=mask)
+
+
+def correlate(x, weight, bias, shape, y, relu, x_strides, y_strides) -> None:
+    """y = activation(the convolution of x with weight + bias)."""
+    _convolve(x, weight, bias, shape, y, relu, x_strides, y_strides, shape.input, shape.output, spread=False)
+
+
+def spread(z, weight, bias, shape, x, relu, z_strides, x_strides) -> None:
+    """x = activation(the transpose of the convolution, of z + bias): its gradient, or a transposed convolution."""
+    _convolve(z, weight, bias, shape, x, relu, z_strides, x_strides, shape.output, shape.input, spread=True)
+
+
+def grad_weight(x, grad_z, shape, result, x_strides, grad_strides) -> None:
+    """result [out, 1, *kernel], contiguous, from x and grad_z."""
+    positions = shape.batch * shape.out_size
+    # Threads lie along channels where these are neighbours in memory, else along positions.
+    block_c, block_p = (32, 4) if grad_strides[1] == 1 and shape.out_channels > 1 else (1, 128)
+    block_t = min(16, triton.next_power_of_2(shape.taps))
+    tiles = triton.cdiv(shape.out_channels, block_c) * triton.cdiv(shape.taps, block_t)
+    parts = parts_of(tiles, triton.cdiv(positions, block_p))
+    accumulator = np.float64 if x.dtype == np.float64 else np.float32
+    target = result if parts == 1 else empty(result, (parts, result.size), accumulator)
+    launch(
+        conv_depthwise_grad_weight_kernel, (tiles, parts),
+        x, grad_z, target,
+        shape.batch, shape.out_channels, shape.out_channels // shape.in_channels, parts, result.size,
+        *shape.input, *shape.output, *shape.stride, *shape.padding, *shape.dilation, *x_strides, *grad_strides,
+        **dict(zip(("KERNEL_D", "KERNEL_H", "KERNEL_W"), shape.kernel)), ACCUMULATOR=_accumulator(x.dtype),
+        BLOCK_C=block_c, BLOCK_T=block_t, BLOCK_P=block_p, num_warps=4,
+    )  # fmt: skip
+    if parts > 1:
+        sum_parts(target, result, parts)
+
+
+def _convolve(source, weight, bias, shape, result, relu, source_strides, result_strides, source_sizes, sizes, spread):
+    channels = shape.in_channels if spread else shape.out_channels
+    positions = shape.batch * (shape.in_size if spread else shape.out_size)
+    block_c, block_p = (64, 8) if result_strides[1] == 1 and channels > 1 else (1, 512)
+    launch(
+        conv_depthwise_kernel, (triton.cdiv(channels, block_c) * triton.cdiv(positions, block_p),),
+        source, contiguous(weight), bias, result,
+        shape.batch, channels, shape.out_channels // shape.in_channels, *source_sizes, *sizes,
+        *shape.padding, *shape.dilation, *source_strides, *result_strides,
+        **dict(zip(("KERNEL_D", "KERNEL_H", "KERNEL_W"), shape.kernel)),
+        **dict(zip(("STRIDE_D", "STRIDE_H", "STRIDE_W"), shape.stride)),
+        SPREAD=spread, RELU=relu, ACCUMULATOR=_accumulator(source.dtype),
+        BLOCK_C=block_c, BLOCK_P=block_p, num_warps=4,
+    )  # fmt: skip
+
+
+def _accumulator(dtype):
+    return tl.float64 if dtype == np.float64 else tl.float32

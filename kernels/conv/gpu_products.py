@@ -1,0 +1,347 @@
+"""Convolutions as implicit matrix products on CuPy arrays: no matrix of columns exists, each tile of it is gathered
+from the image when a tensor core wants it. Images have any strides: NCHW and channels-last memory go without a copy.
+
+Lanes are the axis of the product that is summed over (a channel at a tap, that is a kernel position). Where there are
+enough channels, a block of lanes is a block of channels at one tap: its addresses are a shift of the positions'. With
+few channels, lanes run over channels and taps together, so that tensor cores are not fed with padding.
+"""
+
+import math
+
+import numpy as np
+import triton
+import triton.language as tl
+
+from ..dense.gpu_product import parts_of, sum_parts
+from ..gpu_arrays import contiguous
+from ..launch import empty, launch
+
+_FEW_CHANNELS = 16  # the least that tl.dot sums over
+_WIDE = 2**31 - 2**20  # from so many positions on, they are counted in 64 bits
+
+
+@triton.jit
+def cells_of(position, depth, height, width):
+    """Which image, plane, row and column a position is in, counted through [batch, depth, height, width]."""
+    column, rest = position % width, position // width
+    row, rest = rest % height, rest // height
+    return rest // depth, rest % depth, row, column
+
+
+@triton.jit
+def taps_of_class(shifted, stride, dilation, tap_step, inverse, KERNEL: tl.constexpr):
+    """Which taps k reach a gradient's position i: those where i + padding - k * dilation is a multiple of the stride.
+
+    shifted = i + padding, for i below the stride. They are first, first + tap_step, ... -> first, how many, and which
+    output position the first of them comes from.
+    """
+    common = stride // tap_step
+    residue = shifted % stride
+    first = tl.where(residue % common == 0, residue // common * inverse % tap_step, KERNEL)
+    count = tl.maximum((KERNEL - first + tap_step - 1) // tap_step, 0)
+    return first, count, (shifted - first * dilation) // stride
+
+
+@triton.jit
+def conv_correlate_kernel(
+    source, weight, bias, result,
+    batch, groups, channels, features,
+    source_depth, source_height, source_width, result_depth, result_height, result_width,
+    stride_d, stride_h, stride_w, padding_d, padding_h, padding_w, dilation_d, dilation_h, dilation_w,
+    tap_step_d, tap_step_h, tap_step_w, inverse_d, inverse_h, inverse_w,
+    source_n, source_c, source_d, source_h, source_w,
+    result_n, result_c, result_d, result_h, result_w,
+    weight_group, weight_feature, weight_channel, weight_tap,
+    KERNEL_D: tl.constexpr, KERNEL_H: tl.constexpr, KERNEL_W: tl.constexpr, VOLUME: tl.constexpr,
+    SPREAD: tl.constexpr, STRIDED: tl.constexpr, FLAT: tl.constexpr, RELU: tl.constexpr, WIDE: tl.constexpr,
+    PRECISION: tl.constexpr, ACCUMULATOR: tl.constexpr,
+    BLOCK_M: tl.constexpr, BLOCK_P: tl.constexpr, BLOCK_K: tl.constexpr,
+):  # fmt: skip
+    """result = activation(weight * source + bias): a convolution, or with SPREAD its transpose.
+
+    A program makes BLOCK_M features at BLOCK_P positions of the result, all images counted through. Programs walk the
+    features first, so that those which read the same source run together. A transpose with strides falls apart into a
+    dense convolution for each remainder (class) of the result's positions by the strides, each with its own taps.
+    """
+    TAPS: tl.constexpr = KERNEL_D * KERNEL_H * KERNEL_W
+    cells_d, cells_h, cells_w = result_depth, result_height, result_width
+    if STRIDED and SPREAD:
+        cells_d, cells_h, cells_w = tl.cdiv(cells_d, stride_d), tl.cdiv(cells_h, stride_h), tl.cdiv(cells_w, stride_w)
+    positions = batch * cells_d * cells_h * cells_w
+    if WIDE:
+        positions = tl.cast(batch, tl.int64) * cells_d * cells_h * cells_w
+    tiles_m, tiles_p = tl.cdiv(features, BLOCK_M), tl.cdiv(positions, BLOCK_P)
+    program = tl.program_id(0)
+    feature = (program % tiles_m) * BLOCK_M + tl.arange(0, BLOCK_M)
+    program = program // tiles_m
+    position = (program % tiles_p) * BLOCK_P + tl.arange(0, BLOCK_P)
+    program = program // tiles_p
+    group, program = (program % groups).to(tl.int64), program // groups
+    inside_p = position < positions
+    image, d, h, w = cells_of(position, cells_d, cells_h, cells_w)
+
+    first_d, first_h, first_w = 0, 0, 0
+    count_d, count_h, count_w = KERNEL_D, KERNEL_H, KERNEL_W
+    if SPREAD and STRIDED:
+        class_w, program = program % stride_w, program // stride_w
+        class_h, class_d = program % stride_h, program // stride_h
+        first_d, count_d, from_d = taps_of_class(
+            class_d + padding_d, stride_d, dilation_d, tap_step_d, inverse_d, KERNEL_D
+        )
+        first_h, count_h, from_h = taps_of_class(
+            class_h + padding_h, stride_h, dilation_h, tap_step_h, inverse_h, KERNEL_H
+        )
+        first_w, count_w, from_w = taps_of_class(
+            class_w + padding_w, stride_w, dilation_w, tap_step_w, inverse_w, KERNEL_W
+        )
+        origin_d, origin_h, origin_w = d + from_d, h + from_h, w + from_w
+        jump_d = -(dilation_d * tap_step_d // stride_d)
+        jump_h = -(dilation_h * tap_step_h // stride_h)
+        jump_w = -(dilation_w * tap_step_w // stride_w)
+        d, h, w = class_d + d * stride_d, class_h + h * stride_h, class_w + w * stride_w
+        inside_p = inside_p & (d < result_depth) & (h < result_height) & (w < result_width)
+    elif SPREAD:
+        origin_d, origin_h, origin_w = d + padding_d, h + padding_h, w + padding_w
+        jump_d, jump_h, jump_w = -dilation_d, -dilation_h, -dilation_w
+    else:
+        origin_d, origin_h, origin_w = d * stride_d - padding_d, h * stride_h - padding_h, w * stride_w - padding_w
+        jump_d, jump_h, jump_w = dilation_d, dilation_h, dilation_w
+
+    inside_m = feature < features
+    at_position = image.to(tl.int64) * source_n + origin_d.to(tl.int64) * source_d
+    at_position += origin_h.to(tl.int64) * source_h + origin_w.to(tl.int64) * source_w
+    source_tile = source + group * channels * source_c + at_position[None, :]
+    weight_tile = weight + group * weight_group + feature.to(tl.int64)[:, None] * weight_feature
+    step_d, step_h = tl.cast(jump_d, tl.int64) * source_d, tl.cast(jump_h, tl.int64) * source_h
+    step_w = tl.cast(jump_w, tl.int64) * source_w
+    taps = count_d * count_h * count_w
+    steps = tl.cdiv(channels * TAPS, BLOCK_K) if FLAT else tl.cdiv(channels, BLOCK_K) * taps
+    total = tl.zeros((BLOCK_M, BLOCK_P), dtype=ACCUMULATOR)
+    for step in range(steps):
+        if FLAT:
+            lane = step * BLOCK_K + tl.arange(0, BLOCK_K)
+            channel, tap = lane // TAPS, lane % TAPS
+            k_d, k_h, k_w = tap // (KERNEL_H * KERNEL_W), tap // KERNEL_W % KERNEL_H, tap % KERNEL_W
+            moved_d, moved_h, moved_w = (k_d * jump_d)[:, None], (k_h * jump_h)[:, None], (k_w * jump_w)[:, None]
+            weight_lane = tap * weight_tap + channel.to(tl.int64) * weight_channel
+        else:
+            # Taps go fastest: what they read of a block of channels is still in the cache.
+            channel, tap = step // taps * BLOCK_K + tl.arange(0, BLOCK_K), step % taps
+            k_d, k_h, k_w = tap // (count_h * count_w), tap // count_w % count_h, tap % count_w
+            moved_d, moved_h, moved_w = k_d * jump_d, k_h * jump_h, k_w * jump_w
+            if SPREAD and STRIDED:
+                tap = (first_d + k_d * tap_step_d) * KERNEL_H + first_h + k_h * tap_step_h
+                tap = tap * KERNEL_W + first_w + k_w * tap_step_w
+            weight_lane = tap * weight_tap + channel.to(tl.int64) * weight_channel
+        inside_k = channel < channels
+        at_h, at_w = origin_h[None, :] + moved_h, origin_w[None, :] + moved_w
+        inside = inside_p[None, :] & (at_h >= 0) & (at_h < source_height) & (at_w >= 0) & (at_w < source_width)
+        if VOLUME:
+            at_d = origin_d[None, :] + moved_d
+            inside = inside & (at_d >= 0) & (at_d < source_depth)
+        source_lane = channel.to(tl.int64) * source_c + (k_d * step_d + k_h * step_h + k_w * step_w)
+        patch = tl.load(source_tile + source_lane[:, None], mask=inside_k[:, None] & inside, other=0.0)
+        factor = tl.load(weight_tile + weight_lane[None, :], mask=inside_m[:, None] & inside_k[None, :], other=0.0)
+        total = tl.dot(factor, patch, total, input_precision=PRECISION, out_dtype=ACCUMULATOR)
+    feature = group * features + feature
+    if bias is not None:
+        total += tl.load(bias + feature, mask=inside_m, other=0.0).to(ACCUMULATOR)[:, None]
+    if RELU:
+        total = tl.where(total < 0, 0.0, total)  # NaN stays NaN
+    target = image.to(tl.int64) * result_n + d.to(tl.int64) * result_d
+    target += h.to(tl.int64) * result_h + w.to(tl.int64) * result_w
+    target = result + feature[:, None] * result_c + target[None, :]
+    tl.store(target, total.to(result.dtype.element_ty), mask=inside_m[:, None] & inside_p[None, :])
+
+
+@triton.jit
+def conv_grad_weight_kernel(
+    x, grad_z, grad_weight,
+    batch, channels, features, parts, part_size,
+    depth, height, width, out_depth, out_height, out_width,
+    stride_d, stride_h, stride_w, padding_d, padding_h, padding_w, dilation_d, dilation_h, dilation_w,
+    x_n, x_c, x_d, x_h, x_w,
+    grad_n, grad_c, grad_d, grad_h, grad_w,
+    KERNEL_D: tl.constexpr, KERNEL_H: tl.constexpr, KERNEL_W: tl.constexpr, VOLUME: tl.constexpr,
+    FLAT: tl.constexpr, WIDE: tl.constexpr, PRECISION: tl.constexpr, ACCUMULATOR: tl.constexpr,
+    BLOCK_M: tl.constexpr, BLOCK_N: tl.constexpr, BLOCK_K: tl.constexpr,
+):  # fmt: skip
+    """grad_weight = the sum over images and output positions of grad_z times what each tap saw of x.
+
+    A program makes BLOCK_M output channels by BLOCK_N lanes over one of `parts` stretches of the positions;
+    grad_weight [parts, out, channels, taps] has an axis for the parts.
+    """
+    TAPS: tl.constexpr = KERNEL_D * KERNEL_H * KERNEL_W
+    tiles_m = tl.cdiv(features, BLOCK_M)
+    tiles_n = tl.cdiv(channels * TAPS, BLOCK_N) if FLAT else tl.cdiv(channels, BLOCK_N) * TAPS
+    program = tl.program_id(0)
+    feature = (program % tiles_m) * BLOCK_M + tl.arange(0, BLOCK_M)
+    program = program // tiles_m
+    tile_n, group = program % tiles_n, (program // tiles_n).to(tl.int64)
+    if FLAT:
+        lane = tile_n * BLOCK_N + tl.arange(0, BLOCK_N)
+        channel, tap = lane // TAPS, lane % TAPS
+    else:
+        channel, tap = tile_n // TAPS * BLOCK_N + tl.arange(0, BLOCK_N), tile_n % TAPS
+    k_d, k_h, k_w = tap // (KERNEL_H * KERNEL_W), tap // KERNEL_W % KERNEL_H, tap % KERNEL_W
+    moved_d, moved_h, moved_w = k_d * dilation_d, k_h * dilation_h, k_w * dilation_w
+    x_lane = channel.to(tl.int64) * x_c + moved_d.to(tl.int64) * x_d
+    x_lane += moved_h.to(tl.int64) * x_h + moved_w.to(tl.int64) * x_w
+    if FLAT:
+        moved_d, moved_h, moved_w = moved_d[:, None], moved_h[:, None], moved_w[:, None]
+    inside_m, inside_n = feature < features, channel < channels
+    x_tile = x + group * channels * x_c + x_lane[:, None]
+    grad_tile = grad_z + (group * features + feature)[:, None] * grad_c
+
+    positions = batch * out_depth * out_height * out_width
+    if WIDE:
+        positions = tl.cast(batch, tl.int64) * out_depth * out_height * out_width
+    steps = tl.cdiv(positions, BLOCK_K)
+    part = tl.program_id(1)
+    steps_of_part = tl.cdiv(steps, parts)
+    first = part * steps_of_part
+    last = tl.minimum(first + steps_of_part, steps)
+    total = tl.zeros((BLOCK_M, BLOCK_N), dtype=ACCUMULATOR)
+    for step in range(first, last):
+        position = step * BLOCK_K + tl.arange(0, BLOCK_K)
+        inside_p = position < positions
+        image, d, h, w = cells_of(position, out_depth, out_height, out_width)
+        at_grad = image.to(tl.int64) * grad_n + d.to(tl.int64) * grad_d
+        at_grad += h.to(tl.int64) * grad_h + w.to(tl.int64) * grad_w
+        d, h, w = d * stride_d - padding_d, h * stride_h - padding_h, w * stride_w - padding_w
+        at_x = image.to(tl.int64) * x_n + d.to(tl.int64) * x_d + h.to(tl.int64) * x_h + w.to(tl.int64) * x_w
+        at_h, at_w = h[None, :] + moved_h, w[None, :] + moved_w
+        inside = inside_p[None, :] & (at_h >= 0) & (at_h < height) & (at_w >= 0) & (at_w < width)
+        if VOLUME:
+            at_d = d[None, :] + moved_d
+            inside = inside & (at_d >= 0) & (at_d < depth)
+        gradient = tl.load(grad_tile + at_grad[None, :], mask=inside_m[:, None] & inside_p[None, :], other=0.0)
+        patch = tl.load(x_tile + at_x[None, :], mask=inside_n[:, None] & inside, other=0.0)
+        total = tl.dot(gradient, tl.trans(patch), total, input_precision=PRECISION, out_dtype=ACCUMULATOR)
+    target = part.to(tl.int64) * part_size + (group * features + feature)[:, None] * channels * TAPS
+    target += (channel.to(tl.int64) * TAPS + tap)[None, :]
+    mask = inside_m[:, None] & inside_n[None, :]
+    tl.store(grad_weight + target, total.to(grad_weight.dtype.element_ty), mask=mask)
+
+
+def correlate(x, weight, bias, shape, y, relu, x_strides, y_strides) -> None:
+    """y = activation(the convolution of x with weight + bias)."""
+    _correlate(x, weight, bias, shape, y, relu, x_strides, y_strides, shape.input, shape.output, spread=False)
+
+
+def spread(z, weight, bias, shape, x, relu, z_strides, x_strides) -> None:
+    """x = activation(the transpose of the convolution, of z + bias): its gradient, or a transposed convolution."""
+    _correlate(z, weight, bias, shape, x, relu, z_strides, x_strides, shape.output, shape.input, spread=True)
+
+
+def grad_weight(x, grad_z, shape, result, x_strides, grad_strides) -> None:
+    """result [out, in / groups, *kernel], contiguous, from x and grad_z."""
+    if result.size == 0:
+        return
+    channels, features = shape.in_channels // shape.groups, shape.out_channels // shape.groups
+    flat = _is_flat(channels, shape.taps)
+    positions = shape.batch * shape.out_size
+    gathered = flat or x_strides[1] != 1 or grad_strides[1] != 1
+    lanes = channels * shape.taps if flat else channels
+    tile = _tile(x.dtype, gathered, BLOCK_M=features, BLOCK_N=lanes, BLOCK_K=positions)
+    tiles_n = triton.cdiv(lanes, tile["BLOCK_N"]) * (1 if flat else shape.taps)
+    tiles = shape.groups * tiles_n * triton.cdiv(features, tile["BLOCK_M"])
+    parts = parts_of(tiles, triton.cdiv(positions, tile["BLOCK_K"]))
+    accumulator = np.float64 if x.dtype == np.float64 else np.float32
+    target = result if parts == 1 else empty(result, (parts, result.size), accumulator)
+    launch(
+        conv_grad_weight_kernel, (tiles, parts),
+        x, grad_z, target,
+        shape.batch, channels, features, parts, result.size,
+        *shape.input, *shape.output, *shape.stride, *shape.padding, *shape.dilation, *x_strides, *grad_strides,
+        FLAT=flat, WIDE=positions >= _WIDE, **_kernel_sizes(shape), **_types(x.dtype), **tile,
+    )  # fmt: skip
+    if parts > 1:
+        sum_parts(target, result, parts)
+
+
+def _correlate(source, weight, bias, shape, result, relu, source_strides, result_strides, source_sizes, sizes, spread):
+    if result.size == 0:
+        return
+    channels, features = shape.in_channels // shape.groups, shape.out_channels // shape.groups
+    if spread:
+        channels, features = features, channels
+    strided = shape.stride != (1, 1, 1)
+    flat = _is_flat(channels, shape.taps) and not (spread and strided)
+    weight, weight_strides = _arranged(weight, shape, channels, spread, lanes_apart=flat or shape.taps == 1)
+    classes = math.prod(shape.stride) if spread else 1
+    cells = [triton.cdiv(size, stride) if spread else size for size, stride in zip(sizes, shape.stride)]
+    positions = shape.batch * math.prod(cells)
+    lanes = channels * shape.taps if flat else channels
+    gathered = flat or source_strides[1] != 1
+    tile = _tile(source.dtype, gathered, BLOCK_M=features, BLOCK_P=positions, BLOCK_K=lanes)
+    steps = [stride // math.gcd(stride, dilation) for stride, dilation in zip(shape.stride, shape.dilation)]
+    inverses = [
+        pow(dilation // math.gcd(stride, dilation), -1, step)
+        for stride, dilation, step in zip(shape.stride, shape.dilation, steps)
+    ]
+    tiles = triton.cdiv(features, tile["BLOCK_M"]) * triton.cdiv(positions, tile["BLOCK_P"])
+    launch(
+        conv_correlate_kernel, (tiles * shape.groups * classes,),
+        source, weight, bias, result,
+        shape.batch, shape.groups, channels, features, *source_sizes, *sizes,
+        *shape.stride, *shape.padding, *shape.dilation, *steps, *inverses,
+        *source_strides, *result_strides, *weight_strides,
+        SPREAD=spread, STRIDED=strided, FLAT=flat, RELU=relu, WIDE=positions >= _WIDE,
+        **_kernel_sizes(shape), **_types(source.dtype), **tile,
+    )  # fmt: skip
+
+
+def _arranged(weight, shape, channels, spread, *, lanes_apart):
+    """The weight, and its strides along groups, features, channels and taps as `_correlate` names them.
+
+    A block of channels at one tap is read in a row where the channels lie side by side: a small copy, or none for a
+    channels-last weight. Lanes over channels and taps together take the weight as it is.
+    """
+    per_group, size = weight.shape[1] * shape.taps, shape.out_channels // shape.groups * weight.shape[1] * shape.taps
+    if lanes_apart:
+        return contiguous(weight), (size, shape.taps, per_group, 1) if spread else (size, per_group, shape.taps, 1)
+    if not spread:
+        weight = weight.transpose(0, *range(2, weight.ndim), 1)
+    else:
+        weight = weight.reshape(shape.groups, channels, *weight.shape[1:])
+        weight = weight.transpose(0, *range(2, weight.ndim), 1)
+    return contiguous(weight), (size, shape.taps * channels, 1, channels)
+
+
+def _is_flat(channels, taps) -> bool:
+    return taps > 1 and channels < _FEW_CHANNELS
+
+
+def _kernel_sizes(shape) -> dict:
+    volume = shape.input[0] > 1 or shape.output[0] > 1 or shape.kernel[0] > 1
+    return dict(zip(("KERNEL_D", "KERNEL_H", "KERNEL_W"), shape.kernel)) | {"VOLUME": volume}
+
+
+def _types(dtype) -> dict:
+    double = dtype == np.float64
+    # Three TF32 products a float32 product: float32's digits at tensor-core speed.
+    return {
+        "PRECISION": "tf32x3" if dtype == np.float32 else "ieee",
+        "ACCUMULATOR": tl.float64 if double else tl.float32,
+    }
+
+
+def _tile(dtype, gathered: bool, **sizes) -> dict:
+    """The block of a result that a program makes and how it is pipelined: rows, columns, and what of the sum it takes
+    at a time, from the sizes of these axes.
+
+    Where values are gathered one by one (channels that do not lie side by side), their addresses and masks fill
+    registers, so blocks are smaller; the three products of a float32 product take more of them, too.
+    """
+    if dtype.itemsize == 2:
+        limits = (64, 128, 32) if gathered else (128, 128, 64)
+    else:
+        limits = (32, 32, 16) if dtype == np.float64 else (64, 64, 32)
+    # tl.dot wants 16 of each axis: masks fill up what is smaller.
+    tile = {
+        name: max(16, min(limit, triton.next_power_of_2(size))) for (name, size), limit in zip(sizes.items(), limits)
+    }
+    rows, columns, _ = tile.values()
+    many_registers = rows * columns > (4096 if gathered else 8192) or (dtype == np.float32 and rows * columns == 4096)
+    return tile | {"num_warps": 8 if many_registers else 4, "num_stages": 3 if dtype.itemsize < 8 else 2}
