@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+
 import numpy as np
 
 from ..check import check_choice, check_float, check_same_dtype, check_shape, refuse_type, refuse_value
@@ -41,11 +43,33 @@ def check_weight(operation: str, argument: str, weight, input) -> None:
         refuse_value(operation, argument, f"that broadcasts to input's shape {input.shape}", weight.shape)
 
 
+def check_values(operation, argument, expectation, x, low, high=math.inf, *, ends=False, nan=False) -> None:
+    """Every value of x lies in [low, high], or with `ends` is one of the two, or with `nan` is NaN.
+
+    Reads the whole array, on the GPU too (one small kernel that the host waits for).
+    """
+    if type(x) is np.ndarray:
+        strange = _first_outside(x, low, high, ends, nan)
+    else:
+        from .gpu_check import first_outside  # not before the first GPU array: machines without one have no Triton
+
+        strange = first_outside(x, low, high, ends=ends, nan=nan)
+    if strange is not None:
+        refuse_value(operation, argument, expectation, strange)
+
+
+def _first_outside(x, low, high, ends, nan):
+    if x.size == 0 or (not ends and x.min() >= low and x.max() <= high):
+        return None
+    right = (x == low) | (x == high) if ends else (x >= low) & (x <= high)
+    if nan:
+        right |= x != x
+    return None if right.all() else x[~right].ravel()[0].item()
+
+
 def check_unit_interval(operation: str, argument: str, x) -> None:
-    """Every value lies in [0, 1]; NaN does not. Reads the whole array."""
-    if x.size and not (x.min() >= 0 and x.max() <= 1):
-        inside = (x >= 0) & (x <= 1)
-        refuse_value(operation, argument, "in [0, 1]", float(x[~inside].ravel()[0]))
+    """Every value lies in [0, 1]; NaN does not."""
+    check_values(operation, argument, "in [0, 1]", x, 0, 1)
 
 
 def elementwise_cost(operations: int):

@@ -31,7 +31,7 @@ from ..check import (
 )
 from ..operation import Cost, Integers, Operation, Refused, Sample, Uniform, Values
 from .classification import check_class_scores, classes_of
-from .common import REDUCTIONS, all_elements, check_flag, check_reduction, elementwise_cost, vary_shape
+from .common import REDUCTIONS, all_elements, check_flag, check_reduction, check_values, elementwise_cost, vary_shape
 
 _ZEROS, _ONES = np.zeros((2, 3)), np.ones((2, 3))
 _INFINITE = {"margin": math.inf}
@@ -47,9 +47,7 @@ def _check_signs(operation, input, target, shape, layout):
     if target.dtype != input.dtype and target.dtype not in INTEGERS:
         refuse_type(operation, "target", f"of input's type {input.dtype} or of an integer type", target.dtype)
     check_shape(operation, "target", target, shape, layout)
-    strange = (target != 1) & (target != -1)
-    if strange.any():
-        refuse_value(operation, "target", "of 1 and -1 alone", target[strange].ravel()[0].item())
+    check_values(operation, "target", "of 1 and -1 alone", target, -1, 1, ends=True)
 
 
 def _check_hinge_embedding_loss(input, target, *, margin=1.0, reduction="mean"):

@@ -17,7 +17,7 @@ import numpy as np
 
 from ..check import check_number, check_same_dtype, refuse_type, refuse_value
 from ..operation import Normal, Operation, Refused, Sample, Uniform
-from .common import REDUCTIONS, all_elements, check_flag, check_pair, elementwise_cost, vary_shape
+from .common import REDUCTIONS, all_elements, check_flag, check_pair, check_values, elementwise_cost, vary_shape
 
 _ZEROS = np.zeros((2, 3))
 
@@ -219,8 +219,7 @@ def _check_gaussian_nll_loss(input, target, var, *, full=False, eps=1e-6, reduct
     if stretched not in ([], [1]) and var.shape != input.shape[:-1]:
         shapes = f"{input.shape}, {input.shape[:-1]} or {input.shape} with one axis of 1"
         refuse_value("gaussian_nll_loss", "var", f"of shape {shapes}", var.shape)
-    if (var < 0).any():
-        refuse_value("gaussian_nll_loss", "var", "nowhere negative", float(var[var < 0].ravel()[0]))
+    check_values("gaussian_nll_loss", "var", "nowhere negative", var, 0, nan=True)
 
 
 def _gaussian_sample(name, shape, var_shape, **attributes):

@@ -11,7 +11,7 @@ if os.environ.get("TRITON_INTERPRET") == "1":
 import triton.language as tl
 from compiling import ARCHITECTURES, assert_fits
 
-from ranvier.kernels.loss import gpu_classification, gpu_elementwise, gpu_ranking, gpu_reduce
+from ranvier.kernels.loss import gpu_check, gpu_classification, gpu_elementwise, gpu_ranking, gpu_reduce
 
 SHAPES = {"language_model": (512, 50257), "segmentation": (8, 21, 256, 256)}
 BOTH = pytest.mark.parametrize("dtype", ["bfloat16", "float32"])
@@ -113,3 +113,11 @@ def test_losses_of_triplets_fit_and_do_not_spill(norm, dtype, architecture):
     assert_fits(gpu_ranking.triplet_margin_kernel, arguments, architecture, **constants)
     arguments = [*points, "float32", dtype, "float64", *points, *numbers]
     assert_fits(gpu_ranking.triplet_margin_grad_kernel, arguments, architecture, EACH=False, **constants)
+
+
+@ALL
+@pytest.mark.parametrize("dtype", ["bfloat16", "float32", "int64", "uint8"])
+def test_the_search_for_strange_values_fits_and_does_not_spill(dtype, architecture):
+    arguments = [dtype, "int64", 4096, -1.0, 1.0]
+    for ends in (False, True):
+        assert_fits(gpu_check.first_outside_kernel, arguments, architecture, ENDS=ends, NAN=True, BLOCK=1024)

@@ -15,6 +15,7 @@ from hypothesis import strategies as st
 
 from ranvier.kernels import loss
 from ranvier.kernels.loss import gpu
+from ranvier.kernels.loss.gpu_check import first_outside
 from ranvier.kernels.operation import all_operations
 
 interpreter.install()
@@ -65,3 +66,19 @@ def test_the_mean_of_nothing_is_nan_and_its_gradient_0(operation):
     assert np.isnan(output)
     (grad, *_) = operation.backward(saved, np.ones((), "f4"), (True, False, False), "gpu")
     np.testing.assert_array_equal(grad, np.zeros((3, 2)))
+
+
+@pytest.mark.parametrize("dtype", ["i8", "i4", "f2", "f4", "f8", "u1"])
+def test_the_first_strange_value_is_found(dtype):
+    x = np.ones((300, 10), dtype)
+    assert first_outside(x[:0], 0, 1) is None
+    assert first_outside(x, 0, 1) is None
+    assert first_outside(x, -1, 1, ends=True) is None
+    x[200, 3], x[299, 9] = 0, 7
+    assert first_outside(x, 0, 1) == 7
+    assert first_outside(x, -1, 1, ends=True) == 0
+    assert first_outside(x[::-1], 0) is None
+    if np.dtype(dtype).kind == "f":
+        x[100, 0] = np.nan
+        assert np.isnan(first_outside(x, 0, 1))
+        assert first_outside(x, 0, 1, nan=True) == 7
