@@ -24,7 +24,7 @@ def _window(o, size, count, kernel, stride, padding, dilation, ADAPTIVE: tl.cons
 
 
 @triton.jit
-def _windows_above(position, size, count, kernel, stride, padding, dilation, ADAPTIVE: tl.constexpr):
+def windows_above(position, size, count, kernel, stride, padding, dilation, ADAPTIVE: tl.constexpr):
     """The first and the last window of one axis that reach over a position."""
     if ADAPTIVE:
         first = position * count // size
@@ -169,9 +169,9 @@ def max_pool_grad_input_kernel(
     w, rest = offset % size_w, offset // size_w
     h, rest = rest % size_h, rest // size_h
     d, plane = rest % size_d, rest // size_d
-    first_d, last_d = _windows_above(d, size_d, count_d, kernel_d, stride_d, padding_d, dilation_d, ADAPTIVE)
-    first_h, last_h = _windows_above(h, size_h, count_h, kernel_h, stride_h, padding_h, dilation_h, ADAPTIVE)
-    first_w, last_w = _windows_above(w, size_w, count_w, kernel_w, stride_w, padding_w, dilation_w, ADAPTIVE)
+    first_d, last_d = windows_above(d, size_d, count_d, kernel_d, stride_d, padding_d, dilation_d, ADAPTIVE)
+    first_h, last_h = windows_above(h, size_h, count_h, kernel_h, stride_h, padding_h, dilation_h, ADAPTIVE)
+    first_w, last_w = windows_above(w, size_w, count_w, kernel_w, stride_w, padding_w, dilation_w, ADAPTIVE)
     position, start = (d * size_h + h) * size_w + w, plane * count_d
 
     total = tl.zeros((BLOCK, BLOCK_WINDOW), COMPUTE)
@@ -250,9 +250,9 @@ def avg_pool_grad_input_kernel(
     w, rest = offset % size_w, offset // size_w
     h, rest = rest % size_h, rest // size_h
     d, plane = rest % size_d, rest // size_d
-    first_d, last_d = _windows_above(d, size_d, count_d, kernel_d, stride_d, padding_d, 1, ADAPTIVE)
-    first_h, last_h = _windows_above(h, size_h, count_h, kernel_h, stride_h, padding_h, 1, ADAPTIVE)
-    first_w, last_w = _windows_above(w, size_w, count_w, kernel_w, stride_w, padding_w, 1, ADAPTIVE)
+    first_d, last_d = windows_above(d, size_d, count_d, kernel_d, stride_d, padding_d, 1, ADAPTIVE)
+    first_h, last_h = windows_above(h, size_h, count_h, kernel_h, stride_h, padding_h, 1, ADAPTIVE)
+    first_w, last_w = windows_above(w, size_w, count_w, kernel_w, stride_w, padding_w, 1, ADAPTIVE)
     start = plane * count_d
 
     partial = tl.zeros((BLOCK, BLOCK_WINDOW), COMPUTE)
