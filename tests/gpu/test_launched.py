@@ -274,23 +274,17 @@ def test_outside_a_pass_the_asking_function_is_named():
 
 
 @pytest.fixture
-def no_nvrtc(monkeypatch):
-    """CuPy's own kernels are compiled with NVRTC at run time, which the library must never cause."""
-    from cupy.cuda import compiler
-
-    def refuse(*arguments, **options):
-        raise AssertionError("CuPy compiled a kernel")
-
-    for name in [name for name in vars(compiler) if name.startswith(("_compile", "compile"))]:
-        monkeypatch.setattr(compiler, name, refuse)
+def only_our_kernels():
+    with standin.only_our_kernels():
+        yield
 
 
-def test_the_guard_sees_what_cupy_compiles(no_nvrtc):
+def test_the_guard_sees_what_cupy_compiles(only_our_kernels):
     with pytest.raises(AssertionError, match="CuPy compiled a kernel"):
         cupy.arange(3)
 
 
-@pytest.mark.usefixtures("no_nvrtc")
+@pytest.mark.usefixtures("only_our_kernels")
 def test_a_training_step_of_a_dense_network_reaches_the_driver():
     model = rv.Sequential(rv.Dense(8, 16, activation="relu"), rv.Dense(16, 4)).to("cuda")
     optimizer = rv.optim.SGD(model.parameters(), lr=0.1, momentum=0.9)
@@ -328,7 +322,7 @@ def on_device(values, dtype=np.float32):
     return rv.tensor(np.asarray(values, dtype), device="cuda")
 
 
-@pytest.mark.usefixtures("no_nvrtc")
+@pytest.mark.usefixtures("only_our_kernels")
 def test_arrays_come_and_go():
     for values in (3.5, [1.0, 2.0], np.ones((2, 0)), np.asfortranarray(np.arange(6.0).reshape(2, 3))):
         for dtype in DTYPES:
@@ -355,7 +349,7 @@ MEMORY = {
 }
 
 
-@pytest.mark.usefixtures("no_nvrtc")
+@pytest.mark.usefixtures("only_our_kernels")
 @pytest.mark.parametrize(("work", "expected"), MEMORY.values(), ids=MEMORY)
 def test_what_handles_memory_launches_copies_only(work, expected):
     x = on_device(np.ones((4, 4)))
@@ -364,7 +358,7 @@ def test_what_handles_memory_launches_copies_only(work, expected):
     assert [seen.name for seen in launches] == ["copy_kernel"] * expected
 
 
-@pytest.mark.usefixtures("no_nvrtc")
+@pytest.mark.usefixtures("only_our_kernels")
 def test_an_optimizers_state_begins_with_its_value():
     parameter = rv.Parameter(on_device(np.ones(4)))
     optimizer = rv.optim.Adagrad([parameter], initial_accumulator_value=0.5)
@@ -374,7 +368,7 @@ def test_an_optimizers_state_begins_with_its_value():
     assert [seen.values("QfiQQ")[1] for seen in launches if seen.name == "fill_kernel"] == [0.5]
 
 
-@pytest.mark.usefixtures("no_nvrtc")
+@pytest.mark.usefixtures("only_our_kernels")
 @pytest.mark.parametrize("optimizer", ["SGD", "Adam", "AdamW", "RMSprop", "Adagrad", "Lion"])
 def test_a_classifier_trains_without_a_kernel_of_cupys(optimizer, monkeypatch):
     # The largest label is what a kernel finds, and no kernel runs here.

@@ -15,9 +15,10 @@ STANDIN = Path(standin.__file__).parent
 
 
 @pytest.mark.slow
-def test_launches_in_a_process_of_their_own():
-    files = [str(path) for path in Path(__file__).parent.glob("test_launched*.py")]
-    command = [sys.executable, str(STANDIN), "pytest", "-q", "-p", "no:cacheprovider", *files]
+@pytest.mark.timeout(1200)  # without Triton's own cache every kernel of the library is compiled
+@pytest.mark.parametrize("file", sorted(Path(__file__).parent.glob("test_launched*.py")), ids=lambda path: path.stem)
+def test_launches_in_a_process_of_their_own(file):
+    command = [sys.executable, str(STANDIN), "pytest", "-q", "-p", "no:cacheprovider", str(file)]
     environment = {name: value for name, value in os.environ.items() if name != "TRITON_INTERPRET"}
     result = subprocess.run(command, env=environment, capture_output=True, text=True)
     assert result.returncode == 0, result.stdout[-6000:] + result.stderr[-2000:]

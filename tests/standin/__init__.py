@@ -132,6 +132,22 @@ def memory_of(size: int) -> Iterator[None]:
         library.standin_limit(ctypes.c_longlong(8 << 30))
 
 
+@contextlib.contextmanager
+def only_our_kernels() -> Iterator[None]:
+    """Within the block an AssertionError is raised where CuPy compiles a kernel of its own: with NVRTC, at run time."""
+    from cupy.cuda import compiler
+
+    def refuse(*arguments, **options):
+        raise AssertionError("CuPy compiled a kernel")
+
+    before = {name: value for name, value in vars(compiler).items() if name.startswith(("_compile", "compile"))}
+    vars(compiler).update(dict.fromkeys(before, refuse))
+    try:
+        yield
+    finally:
+        vars(compiler).update(before)
+
+
 def _build(source: str, target: Path, *options: str) -> str:
     command = ["gcc", "-O1", "-shared", "-fPIC", *options, "-o", str(target), str(_HERE / source)]
     subprocess.run(command, check=True)

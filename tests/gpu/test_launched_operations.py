@@ -1,0 +1,83 @@
+"""Every operation's GPU passes on CuPy arrays reach the driver, with no kernel that CuPy would have to compile.
+
+Runs on the stand-in GPU: `python tests/standin pytest` with this file; `test_standin.py` starts it. No kernel runs, so
+shapes and types are compared, not values.
+"""
+
+import contextlib
+import importlib
+import importlib.util
+
+import pytest
+import standin
+
+if not standin.installed():
+    pytest.skip("runs on the stand-in GPU only, which test_standin.py starts", allow_module_level=True)
+
+import cupy
+import numpy as np
+
+from ranvier.kernels.device import to_device
+from ranvier.kernels.operation import all_operations
+
+
+def has_gpu(operation) -> bool:
+    if importlib.util.find_spec(f"{operation.family}.gpu") is None:
+        return False
+    module = importlib.import_module(f"{operation.family}.gpu")
+    return hasattr(module, f"{operation.name}_forward")
+
+
+OPERATIONS = [operation for operation in all_operations() if has_gpu(operation)]
+
+
+@pytest.fixture(autouse=True)
+def cache(tmp_path_factory, monkeypatch):
+    """Not the user's."""
+    monkeypatch.setenv("RANVIER_CACHE_DIR", str(tmp_path_factory.getbasetemp() / "cache"))
+
+
+def contiguous(x):
+    return to_device(x, "cuda") if isinstance(x, np.ndarray) else x
+
+
+def strided(x):
+    """Every second element of an array; its values do not matter where it is of floating point."""
+    if not isinstance(x, np.ndarray) or x.dtype.kind != "f" or x.ndim == 0:
+        return contiguous(x)
+    return cupy.empty((*x.shape[:-1], 2 * x.shape[-1]), x.dtype)[..., ::2]
+
+
+def described(x, reference: bool = False):
+    """Shapes and types. The reference may widen floating-point types; inputs here are float32, and so must results."""
+    if isinstance(x, tuple):
+        return tuple(described(y, reference) for y in x)
+    return None if x is None else (x.shape, np.dtype(np.float32) if reference and x.dtype.kind == "f" else x.dtype)
+
+
+@pytest.mark.parametrize("layout", [contiguous, strided])
+@pytest.mark.parametrize("operation", OPERATIONS, ids=lambda operation: operation.name)
+def test_check_and_passes_launch_kernels_of_ours_only(operation, layout):
+    sample = next(sample for sample in operation.samples if not sample.large)
+    inputs = sample.build(np.random.default_rng(0), np.dtype(np.float32))
+    output, saved = operation.forward(*inputs, **sample.attributes, implementation="reference")
+    there = [layout(x) for x in inputs]
+    forward, backward = operation.passes("gpu")
+    with standin.only_our_kernels():
+        # What a check finds in an array, a kernel finds, and none runs here: it may refuse what memory happens to hold.
+        with contextlib.suppress(ValueError, IndexError):
+            operation.check(*there, **sample.attributes)
+        output_there, saved_there = forward(*there, **sample.attributes)
+    assert described(output_there) == described(output, reference=True)
+    if not operation.differentiable:
+        return
+    outputs = output if isinstance(output, tuple) else (output,)
+    grads = tuple(np.ones(y.shape, np.float32) if y.dtype.kind == "f" else None for y in outputs)
+    grads_there = tuple(map(layout, grads))
+    if output is outputs[0]:
+        grads, grads_there = grads[0], grads_there[0]
+    needs = tuple(isinstance(x, np.ndarray) and x.dtype.kind == "f" for x in inputs)
+    expected = operation.backward(saved, grads, needs, implementation="reference")
+    with standin.only_our_kernels():
+        results = backward(saved_there, grads_there, needs)
+    assert described(results) == described(expected, reference=True)
