@@ -306,7 +306,8 @@ def _separate(operands):
     for index, x in enumerate(operands):
         if x is not None and not hasattr(x, "dtype"):
             arrays[index], place, real = None, index, float(x)
-            whole = int(x) if type(x) is not float else 0
+            # Integer arrays take no number that they cannot hold; floating-point ones may, and look only at the real.
+            whole = int(x) if type(x) is not float and -(2**63) <= x < 2**63 else 0
     return arrays, place, real, whole
 
 

@@ -78,6 +78,15 @@ def test_long_sums_in_parts_are_right_and_the_same_again(shape, other):
     np.testing.assert_allclose(first, exact, rtol=1e-4, atol=1e-3)
 
 
+def test_more_axes_than_a_kernel_has():
+    rng = np.random.default_rng(0)
+    x, y = rng.standard_normal((2, 1) * 5).astype(np.float32), rng.standard_normal((1, 3) * 5).astype(np.float32)
+    np.testing.assert_array_equal(*both(elementwise.multiply, x, y))
+    grad = rng.standard_normal(np.broadcast_shapes(x.shape, y.shape)).astype(np.float32)
+    for on_cpu, on_gpu in zip(*gradients(elementwise.multiply, (x, y), grad, (True, True))):
+        np.testing.assert_allclose(on_gpu, on_cpu, rtol=1e-4, atol=1e-4)
+
+
 SPECIAL = np.array([np.nan, np.inf, -np.inf, 0.0, -0.0, 1, -1, 0.5, -0.5, 2, -2, 3, -3, 1.5, 2.5, -2.5, 1e-7, 30, -30])
 
 
@@ -133,6 +142,7 @@ def test_numbers_keep_the_digits_of_float64():
         np.testing.assert_allclose(*both(operation, x, 0.1), rtol=1e-15)
     np.testing.assert_array_equal(*both(elementwise.clip, x, min=-0.1, max=0.1))
     np.testing.assert_array_equal(*both(elementwise.where, x > 0, x, 0.1))
+    np.testing.assert_array_equal(*both(elementwise.multiply, x, 2**70))
     wide = np.array([2**60 + 1, -5])
     np.testing.assert_array_equal(*both(elementwise.add, wide, 2**59 + 3))
     np.testing.assert_array_equal(*both(elementwise.clip, wide, max=2**60))
