@@ -65,8 +65,8 @@ class _Call(NamedTuple):
 
     def constants(self):
         features, value_features = self.query.shape[3], self.value.shape[3]
-        # Tiles that keep all in registers; a mask or the dropout's draws take those of half a tile.
-        plain = self.mask_kind == _NO_MASK and self.dropout_p == 0
+        # Tiles that keep all in registers; a mask, the dropout's draws or wide heads take the room of half a tile.
+        plain = self.mask_kind == _NO_MASK and self.dropout_p == 0 and max(features, value_features) <= 128
         rows, columns, most = {2: (64, 64 if plain else 32, 128), 4: (32, 32, 64), 8: (32, 32, 32)}[
             self.query.dtype.itemsize
         ]
