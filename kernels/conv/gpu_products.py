@@ -332,7 +332,7 @@ def _tile(dtype, gathered: bool, **sizes) -> dict:
     at a time, from the sizes of these axes.
 
     Where values are gathered one by one (channels that do not lie side by side), their addresses and masks fill
-    registers, so blocks are smaller; the three products of a float32 product take more of them, too.
+    registers, so blocks are smaller.
     """
     if dtype.itemsize == 2:
         limits = (64, 128, 32) if gathered else (128, 128, 64)
@@ -342,6 +342,4 @@ def _tile(dtype, gathered: bool, **sizes) -> dict:
     tile = {
         name: max(16, min(limit, triton.next_power_of_2(size))) for (name, size), limit in zip(sizes.items(), limits)
     }
-    rows, columns, _ = tile.values()
-    many_registers = rows * columns > (4096 if gathered else 8192) or (dtype == np.float32 and rows * columns == 4096)
-    return tile | {"num_warps": 8 if many_registers else 4, "num_stages": 3 if dtype.itemsize < 8 else 2}
+    return tile | ({"num_warps": 4, "num_stages": 2} if dtype == np.float64 else {"num_warps": 8, "num_stages": 3})

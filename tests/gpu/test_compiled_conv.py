@@ -1,0 +1,99 @@
+"""Convolutions compiled for three architectures as layers launch them: they fit, do not spill, use tensor cores."""
+
+import os
+
+import numpy as np
+import pytest
+
+pytest.importorskip("triton", reason="GPU kernels are compiled by Triton: `pip install ranvier[triton]`")
+if os.environ.get("TRITON_INTERPRET") == "1":
+    pytest.skip("nothing is compiled with TRITON_INTERPRET=1", allow_module_level=True)
+
+from compiling import ARCHITECTURES, Array, assert_fits, compile_kernel
+
+from ranvier.kernels import launch
+from ranvier.kernels.conv import gpu, gpu_depthwise, gpu_products
+from ranvier.kernels.conv.shape import ConvShape
+
+
+class Image(Array):
+    """Stands in for a CuPy array of which a convolution asks more than type and address."""
+
+    def __init__(self, dtype, shape, channels_last=False):
+        super().__init__(dtype)
+        self.shape, self.size, self.ndim = shape, int(np.prod(shape)), len(shape)
+        self.flags = type("Flags", (), {"c_contiguous": True})
+        self.steps = np.empty(shape, np.int8).strides
+        if channels_last:
+            _, c, h, w = shape
+            self.steps = (c * h * w, 1, w * c, c)
+
+    def five(self):
+        return (*self.steps[:2], 0, *self.steps[2:])
+
+    def transpose(self, *order):
+        return Image(self.dtype.name, tuple(self.shape[axis] for axis in order))
+
+    def reshape(self, *shape):
+        return Image(self.dtype.name, shape)
+
+
+def launches(method, name, dtype, channels_last, channels, features, kernel, stride, groups=1):
+    """What a pass of a layer on 32 images of 56 x 56 launches: (kernel, arguments, constants) each."""
+    out = (56 - kernel) // stride + 1
+    shape = ConvShape(
+        32, groups, channels, features, (1, 56, 56), (1, kernel, kernel), (1, out, out),
+        (1, stride, stride), (0, 0, 0), (1, 1, 1),
+    )  # fmt: skip
+    x = Image(dtype, (32, channels, 56, 56), channels_last)
+    y = Image(dtype, (32, features, out, out), channels_last)
+    weight = Image(dtype, (features, channels // groups, kernel, kernel))
+    found = []
+    with pytest.MonkeyPatch.context() as patch:
+        for module in (method, gpu):
+            patch.setattr(module, "launch", lambda function, _, *a, **c: found.append((function, a, c)))
+            patch.setattr(
+                module, "empty", lambda like, shape, dtype=None: Image(np.dtype(dtype or like.dtype).name, shape)
+            )
+        patch.setattr(method, "sum_parts", lambda *_: None)
+        patch.setattr(gpu, "sum_parts", lambda *_: None)
+        if name == "correlate":
+            method.correlate(x, weight, Image(dtype, (features,)), shape, y, True, x.five(), y.five())
+        elif name == "spread":
+            method.spread(y, weight, None, shape, x, False, y.five(), x.five())
+        elif name == "grad_weight":
+            method.grad_weight(x, y, shape, weight, x.five(), y.five())
+        else:
+            gpu._grad_bias(y, shape.batch, features, shape.output, y.five())
+    return found
+
+
+# channels_last, channels, features, kernel, stride
+PRODUCTS = {"strided": (True, 128, 256, 3, 2), "first": (False, 3, 64, 7, 2)}
+
+
+@pytest.mark.parametrize("architecture", ARCHITECTURES)
+@pytest.mark.parametrize("dtype", ["bfloat16", "float32"])
+@pytest.mark.parametrize("layer", PRODUCTS)
+@pytest.mark.parametrize("name", ["correlate", "spread", "grad_weight"])
+def test_products_fit_and_do_not_spill(name, layer, dtype, architecture):
+    ((kernel, arguments, constants),) = launches(gpu_products, name, dtype, *PRODUCTS[layer])
+    assert_fits(kernel, arguments, architecture, **constants)
+
+
+@pytest.mark.parametrize("architecture", ARCHITECTURES)
+@pytest.mark.parametrize(("dtype", "channels_last"), [("bfloat16", True), ("float32", False)])
+@pytest.mark.parametrize("name", ["correlate", "spread", "grad_weight", "grad_bias"])
+def test_direct_kernels_fit_and_do_not_spill(name, dtype, channels_last, architecture):
+    ((kernel, arguments, constants),) = launches(gpu_depthwise, name, dtype, channels_last, 64, 64, 3, 2, 64)
+    assert_fits(kernel, arguments, architecture, **constants)
+
+
+@pytest.mark.parametrize("name", ["correlate", "spread", "grad_weight"])
+def test_channels_last_images_are_copied_16_bytes_at_a_time_to_tensor_cores(name, monkeypatch):
+    monkeypatch.setattr(launch, "Compiled", lambda result, types: result)
+    ((kernel, arguments, constants),) = launches(gpu_products, name, "bfloat16", True, 64, 64, 3, 1)
+    text = compile_kernel(kernel, arguments, 80, **constants).asm["ptx"]
+    assert "mma.sync" in text
+    assert "cp.async.cg.shared.global" in text  # the form that copies 16 bytes
+    assert "cp.async.ca.shared.global" not in text
