@@ -83,6 +83,7 @@ def install() -> None:
     if launch.interpreter is None:
         _mend_bfloat16()
         _mend_range()
+        _mend_reductions()
         launch.interpreter = interpret
 
 
@@ -165,3 +166,35 @@ def _mend_range() -> None:
         scope.set_attr(tensor, "__index__", lambda self: int(np.asarray(self.handle.data).reshape(-1)[0]))
 
     machine._patch_lang_tensor = mended
+
+
+def _mend_reductions() -> None:
+    """Reductions and scans with a function of their own go element by element in the interpreter: here by slices."""
+
+    def combine(self, before, after, dtypes):
+        tensors = [self.to_tensor(x, dtype) for x, dtype in zip((*before, *after), (*dtypes, *dtypes))]
+        result = self.combine_fn.fn(*tensors)
+        return [part.handle.data for part in (result if isinstance(result, tuple) else (result,))]
+
+    def reduce(self, arguments):
+        kept_axis = self.axis
+        arguments, axis = self.unravel(arguments, self.axis)
+        dtypes = [argument.dtype for argument in arguments]
+        parts = [np.moveaxis(argument.handle.data, axis, 0) for argument in arguments]
+        while len(parts[0]) > 1:  # a power of two
+            parts = combine(self, [x[0::2] for x in parts], [x[1::2] for x in parts], dtypes)
+        results = [np.expand_dims(x[0], axis) if self.keep_dims and kept_axis is not None else x[0] for x in parts]
+        return [self.to_tensor(x, dtype) for x, dtype in zip(results, dtypes)]
+
+    def scan(self, arguments):
+        dtypes = [argument.dtype for argument in arguments]
+        parts = [np.moveaxis(argument.handle.data, self.axis, 0) for argument in arguments]
+        step = 1
+        while step < len(parts[0]):
+            # Whole parts, because blocks must be of a power of two; the first `step` elements have nothing before them.
+            later = combine(self, [np.roll(x, step, 0) for x in parts], parts, dtypes)
+            parts = [np.concatenate([x[:step], y[step:]]) for x, y in zip(parts, later)]
+            step *= 2
+        return [self.to_tensor(np.moveaxis(x, 0, self.axis), dtype) for x, dtype in zip(parts, dtypes)]
+
+    machine.ReduceOps.generic_reduce, machine.ScanOps.generic_scan = reduce, scan
