@@ -1,9 +1,6 @@
 """GPU kernels compiled for three architectures on a machine without one: they fit, do not spill, use tensor cores."""
 
 import os
-import subprocess
-import sys
-from pathlib import Path
 
 import pytest
 
@@ -90,11 +87,3 @@ def test_what_is_no_cubin_is_refused():
         read_cubin(b"PTX", "kernel")
     with pytest.raises(ValueError, match="expected kernel 'other'"):
         read_cubin(compile_product("float16", 80).cubin, "other")
-
-
-@pytest.mark.slow
-def test_interpreted_kernels_in_a_process_of_their_own():
-    files = [str(path) for path in Path(__file__).parent.glob("test_interpreted*.py")]
-    command = [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", *files]
-    result = subprocess.run(command, env=os.environ | {"TRITON_INTERPRET": "1"}, capture_output=True, text=True)
-    assert result.returncode == 0, result.stdout[-6000:]
