@@ -6,7 +6,7 @@ import ml_dtypes  # noqa: F401  (registers bfloat16's name)
 import numpy as np
 import pytest
 
-pytest.importorskip("triton", reason="GPU kernels are compiled by Triton: `pip install ranvier[triton]`")
+pytest.importorskip("triton", reason="GPU kernels are compiled by Triton: `pip install ranvier[gpu-proof]`")
 if os.environ.get("TRITON_INTERPRET") == "1":
     pytest.skip("nothing is compiled with TRITON_INTERPRET=1", allow_module_level=True)
 

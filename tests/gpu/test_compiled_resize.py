@@ -4,7 +4,7 @@ import os
 
 import pytest
 
-pytest.importorskip("triton", reason="GPU kernels are compiled by Triton: `pip install ranvier[triton]`")
+pytest.importorskip("triton", reason="GPU kernels are compiled by Triton: `pip install ranvier[gpu-proof]`")
 if os.environ.get("TRITON_INTERPRET") == "1":
     pytest.skip("nothing is compiled with TRITON_INTERPRET=1", allow_module_level=True)
 

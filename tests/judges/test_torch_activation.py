@@ -7,7 +7,7 @@ import pytest
 
 import ranvier as rv
 
-torch = pytest.importorskip("torch")
+torch = pytest.importorskip("torch", reason="the extra `judges` brings PyTorch")
 pytestmark = pytest.mark.judge
 
 # (name of the function, its arguments)

@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 from ranvier import layers
 from ranvier.layers import Tensor, functional
 
-torch = pytest.importorskip("torch")
+torch = pytest.importorskip("torch", reason="the extra `judges` brings PyTorch")
 pytestmark = pytest.mark.judge
 
 EXAMPLES = settings(max_examples=40, deadline=None, derandomize=True, suppress_health_check=list(HealthCheck))

@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 import ranvier as rv
 from ranvier import functional as ours
 
-torch = pytest.importorskip("torch")
+torch = pytest.importorskip("torch", reason="the extra `judges` brings PyTorch")
 theirs = torch.nn.functional
 pytestmark = pytest.mark.judge
 

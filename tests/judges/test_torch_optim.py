@@ -9,7 +9,7 @@ from ranvier.layers import Parameter, Tensor
 from ranvier.train import optim
 from ranvier.train.clip import clip_grad_norm_, clip_grad_value_
 
-torch = pytest.importorskip("torch")
+torch = pytest.importorskip("torch", reason="the extra `judges` brings PyTorch")
 pytestmark = pytest.mark.judge
 
 SHAPES = [(5, 7), (3,), (), (2, 3, 4), (33,)]

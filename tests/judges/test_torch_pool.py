@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 
 import ranvier as rv
 
-torch = pytest.importorskip("torch")
+torch = pytest.importorskip("torch", reason="the extra `judges` brings PyTorch")
 pytestmark = pytest.mark.judge
 
 RANKS = (1, 2, 3)

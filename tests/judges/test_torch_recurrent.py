@@ -8,7 +8,7 @@ import pytest
 import ranvier as rv
 from ranvier.layers import functional as F
 
-torch = pytest.importorskip("torch")
+torch = pytest.importorskip("torch", reason="the extra `judges` brings PyTorch")
 pytestmark = pytest.mark.judge
 
 KINDS = {

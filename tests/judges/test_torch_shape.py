@@ -9,7 +9,7 @@ from hypothesis.extra.numpy import basic_indices, integer_array_indices
 from ranvier import layers
 from ranvier.layers import Tensor, functional
 
-torch = pytest.importorskip("torch")
+torch = pytest.importorskip("torch", reason="the extra `judges` brings PyTorch")
 pytestmark = pytest.mark.judge
 
 EXAMPLES = settings(max_examples=60, deadline=None, derandomize=True, suppress_health_check=list(HealthCheck))
