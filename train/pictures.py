@@ -8,8 +8,13 @@ from pathlib import Path
 import numpy as np
 
 
-def _figure(width: float, height: float, rows: int = 1, columns: int = 1):
-    """A figure that no window system sees, and its axes as a flat list."""
+def new_figure(width: float, height: float, rows: int = 1, columns: int = 1):
+    """A figure that no window system sees, and its axes as a flat list.
+
+    Args:
+        width, height: in inches; `figure.savefig(path, dpi=100)` makes pixels of them.
+        rows, columns: of axes.
+    """
     from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.figure import Figure
 
@@ -22,7 +27,7 @@ def save_curves(history: list[dict], path: str | Path) -> None:
     """Loss and each metric over the epochs, training against validation, with the gap between them shaded."""
     names = [key.removeprefix("training_") for key in history[0] if key.startswith("training_")]
     epochs = [row["epoch"] for row in history]
-    figure, axes = _figure(5 * len(names), 3.6, 1, len(names))
+    figure, axes = new_figure(5 * len(names), 3.6, 1, len(names))
     for axis, name in zip(axes, names):
         training = [row[f"training_{name}"] for row in history]
         axis.plot(epochs, training, "o-", markersize=3, label="training")
@@ -51,7 +56,7 @@ def save_predictions(
     wrong = predicted != labels
     order = np.concatenate([np.flatnonzero(wrong), np.flatnonzero(~wrong)])[:40]
     name = (lambda label: classes[label]) if len(classes) else str
-    figure, axes = _figure(13, 9.5, 5, 8)
+    figure, axes = new_figure(13, 9.5, 5, 8)
     for axis in axes:
         axis.axis("off")
     for axis, index in zip(axes, order):
@@ -68,7 +73,7 @@ def save_filters(weight: np.ndarray, path: str | Path) -> None:
     """The kernels of a first convolution [out, in, height, width], one picture an output channel."""
     columns = min(8, len(weight))
     rows = -(-len(weight) // columns)
-    figure, axes = _figure(1.2 * columns, 1.2 * rows + 0.4, rows, columns)
+    figure, axes = new_figure(1.2 * columns, 1.2 * rows + 0.4, rows, columns)
     bound = float(np.abs(weight).max())
     for axis in axes:
         axis.axis("off")
