@@ -1,4 +1,4 @@
-"""The command `ranvier`: train a recipe, look at this machine's devices."""
+"""The command `ranvier`: train a recipe, use what it learned, look at this machine's devices."""
 
 from __future__ import annotations
 
@@ -32,7 +32,11 @@ def build_parser() -> argparse.ArgumentParser:
         one.add_argument("--seed", type=int, default=0, help="of everything random (%(default)s)")
         one.add_argument("--run-dir", type=Path, metavar="DIR", help="where results go (a new folder below runs/)")
         one.add_argument("--resume", type=Path, metavar="CHECKPOINT", help="checkpoint folder of a run to go on with")
+        one.add_argument("--quick", action="store_true", help="under half a minute, to see that it runs: learns little")
         module.add_arguments(one)
+    predict = commands.add_parser("predict", help="what a trained run says of your own files")
+    predict.add_argument("run", type=Path, metavar="RUN", help="run folder that `ranvier train` left")
+    predict.add_argument("files", type=Path, nargs="*", metavar="FILE", help="image, text, CSV or WAV, as the recipe")
     commands.add_parser("devices", help="what this machine can compute on, and what is missing")
     return parser
 
@@ -60,7 +64,21 @@ def _train(options: argparse.Namespace) -> int:
     ranvier.seed(options.seed)
     if options.run_dir is None:
         options.run_dir = run_folder.new_run_folder(options.recipe)
-    recipes.load(options.recipe).run(options)
+    recipe = recipes.load(options.recipe)
+    run_folder.write_run(options.run_dir, options.recipe, options)
+    recipe.run(options)
+    return 0
+
+
+def _predict(options: argparse.Namespace) -> int:
+    from ranvier.train import recipes, run_folder
+
+    run = run_folder.open_run(options.run)
+    missing = [str(path) for path in options.files if not path.is_file()]
+    if missing:
+        raise FileNotFoundError(f"predict: expected files that are there, got {', '.join(missing)}")
+    for answer in recipes.load(run.recipe).predict(run, options.files):
+        print(answer, flush=True)
     return 0
 
 
@@ -78,7 +96,7 @@ def _positive(text: str) -> int:
     return value
 
 
-_COMMANDS = {"train": _train, "devices": _devices}
+_COMMANDS = {"train": _train, "predict": _predict, "devices": _devices}
 
 if __name__ == "__main__":
     sys.exit(main())

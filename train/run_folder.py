@@ -1,13 +1,44 @@
-"""A run's folder: where it lies and the numbers in it."""
+"""A run's folder: where it lies, how it was made, the numbers in it."""
 
 from __future__ import annotations
 
+import argparse
 import csv
+import importlib.metadata
 import json
 import time
+from dataclasses import dataclass
 from pathlib import Path
 
-from .checkpoint import write_atomically
+from ..layers.layer import Layer
+from .checkpoint import load_checkpoint, write_atomically
+
+_RECORD = "run.json"
+
+
+@dataclass(frozen=True)
+class Run:
+    """A run of a recipe that `open_run` found.
+
+    Args:
+        folder: where its results lie.
+        recipe: the recipe's name.
+        options: what it was called with; paths as strings.
+    """
+
+    folder: Path
+    recipe: str
+    options: argparse.Namespace
+
+    def load_weights(self, model: Layer, name: str = "model") -> Layer:
+        """Puts the checkpoint's weights into a model as the recipe builds it, and the model into evaluation mode.
+
+        Args:
+            model: to fill.
+            name: under which the checkpoint holds its state.
+        """
+        model.load_state_dict(load_checkpoint(self.folder / "checkpoint")[name])
+        return model.eval()
 
 
 def new_run_folder(name: str, root: str | Path = "runs") -> Path:
@@ -40,3 +71,25 @@ def write_metrics(folder: str | Path, history: list[dict]) -> None:
 def write_result(folder: str | Path, result: dict) -> None:
     """`result.json`: what a run came to."""
     write_atomically(Path(folder) / "result.json", lambda t: Path(t).write_text(json.dumps(result, indent=1)))
+
+
+def write_run(folder: str | Path, recipe: str, options: argparse.Namespace) -> None:
+    """`run.json`: recipe, options and versions, from which `open_run` knows how to use the results."""
+    Path(folder).mkdir(parents=True, exist_ok=True)
+    kept = {k: str(v) if isinstance(v, Path) else v for k, v in vars(options).items() if k not in ("command", "recipe")}
+    versions = {name: importlib.metadata.version(name) for name in ("ranvier", "numpy", "numba")}
+    record = {"recipe": recipe, "options": kept, "versions": versions}
+    write_atomically(Path(folder) / _RECORD, lambda t: Path(t).write_text(json.dumps(record, indent=1)))
+
+
+def open_run(folder: str | Path) -> Run:
+    """A run folder that `ranvier train` wrote.
+
+    Raises:
+        FileNotFoundError: it is none.
+    """
+    record = Path(folder) / _RECORD
+    if not record.is_file():
+        raise FileNotFoundError(f"open_run: expected a run folder of `ranvier train`, got {folder} without {_RECORD}")
+    content = json.loads(record.read_text())
+    return Run(Path(folder), content["recipe"], argparse.Namespace(**content["options"]))

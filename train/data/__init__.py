@@ -4,6 +4,7 @@ from .augment import Compose, GaussianNoise, RandomCrop, RandomHorizontalFlip, R
 from .dataset import ArrayDataset, Dataset, Subset, Transformed, random_split
 from .loader import DataLoader
 from .normalize import Normalize
+from .packages import debian_file, load_mnist_5k, need, package_file, rdataset
 from .readers import ImageFolder, load_digits, load_fashion_mnist, read_csv, read_idx
 
 __all__ = [
@@ -19,9 +20,14 @@ __all__ = [
     "RandomShift",
     "Subset",
     "Transformed",
+    "debian_file",
     "load_digits",
     "load_fashion_mnist",
+    "load_mnist_5k",
+    "need",
+    "package_file",
     "random_split",
+    "rdataset",
     "read_csv",
     "read_idx",
 ]

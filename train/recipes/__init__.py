@@ -1,7 +1,12 @@
 """One short file for each kind of network and each application: read it top to bottom, it is the documentation.
 
-A recipe is a module with a docstring whose first line says what it trains, `add_arguments(parser)` for its own options
-and `run(options)`, which returns its result as a dict of numbers. `ranvier train NAME` runs it.
+A recipe is a module with a docstring whose first line says what it trains, and with
+
+    add_arguments(parser)   its own options and defaults
+    run(options)            trains, writes into options.run_dir, returns its result as a dict of numbers
+    predict(run, paths)     yields an answer for each of the user's files
+
+`ranvier train NAME` runs it, `ranvier predict RUN FILE...` uses what came of it.
 """
 
 from __future__ import annotations
