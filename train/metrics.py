@@ -29,6 +29,7 @@ __all__ = [
     "Precision",
     "Recall",
     "F1",
+    "JaccardIndex",
     "Ranking",
     "ROCAUC",
     "AveragePrecision",
@@ -225,6 +226,13 @@ class F1(ClassScore):
 
     def _chances(self, predicted, actual):
         return (predicted + actual) / 2
+
+
+class JaccardIndex(ClassScore):
+    """Intersection over union: hits over all that was taken for a class or was of it; arguments as ClassScore's."""
+
+    def _score(self, hits, predicted, actual):
+        return hits / np.maximum(predicted + actual - hits, np.finfo(float).tiny)
 
 
 # ---- rankings

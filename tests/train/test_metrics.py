@@ -20,6 +20,7 @@ from ranvier.train.metrics import (
     Accuracy,
     AveragePrecision,
     ConfusionMatrix,
+    JaccardIndex,
     Perplexity,
     Precision,
     Recall,
@@ -80,7 +81,12 @@ def test_confusion_matrix():
     )
 
 
-CLASS_SCORES = [(Precision, judge.precision_score), (Recall, judge.recall_score), (F1, judge.f1_score)]
+CLASS_SCORES = [
+    (Precision, judge.precision_score),
+    (Recall, judge.recall_score),
+    (F1, judge.f1_score),
+    (JaccardIndex, judge.jaccard_score),
+]
 
 
 @pytest.mark.parametrize(("metric", "judged"), CLASS_SCORES)
@@ -172,6 +178,7 @@ ALL = [
     (Precision("macro", CLASSES), SCORES, LABELS),
     (Recall("micro", CLASSES), SCORES, LABELS),
     (F1(None, CLASSES), SCORES, LABELS),
+    (JaccardIndex("weighted", CLASSES), SCORES, LABELS),
     (ROCAUC(), CHANCES, BINARY),
     (AveragePrecision(CLASSES), SCORES, LABELS),
     (Perplexity(), SCORES, LABELS),
