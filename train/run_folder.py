@@ -65,12 +65,17 @@ def write_metrics(folder: str | Path, history: list[dict]) -> None:
 
     folder = Path(folder)
     write_atomically(folder / "metrics.csv", write_csv)
-    write_atomically(folder / "metrics.json", lambda t: Path(t).write_text(json.dumps(history, indent=1)))
+    write_json(folder / "metrics.json", history)
 
 
 def write_result(folder: str | Path, result: dict) -> None:
     """`result.json`: what a run came to."""
-    write_atomically(Path(folder) / "result.json", lambda t: Path(t).write_text(json.dumps(result, indent=1)))
+    write_json(Path(folder) / "result.json", result)
+
+
+def write_json(path: str | Path, value) -> None:
+    """Numbers, text, lists and dicts as a JSON file: what `predict` needs beside the weights, such as names."""
+    write_atomically(Path(path), lambda temporary: Path(temporary).write_text(json.dumps(value, indent=1)))
 
 
 def write_run(folder: str | Path, recipe: str, options: argparse.Namespace) -> None:
@@ -78,8 +83,7 @@ def write_run(folder: str | Path, recipe: str, options: argparse.Namespace) -> N
     Path(folder).mkdir(parents=True, exist_ok=True)
     kept = {k: str(v) if isinstance(v, Path) else v for k, v in vars(options).items() if k not in ("command", "recipe")}
     versions = {name: importlib.metadata.version(name) for name in ("ranvier", "numpy", "numba")}
-    record = {"recipe": recipe, "options": kept, "versions": versions}
-    write_atomically(Path(folder) / _RECORD, lambda t: Path(t).write_text(json.dumps(record, indent=1)))
+    write_json(Path(folder) / _RECORD, {"recipe": recipe, "options": kept, "versions": versions})
 
 
 def open_run(folder: str | Path) -> Run:

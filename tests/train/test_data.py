@@ -158,6 +158,7 @@ def test_csv(tmp_path):
     np.testing.assert_array_equal(x, [[1, 2], [3, 4.5]])
     np.testing.assert_array_equal(y, [0, 1])
     np.testing.assert_array_equal(data.read_csv(tmp_path / "a.csv")[0][:, 1], [2, 4.5])
+    assert data.read_csv_header(tmp_path / "a.csv") == ["height", "weight, kg", "class"]
 
 
 @pytest.mark.parametrize(
@@ -190,6 +191,40 @@ def test_image_folder(tmp_path):
     assert data.ImageFolder(tmp_path, grayscale=True)[0][0].shape == (1, 4, 6)
     with pytest.raises(ValueError, match="ImageFolder: expected images"):
         data.ImageFolder(tmp_path / "red")
+
+
+@pytest.mark.parametrize("name", ["a.png", "a.jpg"])
+def test_an_image_file_becomes_numbers_between_0_and_1(tmp_path, name):
+    from PIL import Image
+
+    Image.new("RGB", (6, 4), (255, 51, 0)).save(tmp_path / name)
+    image = data.read_image(tmp_path / name)
+    assert image.shape == (3, 4, 6)
+    assert image.dtype == np.float32
+    np.testing.assert_allclose(image[:, 0, 0], [1, 0.2, 0], atol=0.02)  # JPEG is not exact
+    assert data.read_image(tmp_path / name, size=(8, 10), grayscale=True).shape == (1, 8, 10)
+
+
+def test_what_is_transparent_in_an_image_counts_as_white(tmp_path):
+    from PIL import Image
+
+    image = Image.new("RGBA", (2, 1), (0, 0, 0, 0))
+    image.putpixel((1, 0), (0, 0, 0, 255))
+    image.save(tmp_path / "a.png")
+    np.testing.assert_array_equal(data.read_image(tmp_path / "a.png", grayscale=True), [[[1, 0]]])
+
+
+def test_what_is_no_image_is_refused(tmp_path):
+    from PIL import Image
+
+    Image.new("L", (60, 60)).save(tmp_path / "whole.png")
+    (tmp_path / "half.png").write_bytes((tmp_path / "whole.png").read_bytes()[:60])
+    (tmp_path / "text.png").write_text("no image")
+    for name in ("half.png", "text.png"):
+        with pytest.raises(ValueError, match=f"read_image: expected an image .*{name}"):
+            data.read_image(tmp_path / name)
+    with pytest.raises(FileNotFoundError):
+        data.read_image(tmp_path / "nowhere.png")
 
 
 def test_missing_fashion_files_say_what_brings_them(tmp_path):

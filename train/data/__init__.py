@@ -5,7 +5,7 @@ from .dataset import ArrayDataset, Dataset, Subset, Transformed, random_split
 from .loader import DataLoader
 from .normalize import Normalize
 from .packages import debian_file, load_mnist_5k, need, package_file, rdataset
-from .readers import ImageFolder, load_digits, load_fashion_mnist, read_csv, read_idx
+from .readers import ImageFolder, load_digits, load_fashion_mnist, read_csv, read_csv_header, read_idx, read_image
 
 __all__ = [
     "ArrayDataset",
@@ -29,5 +29,7 @@ __all__ = [
     "random_split",
     "rdataset",
     "read_csv",
+    "read_csv_header",
     "read_idx",
+    "read_image",
 ]

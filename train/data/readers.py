@@ -1,4 +1,4 @@
-"""Readers: IDX, CSV, folders of images, and the sets that the library knows by name. Nothing here downloads."""
+"""Readers: IDX, CSV, images, folders of images, and the sets that the library knows by name. Nothing here downloads."""
 
 from __future__ import annotations
 
@@ -85,6 +85,42 @@ def _refuse_first_bad_cell(path: Path, names: list[str], rows: list[list[str]]) 
     raise ValueError(f"read_csv: expected numbers within float32's range in {path}")
 
 
+def read_csv_header(path: str | Path, delimiter: str = ",") -> list[str]:
+    """The names of the columns of a table that `read_csv` reads."""
+    path = Path(path)
+    with gzip.open(path, "rt", newline="") if path.suffix == ".gz" else path.open(newline="") as file:
+        return next(csv.reader(file, delimiter=delimiter), [])
+
+
+def read_image(path: str | Path, size: tuple[int, int] | None = None, grayscale: bool = False) -> np.ndarray:
+    """An image file (PNG, JPEG and what else Pillow reads) as [C, H, W] float32 in 0..1.
+
+    Args:
+        path: the file.
+        size: (height, width) to which it is resized, bilinearly; None takes it as it is.
+        grayscale: one channel instead of three. What is transparent counts as white.
+
+    Raises:
+        ValueError: no image, or a damaged one.
+    """
+    from PIL import Image, UnidentifiedImageError
+
+    try:
+        with Image.open(path) as file:
+            image = file.convert("RGBA") if file.has_transparency_data else file.convert("RGB")
+    except (UnidentifiedImageError, OSError) as error:
+        if isinstance(error, FileNotFoundError):
+            raise
+        raise ValueError(f"read_image: expected an image such as PNG or JPEG, got {path}: {error}") from None
+    if image.mode == "RGBA":
+        image = Image.alpha_composite(Image.new("RGBA", image.size, "white"), image)
+    image = image.convert("L" if grayscale else "RGB")
+    if size is not None:
+        image = image.resize(size[::-1], Image.Resampling.BILINEAR)
+    pixels = np.asarray(image, np.float32) / 255
+    return np.ascontiguousarray(pixels[None] if grayscale else pixels.transpose(2, 0, 1))
+
+
 class ImageFolder(Dataset):
     """Images in one folder a class: `root/cat/1.png`, `root/dog/2.jpg`.
 
@@ -104,7 +140,7 @@ class ImageFolder(Dataset):
         if not root.is_dir():
             raise ValueError(f"ImageFolder: expected root as a folder, got {root}")
         self.classes = sorted(path.name for path in root.iterdir() if path.is_dir())
-        self.size, self.mode = size, "L" if grayscale else "RGB"
+        self.size, self.grayscale = size, grayscale
         self.paths, self.labels = [], []
         for label, name in enumerate(self.classes):
             found = sorted(p for p in (root / name).rglob("*") if p.suffix.lower() in _IMAGE_SUFFIXES)
@@ -117,15 +153,7 @@ class ImageFolder(Dataset):
         return len(self.paths)
 
     def example(self, index: int) -> tuple[np.ndarray, np.ndarray]:
-        from PIL import Image
-
-        with Image.open(self.paths[index]) as file:
-            image = file.convert(self.mode)
-            if self.size is not None:
-                image = image.resize(self.size[::-1], Image.Resampling.BILINEAR)
-            pixels = np.asarray(image, np.float32) / 255
-        pixels = pixels[None] if self.mode == "L" else pixels.transpose(2, 0, 1)
-        return np.ascontiguousarray(pixels), np.int64(self.labels[index])
+        return read_image(self.paths[index], self.size, self.grayscale), np.int64(self.labels[index])
 
 
 def load_digits() -> tuple[np.ndarray, np.ndarray]:
