@@ -1,4 +1,4 @@
-"""The command `ranvier`: train a recipe, use what it learned, look at this machine's devices."""
+"""The command `ranvier`: train a recipe, use what it learned, profile kernels, look at this machine's devices."""
 
 from __future__ import annotations
 
@@ -11,6 +11,7 @@ import ranvier
 
 def build_parser() -> argparse.ArgumentParser:
     """The whole command line."""
+    from ranvier.profiling import commands as profiling
     from ranvier.train import recipes
 
     parser = argparse.ArgumentParser(prog="ranvier", description=ranvier.__doc__.splitlines()[0])
@@ -37,6 +38,7 @@ def build_parser() -> argparse.ArgumentParser:
     predict = commands.add_parser("predict", help="what a trained run says of your own files")
     predict.add_argument("run", type=Path, metavar="RUN", help="run folder that `ranvier train` left")
     predict.add_argument("files", type=Path, nargs="*", metavar="FILE", help="image, text, CSV or WAV, as the recipe")
+    profiling.add_parsers(commands)
     commands.add_parser("devices", help="what this machine can compute on, and what is missing")
     return parser
 
@@ -82,6 +84,18 @@ def _predict(options: argparse.Namespace) -> int:
     return 0
 
 
+def _profile(options: argparse.Namespace) -> int:
+    from ranvier.profiling import commands
+
+    return commands.profile(options)
+
+
+def _bench(options: argparse.Namespace) -> int:
+    from ranvier.profiling import commands
+
+    return commands.bench(options)
+
+
 def _devices(options: argparse.Namespace) -> int:
     from ranvier.profiling import devices
 
@@ -96,7 +110,7 @@ def _positive(text: str) -> int:
     return value
 
 
-_COMMANDS = {"train": _train, "predict": _predict, "devices": _devices}
+_COMMANDS = {"train": _train, "predict": _predict, "profile": _profile, "bench": _bench, "devices": _devices}
 
 if __name__ == "__main__":
     sys.exit(main())
