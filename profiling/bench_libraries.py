@@ -1,0 +1,136 @@
+"""The two libraries behind one set of names, so that the bench writes every model once and builds it in both.
+
+Ranvier's names are PyTorch's, so little is left to say: how an array becomes a tensor, what a layer's base class is,
+and that PyTorch's layers have no activation of their own. Both are written as their users write them: where Ranvier
+fuses an activation into a layer, PyTorch gets the in-place one of its own model zoo.
+"""
+
+from __future__ import annotations
+
+import importlib.util
+from collections.abc import Callable
+from dataclasses import dataclass
+from types import SimpleNamespace
+from typing import Any
+
+import numpy as np
+
+RANVIER, PYTORCH, CHANNELS_LAST = "ranvier", "pytorch", "pytorch channels-last"
+INSTALL_PYTORCH = "PyTorch is not installed, and a bench without it would compare with nothing; `make bench` brings it"
+
+
+@dataclass(frozen=True)
+class Library:
+    """What a model needs of a library.
+
+    Args:
+        name: the variant that it stands for in tables and records.
+        layers: the namespace of layers; those of `activated` take `activation=`.
+        functional: the namespace of functions.
+        optim: the namespace of optimizers.
+        base: what a network's class derives from.
+        tensor: makes a tensor of a NumPy array.
+        images: makes a tensor of a NumPy array [N, C, H, W], in the memory layout of this variant.
+        place: puts a network's parameters into the memory layout of this variant.
+        relu: rectifies a tensor that nothing else reads, in place where the library can.
+        clip: scales gradients down to a norm.
+        load: copies a state, arrays by name, into a network.
+    """
+
+    name: str
+    layers: Any
+    functional: Any
+    optim: Any
+    base: type
+    tensor: Callable
+    images: Callable
+    place: Callable
+    relu: Callable
+    clip: Callable
+    load: Callable
+
+
+def library(variant: str) -> Library:
+    """The library that a variant is measured in.
+
+    Raises:
+        ModuleNotFoundError: it is PyTorch and not installed.
+    """
+    return ranvier() if variant == RANVIER else pytorch(channels_last=variant == CHANNELS_LAST)
+
+
+def ranvier() -> Library:
+    """Ranvier on NumPy arrays."""
+    from .. import layers, train
+
+    return Library(
+        name=RANVIER,
+        layers=layers,
+        functional=layers.functional,
+        optim=train.optim,
+        base=layers.Layer,
+        tensor=layers.tensor,
+        images=layers.tensor,
+        place=lambda network: network,
+        relu=layers.functional.relu,
+        clip=train.clip_grad_norm_,
+        load=lambda network, state: network.load_state_dict(state),
+    )
+
+
+def pytorch(channels_last: bool = False) -> Library:
+    """PyTorch on the CPU, eager. Its optimizers are asked for their fused kernels, the fastest that it has here.
+
+    Raises:
+        ModuleNotFoundError: it is not installed.
+    """
+    require_pytorch()
+    import torch
+
+    layout = torch.channels_last if channels_last else torch.contiguous_format
+    layers = SimpleNamespace(**vars(torch.nn))
+    for name in ("Linear", "Conv1d", "Conv2d", "ConvTranspose2d"):
+        setattr(layers, name, _activated(getattr(torch.nn, name)))
+    fused = {name: _fused(getattr(torch.optim, name)) for name in ("SGD", "Adam", "AdamW")}
+    return Library(
+        name=CHANNELS_LAST if channels_last else PYTORCH,
+        layers=layers,
+        functional=torch.nn.functional,
+        optim=SimpleNamespace(**vars(torch.optim) | fused),
+        base=torch.nn.Module,
+        tensor=torch.from_numpy,
+        images=lambda array: torch.from_numpy(array).contiguous(memory_format=layout),
+        place=lambda network: network.to(memory_format=layout),
+        relu=torch.relu_,
+        clip=torch.nn.utils.clip_grad_norm_,
+        load=lambda network, state: network.load_state_dict(
+            {name: torch.from_numpy(np.array(value)) for name, value in state.items()}
+        ),
+    )
+
+
+def require_pytorch() -> None:
+    """Raises ModuleNotFoundError, with the command that helps, where PyTorch is not installed."""
+    if importlib.util.find_spec("torch") is None:
+        raise ModuleNotFoundError(f"bench: {INSTALL_PYTORCH}; so does `pip install ranvier[bench]`")
+
+
+def _activated(layer: type) -> type:
+    """A PyTorch layer that takes Ranvier's `activation=` and applies it in place."""
+    import torch
+
+    in_place = {None: lambda x: x, "relu": torch.relu_, "tanh": torch.tanh_, "sigmoid": torch.sigmoid_}
+
+    class Activated(layer):
+        def __init__(self, *arguments, activation: str | None = None, **options):
+            super().__init__(*arguments, **options)
+            self.activate = in_place[activation]
+
+        def forward(self, input):
+            return self.activate(super().forward(input))
+
+    return Activated
+
+
+def _fused(optimizer: type) -> Callable:
+    return lambda parameters, **options: optimizer(parameters, fused=True, **options)
