@@ -6,6 +6,7 @@ from .loader import DataLoader
 from .normalize import Normalize
 from .packages import debian_file, load_mnist_5k, need, package_file, rdataset
 from .readers import ImageFolder, load_digits, load_fashion_mnist, read_csv, read_csv_header, read_idx, read_image
+from .table import TableEncoder, read_table
 
 __all__ = [
     "ArrayDataset",
@@ -19,6 +20,7 @@ __all__ = [
     "RandomHorizontalFlip",
     "RandomShift",
     "Subset",
+    "TableEncoder",
     "Transformed",
     "debian_file",
     "load_digits",
@@ -32,4 +34,5 @@ __all__ = [
     "read_csv_header",
     "read_idx",
     "read_image",
+    "read_table",
 ]
