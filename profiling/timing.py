@@ -5,7 +5,9 @@
 
 A sample is the mean of a batch of calls that together last a millisecond or more. The variants are sampled one after
 the other in rounds, each round beginning with the next of them, so that whatever else the machine does meets all alike.
-Every sample is kept; nothing is thrown out as an outlier.
+Before a sample the variant before it has come to rest: OpenMP's threads go on spinning for milliseconds after their
+work is done, OpenBLAS's for a tenth of a second, on cores that the next variant needs. Every sample is kept; nothing
+is thrown out as an outlier.
 """
 
 from __future__ import annotations
@@ -22,10 +24,14 @@ import numpy as np
 
 SHORTEST_SAMPLE = 1e-3  # seconds: ten thousand times what perf_counter can tell apart
 FEWEST_SAMPLES = 5
+LONGEST_REST = 0.25  # seconds that a sample waits for the threads of the one before it
 
 
 class Clock(Protocol):
-    """`sample(function, calls)` runs function() that many times and returns the seconds that they took together."""
+    """`settle()` waits until what ran before has come to rest; `sample(function, calls)` runs function() so many times
+    and returns the seconds that they took together."""
+
+    def settle(self) -> None: ...
 
     def sample(self, function: Callable[[], object], calls: int) -> float: ...
 
@@ -33,7 +39,20 @@ class Clock(Protocol):
 class HostClock:
     """The processor's clock, for functions that have done their work when they return."""
 
+    def settle(self) -> None:
+        """Waits until no thread of this process runs, for at most `LONGEST_REST` seconds."""
+        waited = 0.0
+        while waited < LONGEST_REST:
+            busy, started = time.process_time(), time.perf_counter()
+            time.sleep(1e-3)
+            lasted = time.perf_counter() - started
+            if time.process_time() - busy < 0.2 * lasted:
+                return
+            waited += lasted
+
     def sample(self, function: Callable[[], object], calls: int) -> float:
+        if calls > 1:
+            function()  # wakes its threads and brings its data back to the caches
         repeat = itertools.repeat(None, calls)  # the least that a loop can cost: some 10 ns a call
         started = time.perf_counter()
         for _ in repeat:
@@ -76,6 +95,7 @@ def measure(
         for order in _rotations(list(variants)):
             for name in order:
                 collect()
+                clock.settle()
                 samples[name].append(clock.sample(variants[name], calls[name]) / calls[name])
                 elapsed = time.perf_counter() - started
                 if progress is not None:
@@ -90,6 +110,7 @@ def _long_enough(clock: Clock, function: Callable[[], object], collect: Callable
     calls = 1
     while True:
         collect()
+        clock.settle()
         lasted = clock.sample(function, calls)
         if lasted >= SHORTEST_SAMPLE:
             return calls

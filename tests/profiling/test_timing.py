@@ -1,6 +1,7 @@
 """Timings of work whose length is known come out right, and all variants meet the same conditions."""
 
 import gc
+import threading
 import time
 
 import numpy as np
@@ -35,7 +36,10 @@ class Recorded:
     """A clock that writes down what it was asked for, and says that a call takes `length` seconds."""
 
     def __init__(self, length=2e-3):
-        self.length, self.order = length, []
+        self.length, self.order, self.rests = length, [], 0
+
+    def settle(self):
+        self.rests += 1
 
     def sample(self, function, calls):
         for _ in range(calls):
@@ -54,6 +58,25 @@ def test_each_round_begins_with_the_next_variant():
     samples = timing.measure(variants, seconds=1e-9, clock=clock)
     assert {name: len(values) for name, values in samples.items()} == dict.fromkeys("abc", timing.FEWEST_SAMPLES)
     assert "".join(names_in_order(clock, variants, skip=3)) == "abcbcacababcbca"
+    assert clock.rests == len(clock.order)
+
+
+def test_a_sample_waits_for_threads_that_go_on():
+    stop = time.perf_counter() + 0.05
+    thread = threading.Thread(target=busy(0.05))
+    thread.start()
+    timing.HostClock().settle()
+    assert time.perf_counter() >= stop
+    thread.join()
+
+
+def test_a_sample_does_not_wait_for_ever(monkeypatch):
+    monkeypatch.setattr(timing, "LONGEST_REST", 0.02)
+    thread = threading.Thread(target=busy(0.2))
+    thread.start()
+    timing.HostClock().settle()
+    assert thread.is_alive()
+    thread.join()
 
 
 def test_short_calls_are_batched_until_a_sample_is_long_enough():
