@@ -95,14 +95,15 @@ def test_average_precision_is_the_area_under_the_best_precision_at_each_recall(h
 
 
 def test_mean_average_precision_worked_by_hand():
+    # The sure detections are those of the second image: scores count across images.
     true = [
-        (np.array([[0, 0, 10, 10], [20, 0, 30, 10]]), np.array([0, 1])),
         (np.array([[0, 0, 10, 10]]), np.array([0])),
+        (np.array([[0, 0, 10, 10], [20, 0, 30, 10]]), np.array([0, 1])),
     ]
     found = [
+        (np.array([[0, 0, 10, 6]]), np.array([0.6]), np.array([0])),
         # right, a second one on the same box (wrong), the right place with the wrong class (wrong)
         (np.array([[0, 0, 10, 9], [0, 0, 10, 10], [20, 0, 30, 10]]), np.array([0.9, 0.8, 0.7]), np.array([0, 0, 0])),
-        (np.array([[0, 0, 10, 6]]), np.array([0.6]), np.array([0])),
     ]
     mean, each = mean_average_precision(found, true, num_classes=3)
     assert each[0] == pytest.approx((1 + 2 / 4) / 2)
