@@ -227,6 +227,41 @@ def test_what_is_no_image_is_refused(tmp_path):
         data.read_image(tmp_path / "nowhere.png")
 
 
+@pytest.mark.parametrize("turned", [False, True])
+def test_a_drawing_is_cut_out_and_put_bright_into_the_middle(tmp_path, turned):
+    from PIL import Image
+
+    paper = np.full((60, 90), 230, np.uint8)
+    paper[10:50, 60:70] = 20  # a stroke at the right, four times as high as wide
+    Image.fromarray(255 - paper if turned else paper).save(tmp_path / "stroke.png")
+    (drawing,) = data.read_drawing(tmp_path / "stroke.png", size=28, margin=4)
+    assert drawing.dtype == np.float32
+    wanted = np.zeros((28, 28))
+    wanted[4:24, 12:17] = 1
+    np.testing.assert_allclose(drawing, wanted, atol=0.01)
+
+
+def test_digits_written_on_paper_are_read_as_the_data_has_them(tmp_path):
+    from PIL import Image
+
+    images, _ = data.load_digits()
+    differences = []
+    for image in images[:50, 0]:
+        paper = np.pad(255 - (image * 255).astype(np.uint8), 3, constant_values=255)
+        Image.fromarray(paper).resize((280, 280), Image.Resampling.NEAREST).save(tmp_path / "digit.png")
+        (drawing,) = data.read_drawing(tmp_path / "digit.png", size=8)
+        differences.append(np.abs(drawing - image).mean())
+    assert np.mean(differences) < 0.1  # between different digits it is 0.3
+
+
+def test_an_empty_sheet_is_no_drawing(tmp_path):
+    from PIL import Image
+
+    Image.new("L", (30, 30), 250).save(tmp_path / "empty.png")
+    with pytest.raises(ValueError, match="read_drawing: expected something drawn"):
+        data.read_drawing(tmp_path / "empty.png", size=8)
+
+
 def test_missing_fashion_files_say_what_brings_them(tmp_path):
     with pytest.raises(FileNotFoundError, match="apt-get install dataset-fashion-mnist"):
         data.load_fashion_mnist(tmp_path)

@@ -5,7 +5,16 @@ from .dataset import ArrayDataset, Dataset, Subset, Transformed, random_split
 from .loader import DataLoader
 from .normalize import Normalize
 from .packages import debian_file, load_mnist_5k, need, package_file, rdataset
-from .readers import ImageFolder, load_digits, load_fashion_mnist, read_csv, read_csv_header, read_idx, read_image
+from .readers import (
+    ImageFolder,
+    load_digits,
+    load_fashion_mnist,
+    read_csv,
+    read_csv_header,
+    read_drawing,
+    read_idx,
+    read_image,
+)
 from .table import TableEncoder, read_table
 
 __all__ = [
@@ -32,6 +41,7 @@ __all__ = [
     "rdataset",
     "read_csv",
     "read_csv_header",
+    "read_drawing",
     "read_idx",
     "read_image",
     "read_table",
