@@ -1,13 +1,15 @@
-"""What the recipes that classify images have in common: the closing report."""
+"""What the recipes that classify images have in common: the closing report, and answers for the user's own images."""
 
 from __future__ import annotations
 
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 
 import numpy as np
 
 from ...layers import functional
-from ...layers.tensor import Tensor
+from ...layers.layer import Layer
+from ...layers.tensor import Tensor, no_grad
 from .. import metrics, pictures, run_folder
 from ..trainer import Trainer
 
@@ -34,3 +36,22 @@ def report(trainer: Trainer, loader, images: np.ndarray, labels: np.ndarray, cla
     print(f"\n{table}\n\ntest accuracy {accuracy:.2%} ({wrong} of {len(labels)} images wrong)")
     print(f"run folder    {folder}/  (metrics.csv, curves.png, predictions.png, filters.png, checkpoint/)")
     return {"test_accuracy": accuracy}
+
+
+def answers(
+    model: Layer, paths: list[Path], read: Callable[[Path], np.ndarray], classes: Sequence[str] = ()
+) -> Iterator[str]:
+    """A line for each image file: the most probable class, how sure the network is, and what comes second.
+
+    Args:
+        model: in evaluation mode; [N, C, H, W] -> scores [N, classes].
+        paths: the files.
+        read: file -> image [C, H, W] as the network was trained on.
+        classes: names of the labels.
+    """
+    for path in paths:
+        with no_grad():
+            (probabilities,) = functional.softmax(model(Tensor(read(path)[None])), dim=1).numpy()
+        first, second = probabilities.argsort()[:-3:-1]
+        names = [str(classes[label]) if classes else str(label) for label in (first, second)]
+        yield f"{path}: {names[0]} ({probabilities[first]:.1%}; next {names[1]}, {probabilities[second]:.1%})"
