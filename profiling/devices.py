@@ -12,7 +12,7 @@ from pathlib import Path
 def describe() -> str:
     """A report for people: what works, what is missing, and how to get it."""
     lines = [
-        f"CPU      {_processor()}: {os.cpu_count()} cores, NumPy arrays, Numba kernels and BLAS: ready",
+        f"CPU      {processor()}: {os.cpu_count()} cores, NumPy arrays, Numba kernels and BLAS: ready",
         f"         threads: Numba {_numba_threads()}, BLAS {_blas()}",
         *(f"GPU      {line}" for line in _gpus()),
         "",
@@ -41,7 +41,8 @@ def _version(distribution: str) -> str | None:
         return None
 
 
-def _processor() -> str:
+def processor() -> str:
+    """The processor's name."""
     cpuinfo = Path("/proc/cpuinfo")
     if cpuinfo.is_file():
         for line in cpuinfo.read_text().splitlines():
