@@ -11,7 +11,8 @@ A network and one step of its training:
 
 from . import layers, train
 from .layers import *
+from .profiling.trace import profile
 from .train import *
 
-__all__ = [*layers.__all__, *train.__all__]
+__all__ = [*layers.__all__, *train.__all__, "profile"]
 __version__ = "0.1.0"
