@@ -165,7 +165,7 @@ class Tensor:
     def __array__(self, dtype=None, copy=None) -> np.ndarray:
         if type(self.array) is not np.ndarray:
             raise TypeError("expected a tensor on the CPU, got one on a GPU; .numpy() copies it over")
-        return self.array if dtype is None else self.array.astype(dtype)
+        return np.array(self.array, dtype, copy=copy)
 
     def __repr__(self) -> str:
         values = np.array2string(self.numpy(), separator=", ", prefix="tensor(", threshold=200)

@@ -374,3 +374,14 @@ def test_factories():
     again = [rv.rand(2).array, rv.randn(2).array, rv.randint(0, 9, (2,)).array, rv.randperm(5).array]
     for a, b in zip(first, again):
         np.testing.assert_array_equal(a, b)
+
+
+def test_numpy_copies_a_tensor_where_it_is_asked_to():
+    x = rv.zeros(3)
+    copied, shared = np.array(x), np.asarray(x)
+    x.array[0] = 1
+    assert copied[0] == 0
+    assert shared is x.array
+    assert np.asarray(x, np.float64).dtype == np.float64
+    with pytest.raises(ValueError, match="copy"):
+        np.array(x, np.float64, copy=False)
