@@ -16,6 +16,7 @@ from typing import Any
 import numpy as np
 
 RANVIER, PYTORCH, CHANNELS_LAST = "ranvier", "pytorch", "pytorch channels-last"
+PYTORCH_VARIANTS = (PYTORCH, CHANNELS_LAST)
 INSTALL_PYTORCH = "PyTorch is not installed, and a bench without it would compare with nothing; `make bench` brings it"
 
 
@@ -30,6 +31,7 @@ class Library:
         optim: the namespace of optimizers.
         base: what a network's class derives from.
         tensor: makes a tensor of a NumPy array.
+        parameter: makes a tensor that an optimizer changes of a NumPy array.
         images: makes a tensor of a NumPy array [N, C, H, W], in the memory layout of this variant.
         place: puts a network's parameters into the memory layout of this variant.
         relu: rectifies a tensor that nothing else reads, in place where the library can.
@@ -43,11 +45,40 @@ class Library:
     optim: Any
     base: type
     tensor: Callable
+    parameter: Callable
     images: Callable
     place: Callable
     relu: Callable
     clip: Callable
     load: Callable
+
+
+@dataclass(frozen=True)
+class Prepared:
+    """A case made ready in one library.
+
+    Args:
+        functions: what is timed, by direction: "forward", "backward" or "step".
+        results: arrays by name, which must agree between the libraries.
+        shared: what the other library needs to compute the same.
+    """
+
+    functions: dict[str, Callable[[], Any]]
+    results: dict[str, np.ndarray]
+    shared: Any = None
+
+
+def difference(ours: dict, theirs: dict, tolerance: float) -> str | None:
+    """What is wrong with PyTorch's arrays beside Ranvier's of the same name, None if they agree.
+
+    Args:
+        tolerance: how far apart they may be, as a share of PyTorch's largest element.
+    """
+    for name, array in theirs.items():
+        apart = np.max(np.abs(ours[name] - array)) / np.max(np.abs(array))
+        if not apart <= tolerance:
+            return f"{name}: apart by {apart:.1e} of the largest element, expected {tolerance:.0e} or less"
+    return None
 
 
 def library(variant: str) -> Library:
@@ -70,6 +101,7 @@ def ranvier() -> Library:
         optim=train.optim,
         base=layers.Layer,
         tensor=layers.tensor,
+        parameter=layers.Parameter,
         images=layers.tensor,
         place=lambda network: network,
         relu=layers.functional.relu,
@@ -99,6 +131,7 @@ def pytorch(channels_last: bool = False) -> Library:
         optim=SimpleNamespace(**vars(torch.optim) | fused),
         base=torch.nn.Module,
         tensor=torch.from_numpy,
+        parameter=lambda array: torch.nn.Parameter(torch.from_numpy(array)),
         images=lambda array: torch.from_numpy(array).contiguous(memory_format=layout),
         place=lambda network: network.to(memory_format=layout),
         relu=torch.relu_,

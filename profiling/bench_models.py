@@ -8,13 +8,14 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, ClassVar
 
 import numpy as np
 
-from .bench_libraries import Library
+from .bench_libraries import PYTORCH_VARIANTS, Library, Prepared, difference, library
 
 CLASSES = 10
+COMPARED_STEPS = 5
 
 
 @dataclass
@@ -35,18 +36,37 @@ class ModelCase:
     """One network of one size.
 
     Args:
-        kind: "lenet", ...
-        size: "small", "medium" or "large".
+        subject: the kind of network: "lenet", ...
+        case: its size: "small", "medium" or "large".
         build: makes it, given a library and a random generator.
         sizes: what distinguishes the sizes, arguments of `build`.
         images: whether it works on [N, C, H, W], so that PyTorch's memory layouts matter.
     """
 
-    kind: str
-    size: str
+    group: ClassVar[str] = "training step"
+    family: ClassVar[str] = "model"
+    directions: ClassVar[tuple[str, ...]] = ("step",)
+
+    subject: str
+    case: str
     build: Callable[..., Training]
     sizes: dict[str, int]
     images: bool
+
+    @property
+    def name(self) -> str:
+        """What it is asked for by: "lenet/small"."""
+        return f"{self.subject}/{self.case}"
+
+    @property
+    def variants(self) -> tuple[str, ...]:
+        """What of PyTorch it is compared with."""
+        return PYTORCH_VARIANTS if self.images else PYTORCH_VARIANTS[:1]
+
+    @property
+    def expected(self) -> float:
+        """Seconds that preparing and timing it may take, beyond what it is timed for: a guess for the progress bar."""
+        return {"small": 0.2, "medium": 1.0, "large": 6.0}[self.case]
 
     @property
     def shapes(self) -> str:
@@ -56,6 +76,26 @@ class ModelCase:
     def training(self, library: Library, seed: int = 0) -> Training:
         """The network in `library`, with the data that belong to the seed."""
         return self.build(library, np.random.default_rng(seed), **self.sizes)
+
+    def prepare(self, variant: str, shared: dict | None) -> Prepared:
+        """The network in a library, after the steps whose losses are compared.
+
+        Args:
+            variant: of `bench_libraries`.
+            shared: the state of the network that another library made; None keeps this one's own, and shares it.
+        """
+        of = library(variant)
+        training = self.training(of)
+        if shared is None:
+            shared = {name: np.array(value) for name, value in training.network.state_dict().items()}
+        else:
+            of.load(training.network, shared)
+        losses = [float(training.step().item()) for _ in range(COMPARED_STEPS)]
+        return Prepared({"step": training.step}, {"losses": np.array(losses)}, shared)
+
+    def disagreement(self, ours: dict, theirs: dict) -> str | None:
+        """What is wrong with PyTorch's losses beside Ranvier's, None if they agree."""
+        return difference(ours, theirs, 1e-3)
 
 
 def mlp(library: Library, random, batch: int, inputs: int, hidden: int) -> Training:
