@@ -16,6 +16,7 @@ from .readers import (
     read_image,
 )
 from .table import TableEncoder, read_table
+from .text import Vocabulary, detokenize, pad_sentences, read_text, read_verses, tokenize
 
 __all__ = [
     "ArrayDataset",
@@ -31,12 +32,15 @@ __all__ = [
     "Subset",
     "TableEncoder",
     "Transformed",
+    "Vocabulary",
     "debian_file",
+    "detokenize",
     "load_digits",
     "load_fashion_mnist",
     "load_mnist_5k",
     "need",
     "package_file",
+    "pad_sentences",
     "random_split",
     "rdataset",
     "read_csv",
@@ -45,4 +49,7 @@ __all__ = [
     "read_idx",
     "read_image",
     "read_table",
+    "read_text",
+    "read_verses",
+    "tokenize",
 ]
