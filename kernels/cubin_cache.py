@@ -18,16 +18,11 @@ from types import SimpleNamespace
 import triton
 from triton._C.libtriton import get_cache_invalidating_env_vars
 
+from .cache import cache_directory
+
 _NEEDED = (
     "name", "num_warps", "num_ctas", "shared", "global_scratch_size", "launch_cooperative_grid", "launch_pdl",
 )  # fmt: skip
-
-
-def cache_directory() -> Path:
-    """$RANVIER_CACHE_DIR, else `ranvier` in the user's cache directory."""
-    if chosen := os.environ.get("RANVIER_CACHE_DIR"):
-        return Path(chosen)
-    return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache", "ranvier")
 
 
 def key_of(function, types: dict, constants: dict, attributes: dict, options: dict, architecture: int) -> str:
