@@ -9,8 +9,9 @@ from __future__ import annotations
 
 import contextlib
 import os
+from types import FunctionType
 
-from numba import njit
+from numba import get_num_threads, njit
 
 
 def _load_openmp_with_threads_that_sleep() -> None:
@@ -33,11 +34,27 @@ _load_openmp_with_threads_that_sleep()
 _FASTMATH = {"contract", "reassoc", "nsz", "arcp"}
 
 
+# Below so many multiply-adds a second thread takes longer to wake up than it would save.
+_WORTH_A_THREAD = 4_000_000
+
+
 def kernel(function):
-    """Compiles a CPU kernel whose `prange` loops run on all of Numba's threads."""
-    return njit(parallel=True, cache=True, fastmath=_FASTMATH, error_model="numpy")(function)
+    """Compiles a CPU kernel whose `prange` loops run on all of Numba's threads; `kernel.serial` is the same code on the
+    calling thread, for arrays so small that waking the others would take longer."""
+    options = {"cache": True, "fastmath": _FASTMATH, "error_model": "numpy"}
+    compiled = njit(parallel=True, **options)(function)
+    # Under a name of its own, because Numba's cache on disk does not tell the two apart.
+    serial = FunctionType(function.__code__, function.__globals__, f"{function.__name__}_serial")
+    serial.__qualname__, serial.__module__ = f"{function.__qualname__}_serial", function.__module__
+    compiled.serial = njit(**options)(serial)
+    return compiled
 
 
 def serial_kernel(function):
     """Compiles a CPU kernel that runs on the calling thread, for recursions and for parts of other kernels."""
     return njit(cache=True, fastmath=_FASTMATH, error_model="numpy")(function)
+
+
+def threads_for(multiply_adds: int) -> int:
+    """How many threads a product of so many multiply-adds is worth: all that Numba may use, or one."""
+    return get_num_threads() if multiply_adds > _WORTH_A_THREAD else 1

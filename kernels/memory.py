@@ -2,7 +2,12 @@
 
 from __future__ import annotations
 
+import math
+import threading
+
 import numpy as np
+
+_ALIGNMENT = 64  # bytes: a cache line, and the widest vector register
 
 # Tests set this, so that an element that no kernel wrote shows up as NaN (or -1 as far as integers have no NaN).
 poison = False
@@ -19,3 +24,26 @@ def empty(shape: int | tuple[int, ...], dtype) -> np.ndarray:
 def zeros(shape: int | tuple[int, ...], dtype) -> np.ndarray:
     """A C-contiguous array of zeros."""
     return np.zeros(shape, dtype)
+
+
+class _Workspaces(threading.local):
+    def __init__(self):
+        self.bytes: dict[str, np.ndarray] = {}
+
+
+_workspaces = _Workspaces()
+
+
+def workspace(name: str, shape: int | tuple[int, ...], dtype) -> np.ndarray:
+    """Scratch for the length of one kernel call, with unspecified contents: the calling thread keeps its memory and
+    hands it out again for the next call under this name, so that no page of it is asked for twice."""
+    size = math.prod(shape) if isinstance(shape, tuple) else shape
+    wanted = size * np.dtype(dtype).itemsize
+    kept = _workspaces.bytes.get(name)
+    if kept is None or kept.size < wanted + _ALIGNMENT:
+        kept = _workspaces.bytes[name] = np.empty(wanted + _ALIGNMENT, np.uint8)
+    start = -kept.ctypes.data % _ALIGNMENT
+    array = kept[start : start + wanted].view(dtype).reshape(shape)
+    if poison and array.dtype.kind == "f":
+        array.fill(np.nan)
+    return array

@@ -7,8 +7,8 @@ Three maps, each used by both directions:
     spread              gradient of x      forward
     grad_weight         gradient of W      gradient of W, with x and grad_y changing places
 
-Where every channel has its own kernel (`cpu_depthwise.py`) they are direct; otherwise products with a matrix of columns
-(`cpu_columns.py`). Ranks 1 and 2 run as rank 3 with leading axes of size 1.
+Where every channel has its own kernel (`cpu_depthwise.py`) they are direct; otherwise products that are put together
+tile by tile (`cpu_tiles.py`). Ranks 1 and 2 run as rank 3 with leading axes of size 1.
 """
 
 import math
@@ -18,23 +18,8 @@ from numba import prange
 
 from ..cpu_jit import kernel
 from ..memory import empty
-from . import cpu_columns, cpu_depthwise
+from . import cpu_depthwise, cpu_tiles
 from .shape import conv_shape, transposed_conv_shape
-
-
-@kernel
-def conv_epilogue_kernel(z, bias, has_bias, relu):
-    """z = activation(z + bias) for z [N, C, P], plane by plane."""
-    for index in prange(z.shape[0] * z.shape[1]):
-        n, c = index // z.shape[1], index % z.shape[1]
-        b = bias[c] if has_bias else z.dtype.type(0)
-        if relu:
-            for p in range(z.shape[2]):
-                value = z[n, c, p] + b
-                z[n, c, p] = z.dtype.type(0) if value < 0 else value
-        else:
-            for p in range(z.shape[2]):
-                z[n, c, p] += b
 
 
 @kernel
@@ -64,8 +49,7 @@ def _forward(x, weight, bias=None, *, stride=None, padding=None, dilation=None, 
     planes = np.ascontiguousarray(x).reshape(shape.batch, shape.in_channels, shape.in_size)
     weight_rows = _rows(weight)
     y, z = _output("conv", x, weight.ndim - 2, shape.out_channels, shape.output, x.dtype, out)
-    _method(shape).correlate(planes, weight_rows, shape, z)
-    _finish(z, bias, activation)
+    _method(shape).correlate(planes, weight_rows, shape, z, _row(bias), activation == "relu")
     return y, (planes, weight_rows, z if activation else None, shape, x.shape, weight.shape)
 
 
@@ -104,8 +88,7 @@ def _transposed_forward(
     planes = np.ascontiguousarray(x).reshape(shape.batch, shape.out_channels, shape.out_size)
     weight_rows = _rows(weight)
     y, z = _output("conv_transpose", x, weight.ndim - 2, shape.in_channels, shape.input, x.dtype, out)
-    _method(shape).spread(planes, weight_rows, shape, z)
-    _finish(z, bias, activation)
+    _method(shape).spread(planes, weight_rows, shape, z, _row(bias), activation == "relu")
     return y, (planes, weight_rows, z if activation else None, shape, x.shape, weight.shape)
 
 
@@ -134,7 +117,7 @@ conv_transpose1d_backward = conv_transpose2d_backward = conv_transpose3d_backwar
 
 
 def _method(shape):
-    return cpu_depthwise if shape.is_depthwise else cpu_columns
+    return cpu_depthwise if shape.is_depthwise else cpu_tiles
 
 
 def _rows(weight):
@@ -142,11 +125,8 @@ def _rows(weight):
     return np.ascontiguousarray(weight).reshape(*weight.shape[:2], -1)
 
 
-def _finish(z, bias, activation):
-    """Adds the bias and applies the activation, in place."""
-    if bias is not None or activation:
-        bias_row = empty(0, z.dtype) if bias is None else np.ascontiguousarray(bias)
-        conv_epilogue_kernel(z, bias_row, bias is not None, activation == "relu")
+def _row(bias):
+    return None if bias is None else np.ascontiguousarray(bias)
 
 
 def _grad_sum(grad_y, y, shape):

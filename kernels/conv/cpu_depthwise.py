@@ -4,10 +4,20 @@ the first-level cache while the taps of the kernel pass over them.
 Weights are [out, 1, taps]; output channel o reads input channel o // (out / in).
 """
 
+import numpy as np
 from numba import prange
 
-from ..cpu_jit import kernel
-from .cpu_columns import valid_range
+from ..cpu_jit import kernel, serial_kernel
+
+
+@serial_kernel
+def _valid_range(offset, stride, size, count):
+    """Those i in 0..count - 1 with 0 <= i * stride + offset < size, as (first, after the last)."""
+    if stride == 1:  # spares the divisions
+        first = min(max(-offset, 0), count)
+        return first, min(max(size - offset, first), count)
+    first = min(max((stride - 1 - offset) // stride, 0), count)
+    return first, min(max((size - offset + stride - 1) // stride, first), count)
 
 
 @kernel
@@ -29,7 +39,7 @@ def depthwise_correlate_kernel(x, weight, input, kernel, output, stride, padding
                 source_line, taps = plane[(d * height + h) * width :], weight[o, 0, line * kernel[2] :]
                 for kw in range(kernel[2]):
                     offset = kw * dilation[2] - padding[2]
-                    low, high = valid_range(offset, step, width, out_width)
+                    low, high = _valid_range(offset, step, width, out_width)
                     inner, source, w = target[low:high], source_line[low * step + offset :], taps[kw]
                     if step == 1:
                         for i in range(high - low):
@@ -59,7 +69,7 @@ def depthwise_spread_kernel(z, weight, input, kernel, output, stride, padding, d
                     target_line, taps = plane[(d * height + h) * width :], weight[o, 0, line * kernel[2] :]
                     for kw in range(kernel[2]):
                         offset = kw * dilation[2] - padding[2]
-                        low, high = valid_range(offset, step, width, out_width)
+                        low, high = _valid_range(offset, step, width, out_width)
                         inner, target, w = source[low:high], target_line[low * step + offset :], taps[kw]
                         if step == 1:
                             for i in range(high - low):
@@ -78,7 +88,7 @@ def depthwise_grad_weight_kernel(x, z, input, kernel, output, stride, padding, d
         o, tap = index // weight.shape[2], index % weight.shape[2]
         kd, kh, kw = tap // (kernel[1] * kernel[2]), tap // kernel[2] % kernel[1], tap % kernel[2]
         offset, step = kw * dilation[2] - padding[2], stride[2]
-        low, high = valid_range(offset, step, width, out_width)
+        low, high = _valid_range(offset, step, width, out_width)
         total = z.dtype.type(0)
         for n in range(z.shape[0]):
             plane, image = x[n, o // multiplier], z.dtype.type(0)
@@ -99,16 +109,38 @@ def depthwise_grad_weight_kernel(x, z, input, kernel, output, stride, padding, d
         weight[o, 0, tap] = total
 
 
-def correlate(x, weight, shape, z):
-    """z [N, out, P] from x [N, in, input positions] and weight [out, 1, taps]."""
+@kernel
+def depthwise_epilogue_kernel(z, bias, relu):
+    """z = activation(z + bias) for z [N, C, P], plane by plane; an empty bias is none."""
+    for index in prange(z.shape[0] * z.shape[1]):
+        n, c = index // z.shape[1], index % z.shape[1]
+        b = bias[c] if len(bias) else z.dtype.type(0)
+        if relu:
+            for p in range(z.shape[2]):
+                value = z[n, c, p] + b
+                z[n, c, p] = z.dtype.type(0) if value < 0 else value
+        else:
+            for p in range(z.shape[2]):
+                z[n, c, p] += b
+
+
+def correlate(x, weight, shape, z, bias=None, relu=False):
+    """z [N, out, P] = activation(W x + bias) from x [N, in, input positions] and weight [out, 1, taps]."""
     depthwise_correlate_kernel(x, weight, *shape[4:], z)
+    _finish(z, bias, relu)
 
 
-def spread(z, weight, shape, x):
-    """x [N, in, input positions] from z [N, out, P] and weight [out, 1, taps]: the transpose of correlate."""
+def spread(z, weight, shape, x, bias=None, relu=False):
+    """x [N, in, input positions] = activation(W^T z + bias): the transpose of correlate."""
     depthwise_spread_kernel(z, weight, *shape[4:], x)
+    _finish(x, bias, relu)
 
 
 def grad_weight(x, z, shape, weight):
     """weight [out, 1, taps] from x [N, in, input positions] and z [N, out, P]."""
     depthwise_grad_weight_kernel(x, z, *shape[4:], weight)
+
+
+def _finish(z, bias, relu):
+    if bias is not None or relu:
+        depthwise_epilogue_kernel(z, np.empty(0, z.dtype) if bias is None else bias, relu)

@@ -5,7 +5,7 @@ import pytest
 from parity import assert_close
 
 from ranvier.kernels import conv
-from ranvier.kernels.conv import cpu_columns
+from ranvier.kernels.conv import plan
 
 CASES = [
     (conv.conv2d, (5, 4, 9, 8), (6, 2, 3, 3), {"padding": ((1, 1), (1, 0)), "groups": 2}),
@@ -16,19 +16,27 @@ CASES = [
 ]
 
 
-@pytest.mark.parametrize("tile_bytes", [1, 3000, 20000])
+@pytest.mark.parametrize("cache_bytes", [1, 3000, 20000])
 @pytest.mark.parametrize(("operation", "x", "weight", "attributes"), CASES)
-def test_small_tiles_add_up(operation, x, weight, attributes, tile_bytes, monkeypatch):
+def test_small_tiles_add_up(operation, x, weight, attributes, cache_bytes, monkeypatch):
     rng = np.random.default_rng(0)
     x, weight = rng.standard_normal(x), rng.standard_normal(weight)
     exact, saved = operation.forward(x, weight, implementation="reference", **attributes)
     grad = rng.standard_normal(exact.shape)
     exact_grads = operation.backward(saved, grad, (True, True, True), implementation="reference")
-    monkeypatch.setattr(cpu_columns, "_TILE_BYTES", tile_bytes)
+    for name in ("_FRAME_BYTES", "_GATHERED_BYTES", "_SUM_BYTES"):
+        monkeypatch.setattr(plan, name, cache_bytes)
+    forget_plans()
     actual, saved = operation.forward(x, weight, **attributes)
     grads = operation.backward(saved, grad, (True, True, True))
     for value, expected in zip((actual, *grads), (exact, *exact_grads)):
         assert_close(value, expected, "float64", 500)
+    forget_plans()
+
+
+def forget_plans():
+    plan.forward_sum.cache_clear()
+    plan.gradient_sums.cache_clear()
 
 
 @pytest.mark.parametrize(("operation", "x", "weight", "attributes"), CASES)

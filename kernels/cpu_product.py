@@ -1,0 +1,262 @@
+"""Matrix products inside CPU kernels: any thread multiplies what it has just gathered, and nothing else runs threads.
+
+As in BLIS (F. Van Zee, R. van de Geijn, 2015), a tile of the result, a few rows by two vector registers, stays in
+registers over the whole sum. The right matrix is first copied into panels of that width, [panel][inner][width], so that
+the tile reads it from left to right; the left one is read where it lies, an element at a time, broadcast over a
+register. Every element is summed in the order of `inner`, whatever the tile's height and whoever computes it: results
+depend neither on the number of threads nor on how rows and columns were shared out.
+
+All arrays are flat; an element is named by where its row starts and a step:
+
+    left element (row, k)         left[left_start + left_rows[row] + k * left_step]
+    panels element (k, column)    panels[panels_start + column // width * panel_step + k * row_step + column % width]
+    result element (row, column)  result[result_start + row * result_pitch + column]
+"""
+
+from __future__ import annotations
+
+import llvmlite.binding
+from llvmlite import ir
+from numba import types
+from numba.core import cgutils
+from numba.extending import intrinsic
+
+from .cpu_jit import serial_kernel
+
+_FEATURES = llvmlite.binding.get_host_cpu_features()
+REGISTER_BYTES = 64 if _FEATURES.get("avx512f") else 32 if _FEATURES.get("avx2") else 16
+_VECTORS = 2  # registers across a tile
+PANEL_BYTES = _VECTORS * REGISTER_BYTES
+# Tile heights: the sums, a panel's row and one broadcast element fill the register file (32 registers, or 16).
+_TALL, _MIDDLE, _LOW = (12, 8, 4) if _FEATURES.get("avx512f") else (6, 4, 2)
+_MIDDLE_FROM = _LOW + 1
+_TALL_FROM = 2 * _MIDDLE + 1
+
+
+def panel_width(itemsize: int) -> int:
+    """Columns of a panel of elements of so many bytes."""
+    return PANEL_BYTES // itemsize
+
+
+def _lanes(array_type):
+    return REGISTER_BYTES // (4 if array_type.dtype == types.float32 else 8)
+
+
+def _tile_product(height):
+    """A function that computes up to `height` rows of a panel's width, with the sums in vector registers."""
+
+    @intrinsic
+    def multiply_tile(
+        typing_context, left, left_start, left_rows, row, rows, left_step, panels, panel_start, row_step, inner,
+        result, result_start, result_pitch, add,
+    ):  # fmt: skip
+        """result rows row..row + rows - 1 = (add: themselves +) left rows times one panel. A tile that is higher than
+        `rows` computes its last row several times."""
+
+        def generate(context, builder, signature, arguments):
+            _, left_start, _, row, rows, left_step, _, panel_start, row_step, inner, _, result_start, pitch, add = (
+                arguments
+            )
+            left, left_rows, panels, result = (
+                context.make_array(signature.args[index])(context, builder, arguments[index]).data
+                for index in (0, 2, 6, 10)
+            )
+            integer = inner.type
+            lanes = _lanes(signature.args[0])
+            vector = ir.VectorType(context.get_data_type(signature.args[0].dtype), lanes)
+            first_lane = ir.Constant(ir.VectorType(ir.IntType(32), lanes), [0] * lanes)
+            zero, undefined = ir.Constant(vector, None), ir.Constant(vector, ir.Undefined)
+
+            def constant(value):
+                return ir.Constant(integer, value)
+
+            def at(pointer, offset):
+                return builder.gep(pointer, [offset])
+
+            def vectors_at(pointer):
+                return [builder.bitcast(at(pointer, constant(v * lanes)), vector.as_pointer()) for v in range(_VECTORS)]
+
+            last = builder.sub(rows, constant(1))
+            tile_rows = [
+                builder.add(row, builder.select(builder.icmp_signed("<", constant(r), last), constant(r), last))
+                for r in range(height)
+            ]
+            left_pointers = [
+                at(left, builder.add(left_start, builder.load(at(left_rows, tile_row)))) for tile_row in tile_rows
+            ]
+            result_pointers = [
+                vectors_at(at(result, builder.add(result_start, builder.mul(tile_row, pitch))))
+                for tile_row in tile_rows
+            ]
+            # Stack slots of which LLVM makes registers.
+            sums = [[cgutils.alloca_once_value(builder, zero) for _ in range(_VECTORS)] for _ in range(height)]
+            with builder.if_else(add) as (then, otherwise):
+                with then:
+                    for pointers, slots in zip(result_pointers, sums):
+                        for pointer, slot in zip(pointers, slots):
+                            builder.store(builder.load(pointer, align=4), slot)
+                with otherwise:
+                    for slots in sums:
+                        for slot in slots:
+                            builder.store(zero, slot)
+            panel = at(panels, panel_start)
+            with cgutils.for_range(builder, inner, intp=integer) as loop:
+                columns = [builder.load(p, align=4) for p in vectors_at(at(panel, builder.mul(loop.index, row_step)))]
+                step = builder.mul(loop.index, left_step)
+                for left_pointer, slots in zip(left_pointers, sums):
+                    factor = builder.load(at(left_pointer, step))
+                    factor = builder.insert_element(undefined, factor, ir.Constant(ir.IntType(32), 0))
+                    factor = builder.shuffle_vector(factor, undefined, first_lane)
+                    for column, slot in zip(columns, slots):
+                        term = builder.fmul(factor, column, flags=("contract",))
+                        builder.store(builder.fadd(builder.load(slot), term, flags=("contract",)), slot)
+            for pointers, slots in zip(result_pointers, sums):
+                for pointer, slot in zip(pointers, slots):
+                    builder.store(builder.load(slot), pointer, align=4)
+            return context.get_dummy_value()
+
+        integer = types.intp
+        return types.void(
+            left, integer, left_rows, integer, integer, integer, panels, integer, integer, integer,
+            result, integer, integer, types.boolean,
+        ), generate  # fmt: skip
+
+    return multiply_tile
+
+
+_multiply_tall = _tile_product(_TALL)
+_multiply_middle = _tile_product(_MIDDLE)
+_multiply_low = _tile_product(_LOW)
+
+
+@serial_kernel
+def multiply_panels(
+    left, left_start, left_rows, first_row, last_row, left_step, panels, panels_start, panel_step, row_step, inner,
+    panel_count, result, result_start, result_pitch, add,
+):  # fmt: skip
+    """Rows first_row..last_row - 1 of left times whole panels, to the same rows of result, or added to them.
+
+    Panel by panel, down all rows: where `inner` is a few hundred, a panel stays in the nearest cache and the rows in
+    the second.
+    """
+    width = PANEL_BYTES // result.itemsize
+    for panel in range(panel_count):
+        start, to = panels_start + panel * panel_step, result_start + panel * width
+        row = first_row
+        while row < last_row:
+            rows = last_row - row
+            if rows >= _TALL_FROM or rows == _TALL:
+                _multiply_tall(
+                    left, left_start, left_rows, row, _TALL, left_step, panels, start, row_step, inner,
+                    result, to, result_pitch, add,
+                )  # fmt: skip
+                row += _TALL
+            elif rows >= _MIDDLE_FROM:
+                _multiply_middle(
+                    left, left_start, left_rows, row, min(rows, _MIDDLE), left_step, panels, start, row_step, inner,
+                    result, to, result_pitch, add,
+                )  # fmt: skip
+                row += _MIDDLE
+            else:
+                _multiply_low(
+                    left, left_start, left_rows, row, min(rows, _LOW), left_step, panels, start, row_step, inner,
+                    result, to, result_pitch, add,
+                )  # fmt: skip
+                row += _LOW
+
+
+@intrinsic
+def copy_vector(typing_context, source, source_start, target, target_start):
+    """As many elements as a vector register holds."""
+
+    def generate(context, builder, signature, arguments):
+        source, target = (context.make_array(signature.args[i])(context, builder, arguments[i]).data for i in (0, 2))
+        vector = ir.VectorType(context.get_data_type(signature.args[0].dtype), _lanes(signature.args[0])).as_pointer()
+        value = builder.load(builder.bitcast(builder.gep(source, [arguments[1]]), vector), align=4)
+        builder.store(value, builder.bitcast(builder.gep(target, [arguments[3]]), vector), align=4)
+        return context.get_dummy_value()
+
+    return types.void(source, types.intp, target, types.intp), generate
+
+
+@serial_kernel
+def pack_rows(source, start, pitch, inner, columns, panels, panels_start):
+    """Panels of a matrix whose rows are contiguous: element (k, column) is source[start + k * pitch + column]."""
+    width, lanes = PANEL_BYTES // panels.itemsize, REGISTER_BYTES // panels.itemsize
+    zero = panels.dtype.type(0)
+    for column in range(0, columns, width):
+        to = panels_start + column * inner
+        if columns - column >= width:
+            for k in range(inner):
+                for part in range(0, width, lanes):
+                    copy_vector(source, start + k * pitch + column + part, panels, to + k * width + part)
+        else:
+            for k in range(inner):
+                for i in range(width):
+                    inside = column + i < columns
+                    panels[to + k * width + i] = source[start + k * pitch + column + i] if inside else zero
+
+
+@intrinsic
+def _transpose_block(typing_context, source, source_start, source_pitch, target, target_start, target_pitch):
+    """A square block as wide as a vector register, rows to columns, by exchanging elements, pairs, ... of rows."""
+
+    def generate(context, builder, signature, arguments):
+        source, target = (context.make_array(signature.args[i])(context, builder, arguments[i]).data for i in (0, 3))
+        _, source_start, source_pitch, _, target_start, target_pitch = arguments
+        lanes = _lanes(signature.args[0])
+        vector = ir.VectorType(context.get_data_type(signature.args[0].dtype), lanes)
+
+        def line(base, start, pitch, index):
+            offset = builder.add(start, builder.mul(pitch, ir.Constant(pitch.type, index)))
+            return builder.bitcast(builder.gep(base, [offset]), vector.as_pointer())
+
+        def choose(a, b, lanes_of_both):
+            mask = ir.Constant(ir.VectorType(ir.IntType(32), lanes), lanes_of_both)
+            return builder.shuffle_vector(a, b, mask)
+
+        rows = [builder.load(line(source, source_start, source_pitch, i), align=4) for i in range(lanes)]
+        distance = 1
+        while distance < lanes:
+            for i in range(lanes):
+                if not i & distance:
+                    a, b = rows[i], rows[i + distance]
+                    rows[i] = choose(a, b, [lanes + (l ^ distance) if l & distance else l for l in range(lanes)])
+                    rows[i + distance] = choose(
+                        a, b, [lanes + l if l & distance else l ^ distance for l in range(lanes)]
+                    )
+            distance *= 2
+        for i, row in enumerate(rows):
+            builder.store(row, line(target, target_start, target_pitch, i), align=4)
+        return context.get_dummy_value()
+
+    integer = types.intp
+    return types.void(source, integer, integer, target, integer, integer), generate
+
+
+@serial_kernel
+def transpose(source, source_start, source_pitch, rows, columns, target, target_start, target_pitch):
+    """target [columns, rows] = the transpose of source [rows, columns]; the rows of each are contiguous."""
+    lanes = REGISTER_BYTES // source.itemsize
+    whole_rows, whole_columns = rows // lanes * lanes, columns // lanes * lanes
+    for row in range(0, whole_rows, lanes):
+        for column in range(0, whole_columns, lanes):
+            _transpose_block(
+                source, source_start + row * source_pitch + column, source_pitch,
+                target, target_start + column * target_pitch + row, target_pitch,
+            )  # fmt: skip
+    for row in range(rows):
+        for column in range(whole_columns if row < whole_rows else 0, columns):
+            target[target_start + column * target_pitch + row] = source[source_start + row * source_pitch + column]
+
+
+@serial_kernel
+def pack_columns(source, start, pitch, inner, columns, panels, panels_start):
+    """Panels of a matrix whose columns are contiguous: element (k, column) is source[start + column * pitch + k]."""
+    width = PANEL_BYTES // panels.itemsize
+    for column in range(0, columns, width):
+        to, count = panels_start + column * inner, min(width, columns - column)
+        transpose(source, start + column * pitch, pitch, count, inner, panels, to, width)
+        if count < width:
+            for k in range(inner):
+                panels[to + k * width + count : to + (k + 1) * width] = panels.dtype.type(0)
