@@ -257,7 +257,7 @@ def check_fits(case: Case, device: str, variants: int, backward: bool) -> None:
 
     Raises:
         ValueError, TypeError: the operation's own refusal.
-        MemoryError: more bytes than the device has left; the message has both.
+        ValueError: more bytes than the device has left; the message has both.
     """
     inputs = stand_ins(case)
     input_bytes = sum(x.nbytes for x in inputs if hasattr(x, "nbytes"))
@@ -271,7 +271,7 @@ def check_fits(case: Case, device: str, variants: int, backward: bool) -> None:
     # Inputs once; each variant's output, and with a backward pass what it saved and its gradients.
     needed = input_bytes + (moved if not backward else 3 * moved) * variants
     if needed > available:
-        raise MemoryError(
+        raise ValueError(
             f"{case.operation.name} {case.name}: expected a case that fits in the {_gibibytes(available)} of memory "
             f"left on {device}, got one of about {_gibibytes(needed)} for {variants} variants; choose a smaller --shape"
         )

@@ -346,6 +346,7 @@ conv_transpose1d = _declare_conv_transpose(
         _transposed_sample("unbatched", (3, 5), (3, 4, 3), bias=False),
         _transposed_sample("no_batch", (0, 3, 5), (3, 4, 3)),
         _transposed_sample("one", (1, 1, 1), (1, 1, 1)),
+        _transposed_sample("hifigan_first", (16, 512, 32), (512, 256, 16), stride=8, padding=4, large=True),
     ],
 )
 
@@ -381,5 +382,6 @@ conv_transpose3d = _declare_conv_transpose(
         _transposed_sample("depthwise", (1, 3, 3, 3, 3), (3, 1, 3, 2, 2), groups=3, stride=2, output_padding=1),
         _transposed_sample("unbatched", (2, 3, 3, 3), (2, 3, 2, 2, 2)),
         _transposed_sample("no_batch", (0, 2, 3, 3, 3), (2, 3, 2, 2, 2)),
+        _transposed_sample("unet_up", (2, 128, 8, 16, 16), (128, 64, 2, 2, 2), stride=2, large=True),
     ],
 )

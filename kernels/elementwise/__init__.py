@@ -179,6 +179,7 @@ clip = Operation(
         Sample("above", {"x": ()}, {"max": 0.1}),
         Sample("integers", {"x": Integers((9,), -5, 6)}, {"min": -2, "max": 3}),
         Sample("empty", {"x": (0, 2)}, {"min": 0.0, "max": 1.0}),
+        Sample("activations", {"x": (32, 64, 56, 56)}, {"min": 0.0, "max": 6.0}, large=True),
     ],
     refused=[
         Refused("no_bound", {"x": np.zeros(3)}, ValueError, "min or max as a number"),
@@ -308,6 +309,7 @@ where = Operation(
         Sample("number_first", {"condition": _mask((7, 5)), "x": -1.0, "y": (5,)}),
         Sample("integers", {"condition": _mask((5,)), "x": Integers((5,), 0, 9), "y": Integers((), 0, 9)}),
         Sample("empty", {"condition": _mask((0, 5)), "x": (5,), "y": ()}),
+        Sample("activations", {"condition": _mask((32, 64, 56, 56)), "x": (32, 64, 56, 56), "y": 0.0}, large=True),
     ],
     refused=[
         Refused("condition", {"condition": np.ones(3), "x": np.ones(3), "y": 0.0}, TypeError, "condition of type bool"),

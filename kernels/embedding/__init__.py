@@ -297,8 +297,8 @@ def _check_embedding_renorm(weight, indices, *, max_norm, norm_type=2.0):
     check_number("embedding_renorm", "norm_type", norm_type, 0, open_low=True)
 
 
-def _renorm_sample(name, shape, rows, columns, **attributes):
-    return Sample(name, {"weight": (rows, columns), "indices": Integers(shape, 0, rows)}, attributes)
+def _renorm_sample(name, shape, rows, columns, large=False, **attributes):
+    return Sample(name, {"weight": (rows, columns), "indices": Integers(shape, 0, rows)}, attributes, large)
 
 
 embedding_renorm = Operation(
@@ -316,6 +316,7 @@ embedding_renorm = Operation(
         _renorm_sample("first_norm", (20,), 9, 5, max_norm=1.0, norm_type=1.0),
         _renorm_sample("largest", (20,), 9, 5, max_norm=0.5, norm_type=math.inf),
         _renorm_sample("no_indices", (0,), 4, 5, max_norm=1.0),
+        _renorm_sample("gpt2", (8, 1024), 50257, 768, max_norm=1.0, large=True),
     ],
     refused=[
         Refused(
@@ -380,6 +381,7 @@ one_hot = Operation(
         Sample("counted", {"indices": Integers((3, 5), 0, 7)}),
         Sample("one_index", {"indices": Integers((), 0, 7)}, {"num_classes": 7}),
         Sample("no_indices", {"indices": Integers((0, 2), 0, 7)}, {"num_classes": 3}),
+        Sample("imagenet", {"indices": Integers((8192,), 0, 1000)}, {"num_classes": 1000}, large=True),
     ],
     refused=[
         Refused("floats", {"indices": np.zeros(3)}, TypeError, "indices of an integer type"),

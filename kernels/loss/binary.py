@@ -42,11 +42,11 @@ def _check_binary_cross_entropy(input, target, weight=None, *, reduction="mean")
     check_unit_interval("binary_cross_entropy", "target", target)
 
 
-def _weighted_sample(name, shape, weight_shapes, input=Normal, **attributes):
+def _weighted_sample(name, shape, weight_shapes, input=Normal, large=False, **attributes):
     inputs = {"input": input(shape), "target": _probability(shape)}
     for argument, weight_shape in weight_shapes.items():
         inputs[argument] = None if weight_shape is None else Uniform(weight_shape, 0.5, 2.0)
-    return Sample(name, inputs, attributes)
+    return Sample(name, inputs, attributes, large)
 
 
 def _vary_weighted(*arguments, input=Normal):
@@ -193,6 +193,7 @@ multilabel_soft_margin_loss = Operation(
         _weighted_sample("sum", (6, 5), {"weight": None}, reduction="sum"),
         _weighted_sample("one_row", (5,), {"weight": None}, reduction="none"),
         _weighted_sample("nothing", (0, 5), {"weight": None}, reduction="sum"),
+        _weighted_sample("tags", (256, 1000), {"weight": None}, large=True),
     ],
     refused=[
         *pair_refused(),

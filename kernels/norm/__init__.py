@@ -464,6 +464,7 @@ running_average = Operation(
         Sample("instances", {"running": (16,), "value": (5, 16)}, {"factor": 0.25}),
         Sample("replace", {"running": (7,), "value": (7,)}, {"factor": 1.0}),
         Sample("no_channels", {"running": (0,), "value": (0,)}, {"factor": 0.1}),
+        Sample("resnet50_last", {"running": (2048,), "value": (2048,)}, {"factor": 0.1}, large=True),
     ],
     refused=[
         Refused(

@@ -21,7 +21,7 @@ import math
 import numpy as np
 
 from ..check import check_index_range, check_integer, check_number, check_shape, refuse_type, refuse_value
-from ..operation import Cost, Operation, Refused, Sample, Values
+from ..operation import Cost, Drawn, Operation, Refused, Sample, Values
 from .geometry import adaptive_windows, check_axes, check_planes, check_windows, pooled_shape
 
 
@@ -374,6 +374,7 @@ lp_pool = Operation(
         _lp_sample("smallest", (2, 2, 7, 9), -math.inf, (3, 2), (2, 2)),
         _lp_sample("volume", (1, 2, 4, 5, 6), 2.0, (2, 2, 3)),
         _lp_sample("no_batch", (0, 3, 4, 4), 2, (2, 2)),
+        _lp_sample("vgg_halving", (32, 64, 56, 56), 2, (2, 2), large=True),
     ],
     refused=[
         _lp_refused("rank", ValueError, r"x as \[N, C, H, W\]", (6, 6)),
@@ -414,6 +415,13 @@ def _unpool_sample(name, shape, output_size):
     return Sample(name, {"x": shape, "indices": Values(indices)}, {"output_size": output_size})
 
 
+def _draw_segnet_indices(rng):
+    """Where a max pool of 2 x 2 windows found its values in planes of 112 x 112."""
+    row = 2 * np.arange(56)[:, None] + rng.integers(0, 2, (16, 64, 56, 56))
+    column = 2 * np.arange(56) + rng.integers(0, 2, (16, 64, 56, 56))
+    return 112 * row + column
+
+
 def _vary_max_unpool(pick):
     spatial = tuple(pick(1, 4) for _ in range(pick(1, 3)))
     leading = tuple(pick(0, 3) for _ in range(pick(1, 2)))
@@ -438,6 +446,12 @@ max_unpool = Operation(
         _unpool_sample("unbatched", (3, 2, 2), (5, 4)),
         _unpool_sample("one_position", (1, 1, 1), (1,)),
         _unpool_sample("no_batch", (0, 3, 2, 2), (4, 4)),
+        Sample(
+            "segnet_doubling",
+            {"x": (16, 64, 56, 56), "indices": Drawn(_draw_segnet_indices)},
+            {"output_size": (112, 112)},
+            large=True,
+        ),
     ],
     refused=[
         _unpool_refused("rank", ValueError, r"x as \[N, C, H, W\]", (2, 2)),

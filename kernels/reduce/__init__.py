@@ -334,6 +334,7 @@ def _running(name, domain=Normal, extra=()):
             Sample("empty", {"x": domain((0, 3))}, {"axis": 0}),
             Sample("integers", {"x": Integers((4, 3), -3, 4)}, {"axis": 1}),
             *extra,
+            Sample("long_rows", {"x": domain((512, 4096))}, {"axis": 1}, large=True),
         ],
         refused=_one_axis_cases(_NUMBERS),
         reduction_length=_length,

@@ -215,6 +215,7 @@ unfold = Operation(
         Sample("unbatched", {"x": (3, 5, 4)}, _window((2, 3))),
         Sample("one_position", {"x": (1, 1, 1, 1)}, _window((1, 1))),
         Sample("no_batch", {"x": (0, 3, 4, 4)}, _window((2, 2))),
+        Sample("resnet_block", {"x": (8, 64, 56, 56)}, _window((3, 3), padding=(1, 1)), large=True),
     ],
     refused=[
         Refused("integers", {"x": np.zeros((1, 1, 4, 4), int)}, TypeError, "x of type", _window((2, 2))),
@@ -247,12 +248,12 @@ def _cost_fold(x, *, output_size, kernel_size, dilation, padding, stride):
     return Cost(flops=x.size, bytes=(x.size + outputs) * x.dtype.itemsize)
 
 
-def _fold_sample(name, leading, channels, output_size, kernel_size, *window):
+def _fold_sample(name, leading, channels, output_size, kernel_size, *window, large=False):
     attributes = _window(kernel_size, *window, output_size=output_size)
     counts = pooled_shape(
         output_size, kernel_size, attributes["stride"], attributes["padding"], attributes["dilation"], False
     )
-    return Sample(name, {"x": (*leading, channels * math.prod(kernel_size), math.prod(counts))}, attributes)
+    return Sample(name, {"x": (*leading, channels * math.prod(kernel_size), math.prod(counts))}, attributes, large)
 
 
 def _vary_fold(pick):
@@ -278,6 +279,7 @@ fold = Operation(
         _fold_sample("unbatched", (), 3, (5, 4), (2, 3)),
         _fold_sample("one_position", (1,), 1, (1, 1), (1, 1)),
         _fold_sample("no_batch", (0,), 3, (4, 4), (2, 2)),
+        _fold_sample("resnet_block", (8,), 64, (56, 56), (3, 3), (1, 1), (1, 1), large=True),
     ],
     refused=[
         Refused(
@@ -373,6 +375,7 @@ pixel_unshuffle = Operation(
         Sample("halving", {"x": (2, 2, 6, 4)}, {"downscale_factor": 2}),
         Sample("thirds", {"x": (2, 3, 6)}, {"downscale_factor": 3}),
         Sample("no_batch", {"x": (0, 4, 2, 2)}, {"downscale_factor": 2}),
+        Sample("space_to_depth", {"x": (16, 64, 128, 128)}, {"downscale_factor": 2}, large=True),
     ],
     refused=[
         Refused("rank", {"x": np.zeros((4, 4))}, ValueError, r"x as \[\.\.\., C, H, W\]", {"downscale_factor": 2}),
@@ -404,6 +407,7 @@ channel_shuffle = Operation(
         Sample("three_groups", {"x": (2, 6, 3, 4)}, {"groups": 3}),
         Sample("sequence", {"x": (2, 8, 5)}, {"groups": 2}),
         Sample("no_batch", {"x": (0, 4, 2, 2)}, {"groups": 2}),
+        Sample("shufflenet", {"x": (32, 116, 28, 28)}, {"groups": 2}, large=True),
     ],
     refused=[
         Refused("rank", {"x": np.zeros((4, 4))}, ValueError, r"x as \[N, C, \*spatial\]", {"groups": 2}),

@@ -148,6 +148,7 @@ split = Operation(
     samples=[
         Sample("gates", {"x": (5, 12)}, {"sizes": (4, 4, 4), "axis": 1}),
         Sample("uneven", {"x": (5, 3, 2)}, {"sizes": (3, 0, 2), "axis": 0}),
+        Sample("gpt2_projections", {"x": (8, 1024, 2304)}, {"sizes": (768, 768, 768), "axis": 2}, large=True),
     ],
     refused=[
         Refused("sum", {"x": np.zeros(4)}, ValueError, "sizes as two or more sizes.*got", {"sizes": (3, 2), "axis": 0}),
@@ -186,6 +187,7 @@ scatter_slice = Operation(
         Sample("step", {"x": (2, 3)}, {"shape": (4, 3), "index": (slice(None, None, -2),)}),
         Sample("new_axis", {"x": (1, 4)}, {"shape": (4,), "index": (None, Ellipsis)}),
         Sample("element", {"x": ()}, {"shape": (4, 3), "index": (1, -1, Ellipsis)}),
+        Sample("last_step", {"x": (64, 512)}, {"shape": (100, 64, 512), "index": (-1,)}, large=True),
     ],
     refused=[
         Refused(
@@ -327,6 +329,7 @@ gather = Operation(
         Sample("middle", {"x": (3, 4, 5), "index": Integers((2, 7, 5), 0, 4)}, {"axis": 1}),
         Sample("vector", {"x": (6,), "index": Integers((9,), 0, 6)}, {"axis": 0}),
         Sample("empty", {"x": (3, 4), "index": Integers((0, 4), 0, 3)}, {"axis": 0}),
+        Sample("sorted_logits", {"x": (4096, 1000), "index": Integers((4096, 1000), 0, 1000)}, {"axis": 1}, large=True),
     ],
     refused=[
         Refused(
@@ -403,6 +406,7 @@ pad = Operation(
         Sample("crop", {"x": (4, 5)}, {"widths": ((-1, 2), (1, -3))}),
         Sample("no_rows", {"x": (0, 5)}, {"widths": ((0, 0), (2, 2)), "mode": "reflect"}),
         Sample("integers", {"x": Integers((4,), 0, 9)}, {"widths": ((1, 2),), "value": 7}),
+        Sample("resnet_block", {"x": (32, 64, 56, 56)}, {"widths": ((0, 0), (0, 0), (1, 1), (1, 1))}, large=True),
     ],
     refused=[
         Refused(
@@ -448,6 +452,7 @@ roll = Operation(
         Sample("window", {"x": (2, 5, 6, 3)}, {"shifts": (2, -3), "axes": (1, 2)}),
         Sample("past_end", {"x": (5,)}, {"shifts": (12,), "axes": (0,)}),
         Sample("empty", {"x": (0, 3)}, {"shifts": (1,), "axes": (0,)}),
+        Sample("swin_windows", {"x": (8, 56, 56, 96)}, {"shifts": (-3, -3), "axes": (1, 2)}, large=True),
     ],
     refused=[
         Refused("axis", {"x": np.zeros(3)}, ValueError, r"axes in \[0, 1\), got 2", {"shifts": (1,), "axes": (2,)}),
@@ -477,6 +482,7 @@ triangle = Operation(
         Sample("upper", {"x": (5, 8)}, {"diagonal": 1, "upper": True}),
         Sample("below", {"x": (5, 3)}, {"diagonal": -2}),
         Sample("empty", {"x": (0, 3)}),
+        Sample("attention", {"x": (8, 12, 512, 512)}, large=True),
     ],
     refused=[
         Refused("vector", {"x": np.zeros(3)}, ValueError, r"x as \[\.\.\., rows, columns\]"),
