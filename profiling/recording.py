@@ -124,7 +124,7 @@ class Recording:
             if kind == "kernel":
                 span.device = self.devices.start(arrays)
         if self.ranges is not None:
-            self.ranges.RangePush(span.title if layer is None else f"{layer}: {span.title}")
+            self.ranges.RangePush(f"{layer}: {span.title}" if layer else span.title)
         span.start = clock()
         thread.bookkeeping += span.start - entered
         span.bookkeeping = thread.bookkeeping
