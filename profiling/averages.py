@@ -24,7 +24,8 @@ class Average:
         share: of `self_time` in the time that was recorded.
         kernel_time: the part of `self_time` that was spent in kernels; the rest is the host's between them.
         forward_time, backward_time: the parts of `total_time` that were spent in these phases.
-        flops: declared by the operations, forward passes only: operations declare no more. None where no kernel does.
+        flops: declared by the operations, and derived from that for backward passes (`work.py`); None where there are
+            none.
         memory: bytes of the arrays that its kernels made and left behind.
         device_time: time on the GPU, None on the CPU.
     """

@@ -101,6 +101,8 @@ def _operation_backward(recording: Recording, original: Callable) -> Callable:
         result = None
         try:
             result = original(operation, saved, grad_output, needs, implementation)
+            names = operation.input_names(len(result))
+            span.given = tuple(name for name, grad in zip(names, result) if grad is not None)
         finally:
             recording.close_kernel(span, result, span.title)
         return result

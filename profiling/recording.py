@@ -17,6 +17,7 @@ from time import perf_counter_ns as clock
 import numpy as np
 
 from ..kernels.device import to_device
+from ..kernels.operation import Operation
 from ..layers.layer import Layer
 from ..layers.tensor import Tensor
 from .device_clock import DeviceClock, DeviceSpan
@@ -38,7 +39,9 @@ class Span:
         thread: the thread's number.
         parent: the span around it, or None.
         shapes: (input's name, shape, dtype) of the arrays that went in.
-        flops: the operation's declared count, None where there is none.
+        flops: the operation's declared count, and for a backward pass what `work.py` derives from it; None where there
+            is none.
+        given: of a backward pass, the names of the inputs that it gave a gradient.
         memory: bytes of the arrays that it made and left behind.
         bookkeeping: time that the profile took for itself within the span.
         inner: time of the spans directly within.
@@ -55,6 +58,7 @@ class Span:
     parent: Span | None
     shapes: tuple[tuple[str, tuple[int, ...], str], ...] = ()
     flops: int | None = None
+    given: tuple[str, ...] = ()
     memory: int = 0
     start: int = 0
     end: int = 0
@@ -206,12 +210,17 @@ class Recording:
 
     def finish(self) -> None:
         """Waits for the GPUs and computes what had to wait."""
+        from .work import backward_flops_of
+
         self.active = False
         self.devices.finish()
         for span, operation, inputs, attributes in self._costs_to_come:
             inputs = (to_device(x, "cpu") if is_array(x) else x for x in inputs)
             span.flops = operation.cost(*inputs, **attributes).flops
         self._costs_to_come.clear()
+        for span in self.spans:
+            if span.cause is not None and span.cause.flops is not None:
+                span.flops = backward_flops_of(Operation.registry[span.name], span.cause.flops, span.given)
         self.layers.forget()
         if self.ledger is not None:
             self.ledger.close()

@@ -17,11 +17,11 @@ Biases, activations and the sums of their gradients are not counted beside produ
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 
 import numpy as np
 
-from ..kernels.operation import Cost
+from ..kernels.operation import Cost, Operation
 from .cases import Case
 
 _OPERANDS = {"dense": ("x", "weight"), "matmul": ("a", "b"), "conv": ("x", "weight")}
@@ -51,15 +51,26 @@ def backward_work(case: Case, inputs: Sequence, saved, grad_outputs: Sequence, g
 
 def backward_flops(case: Case, inputs: Sequence, grads: Sequence) -> int:
     """The floating-point operations of a backward pass that gives these gradients."""
-    forward = forward_work(case, inputs).flops
-    name = case.operation.name
-    operands = _OPERANDS.get(name if name in _OPERANDS else case.family)
+    names = case.operation.input_names(len(inputs))
+    given = [name for name, grad in zip(names, grads) if grad is not None]
+    return backward_flops_of(case.operation, forward_work(case, inputs).flops, given)
+
+
+def backward_flops_of(operation: Operation, forward: int, given: Collection[str]) -> int:
+    """The floating-point operations of a backward pass.
+
+    Args:
+        operation: whose it is.
+        forward: those of the forward pass.
+        given: the names of the inputs that get a gradient.
+    """
+    family = operation.family.rpartition(".")[2]
+    operands = _OPERANDS.get(operation.name if operation.name in _OPERANDS else family)
     if operands is not None:
-        names = case.operation.input_names(len(inputs))
-        return forward * sum(g is not None for name, g in zip(names, grads) if name in operands)
-    if case.family == "recurrent":
+        return forward * sum(name in operands for name in given)
+    if family == "recurrent":
         return 2 * forward
-    if case.family == "attention":
+    if family == "attention":
         return 5 * forward // 2
     return forward
 

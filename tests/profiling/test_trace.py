@@ -88,12 +88,20 @@ def test_calls_of_layers_are_exact():
 
 
 def test_flops_are_those_that_the_operations_declare():
-    rows = by_name(trained(steps=2).key_averages("layer"))
-    assert rows["0: Dense"].flops == 2 * (2 * ROWS * 20 * 40)
-    assert rows["1.1: Dense"].flops == 2 * (2 * ROWS * 40 * 30)
-    assert rows["1.0: ReLU"].flops == 2 * rv.kernels.activation.relu.cost(np.zeros((ROWS, 40), np.float32)).flops
+    p = trained(steps=2)
+    rows = by_name(p.key_averages("layer"))
+    # A product forward; going backward one more for the weight's gradient, and one for the input's, which the first
+    # layer's does not need.
+    assert rows["0: Dense"].flops == 2 * 2 * (2 * ROWS * 20 * 40)
+    assert rows["1.1: Dense"].flops == 2 * 3 * (2 * ROWS * 40 * 30)
+    relu, cross_entropy = Operation.registry["relu"], Operation.registry["cross_entropy"]
+    assert rows["1.0: ReLU"].flops == 2 * 2 * relu.cost(np.zeros((ROWS, 40), np.float32)).flops
     x, y = np.zeros((ROWS, 10), np.float32), np.zeros(ROWS, np.int64)
-    assert rows["(forward, no layer)"].flops == 2 * rv.kernels.loss.cross_entropy.cost(x, y).flops
+    assert rows["(forward, no layer)"].flops == rows["(backward, no layer)"].flops == 2 * cross_entropy.cost(x, y).flops
+    kernels = by_name(p.key_averages("kernel"))
+    assert kernels["dense forward"].flops == 2 * 2 * ROWS * (20 * 40 + 40 * 30 + 30 * 10)
+    assert kernels["dense backward"].flops == 2 * 2 * ROWS * (20 * 40 + 2 * 40 * 30 + 2 * 30 * 10)
+    assert kernels["accumulate.copy_into"].flops is None
 
 
 @pytest.mark.parametrize("group", ["kernel", "layer", "phase"])
