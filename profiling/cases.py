@@ -78,7 +78,8 @@ def shape_text(x) -> str:
 
 
 def select(words: Sequence[str]) -> list[Operation]:
-    """The operations that the words name: operations, families, or 'all'.
+    """The operations that the words name: operations, families, or 'all'. A name that is both, such as softmax, is the
+    operation; with a slash, `softmax/`, it is the folder.
 
     Raises:
         ValueError: a word names nothing; the message has close matches and all families.
@@ -94,8 +95,8 @@ def select(words: Sequence[str]) -> list[Operation]:
             found = operations
         elif word in by_name:
             found = [by_name[word]]
-        elif word in families:
-            found = families[word]
+        elif word.removesuffix("/") in families:
+            found = families[word.removesuffix("/")]
         else:
             close = difflib.get_close_matches(word, [*by_name, *families], n=4)
             near = f"did you mean {', '.join(close)}? " if close else ""

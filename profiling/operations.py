@@ -1,9 +1,9 @@
 """Times operations on named real shapes, forward and backward, beside every peer that is installed: PyTorch, in
 channels-last memory too, NumPy and SciPy, CuPy. Results are compared first; what differs is not timed.
 
-  ranvier profile conv2d                     one operation on the shapes that it declares
-  ranvier profile conv pool --pass backward  families
-  ranvier profile all --seconds 0.3          everything
+  ranvier profile conv2d                          one operation on the shapes that it declares
+  ranvier profile conv softmax/ --pass backward   families; with a slash where an operation has that name too
+  ranvier profile all --seconds 0.3               everything
   ranvier profile conv2d --shape x=32x64x56x56 weight=64x64x3x3 --attribute stride=2,2
   ranvier profile cross_entropy --shape input=256x1000 target=256:1000
 
@@ -25,7 +25,7 @@ import numpy as np
 from tqdm import tqdm
 
 from ..kernels.device import to_device
-from . import agreement, cases, record, table, work
+from . import agreement, cases, counters, record, table, work
 from .cases import DTYPES, Case
 from .ceilings import ceilings
 from .gpu_timing import GpuClock, clock_for, sets_past_cache
@@ -70,10 +70,13 @@ def run(options: argparse.Namespace) -> int:
     if not options.seconds > 0:
         raise ValueError(f"--seconds: expected a number above 0, got {options.seconds}")
     chosen, unfit = _chosen_cases(operations, options)
-    profile = _Profile(options, _started(options))
+    profile = _Profile(options, _started(options), counts=options.device == "cpu")
     profile.record.errors += unfit
     for line in table.machine_lines(profile.record):
         print(line)
+    if options.device == "cpu" and (reason := counters.unavailable()):
+        print(reason)
+        profile.counts = False
     status = profile.measure_all(chosen)
     for variant in dict.fromkeys(item.variant for item in profile.record.missing):
         reasons = [item.reason for item in profile.record.missing if item.variant == variant]
@@ -130,6 +133,7 @@ class _Profile:
     options: argparse.Namespace
     record: Record
     reasons: set[Missing] = field(default_factory=set)
+    counts: bool = False
 
     def measure_all(self, chosen: Sequence[Case]) -> int:
         """Measures the cases one after the other; returns 130 if it was interrupted."""
@@ -268,7 +272,8 @@ class _CaseProfile:
         )
         caught_up = isinstance(self.clock, GpuClock) and self.clock.exposed > exposed
         for name, values in samples.items():
-            configuration = by_name[name][0].configuration
+            variant, call = by_name[name]
+            configuration = variant.configuration
             self.profile.record.rows.append(
                 Row(
                     group="kernel",
@@ -284,6 +289,7 @@ class _CaseProfile:
                     configuration=configuration + (", host time not hidden" if caught_up else ""),
                     flops=int(cost.flops),
                     bytes=int(cost.bytes),
+                    counters=counters.count(call) if self.profile.counts else None,
                 )
             )
 

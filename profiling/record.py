@@ -40,6 +40,7 @@ class Row:
         quantiles: seconds a call, by the keys of QUANTILES.
         configuration: what the variant was run with: implementation, threads, tiles.
         flops, bytes: the least work of a call; None where nobody counted it.
+        counters: what the processor counted in a call: instructions, cycles, cache-misses; None where it cannot.
     """
 
     kind: ClassVar[str] = "row"
@@ -57,6 +58,7 @@ class Row:
     configuration: str = ""
     flops: int | None = None
     bytes: int | None = None
+    counters: dict[str, float] | None = None
 
     @property
     def median(self) -> float:

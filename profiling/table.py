@@ -27,7 +27,17 @@ def block(rows: Sequence[Row], ceilings: dict) -> str:
     ]
     configurations = dict.fromkeys(f"{row.variant}: {row.configuration}" for row in rows if row.configuration)
     title = f"{first.name} {first.case}, {first.dtype}: {first.shapes}"
-    return "\n".join([title, *(line.rstrip() for line in table), f"  ({'; '.join(configurations)})"])
+    counted = [_counters(row) for row in rows if row.counters]
+    return "\n".join([title, *(line.rstrip() for line in table), *counted, f"  ({'; '.join(configurations)})"])
+
+
+def _counters(row: Row) -> str:
+    """What the processor counted in a call, and instructions a cycle."""
+    found = row.counters
+    words = [f"{quantity(value).rstrip()} {event}" for event, value in found.items()]
+    if found.get("cycles"):
+        words.append(f"{found.get('instructions', 0) / found['cycles']:.2f} instructions a cycle")
+    return f"  {row.direction} {row.variant}, a call: {', '.join(words)}"
 
 
 def is_ours(row: Row) -> bool:

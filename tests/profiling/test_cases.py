@@ -26,6 +26,7 @@ def test_every_operation_has_a_case_worth_timing_that_its_check_accepts(operatio
 def test_words_name_operations_families_and_all():
     assert [operation.name for operation in cases.select(["conv2d", "relu", "conv2d"])] == ["conv2d", "relu"]
     assert {operation.name for operation in cases.select(["dense"])} == {"dense"}
+    assert {operation.name for operation in cases.select(["dense/"])} == {"dense", "matmul"}
     assert {operation.name for operation in cases.select(["softmax", "recurrent"])} >= {"softmax", "lstm", "gru_cell"}
     assert cases.select(["all"]) == list(all_operations())
 
