@@ -133,6 +133,16 @@ def memory_of(size: int) -> Iterator[None]:
 
 
 @contextlib.contextmanager
+def paced(kernel: float, gigabyte: float) -> Iterator[None]:
+    """A device on which a kernel takes `kernel` seconds and a gigabyte copied on it `gigabyte`, within the block."""
+    _driver.standin_pace(ctypes.c_double(kernel * 1e3), ctypes.c_double(gigabyte * 1e3))
+    try:
+        yield
+    finally:
+        _driver.standin_pace(ctypes.c_double(0), ctypes.c_double(0))
+
+
+@contextlib.contextmanager
 def only_our_kernels() -> Iterator[None]:
     """Within the block an AssertionError is raised where CuPy compiles a kernel of its own: with NVRTC, at run time."""
     from cupy.cuda import compiler
@@ -177,6 +187,7 @@ def _replace_runtime(library) -> None:
     runtime.streamIsCapturing = lambda stream: False
     runtime.getDeviceProperties = lambda device: {
         "name": b"stand-in", "major": 9, "minor": 0, "multiProcessorCount": 132, "totalGlobalMem": 8 << 30,
+        "l2CacheSize": 50 << 20,
     }  # fmt: skip
 
 

@@ -1,10 +1,13 @@
 /* A CUDA driver for machines without one: it runs no kernel and records what each launch was given.
  *
  * Built as libcuda.so.1, it answers the calls by which CuPy loads a cubin and launches from it. Python tells it, through
- * the two callbacks, how many parameters a kernel has and how large they are, so that a launch keeps a copy of each. */
+ * the two callbacks, how many parameters a kernel has and how large they are, so that a launch keeps a copy of each.
+ *
+ * The device has one queue and a clock: work that is given a length (standin_pace) keeps it busy for so long. */
 #include <stdint.h>
 #include <stdlib.h>
 #include <string.h>
+#include <time.h>
 
 enum { PARAMETERS = 64, KEPT = 1024, SUCCESS = 0, INVALID_VALUE = 1, DYNAMIC_SHARED_SIZE = 8, WITHOUT_ASKING = 48 << 10 };
 
@@ -20,6 +23,24 @@ typedef struct {
 } Launch;
 
 __thread int standin_device; /* the thread's current one; the runtime sets it */
+
+/* Milliseconds: until when the device has work, and what a kernel and a gigabyte copied on it take. */
+double standin_busy_until, standin_kernel_time, standin_copy_time;
+
+double standin_now(void) {
+    struct timespec now;
+    clock_gettime(CLOCK_MONOTONIC, &now);
+    return now.tv_sec * 1e3 + now.tv_nsec * 1e-6;
+}
+
+void standin_enqueue(double length) {
+    double now = standin_now();
+    standin_busy_until = (standin_busy_until > now ? standin_busy_until : now) + length;
+}
+
+void standin_pace(double kernel_time, double copy_time) {
+    standin_kernel_time = kernel_time, standin_copy_time = copy_time, standin_busy_until = 0;
+}
 
 static Launch launches[KEPT]; /* the last ones, in a ring */
 static uint64_t launched;
@@ -72,6 +93,7 @@ static int keep(const Kernel *kernel, const uint32_t *shape, uint32_t shared_byt
     memcpy(launch->grid, shape, sizeof launch->grid);
     memcpy(launch->block, shape + 3, sizeof launch->block);
     launch->shared_bytes = shared_bytes, launch->stream = (uint64_t)stream, launch->cooperative = cooperative, launch->device = standin_device;
+    standin_enqueue(standin_kernel_time);
     for (int i = 0; i < kernel->count; i++) memcpy(launch->parameter[i], parameters[i], kernel->size[i]);
     return SUCCESS;
 }

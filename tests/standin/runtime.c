@@ -7,9 +7,13 @@
 #include <string.h>
 #include <time.h>
 
-enum { MULTIPROCESSORS = 16, MAJOR = 75, MINOR = 76, SHARED_BYTES = 97, MEMORY_POOLS = 115, OUT_OF_MEMORY = 2 };
+enum { MULTIPROCESSORS = 16, MAJOR = 75, MINOR = 76, SHARED_BYTES = 97, MEMORY_POOLS = 115, OUT_OF_MEMORY = 2,
+       DEVICE_TO_DEVICE = 3 /* 4: whatever the addresses are */, NOT_READY = 600 };
 
 extern __thread int standin_device;
+extern double standin_busy_until, standin_copy_time;
+double standin_now(void);
+void standin_enqueue(double length);
 
 static long long limit = 8ll << 30, used;
 static intptr_t handles = 0x5000;
@@ -79,6 +83,7 @@ PyObject *runtime_memcpy(intptr_t target, intptr_t source, size_t bytes, int kin
     Py_RETURN_NONE;
 }
 PyObject *runtime_memcpyAsync(intptr_t target, intptr_t source, size_t bytes, int kind, intptr_t stream, int skip) {
+    if (kind >= DEVICE_TO_DEVICE) standin_enqueue(bytes * 1e-9 * standin_copy_time);
     return runtime_memcpy(target, source, bytes, kind, skip);
 }
 PyObject *runtime_memset(intptr_t target, int value, size_t bytes, int skip) {
@@ -90,8 +95,14 @@ PyObject *runtime_memsetAsync(intptr_t target, int value, size_t bytes, intptr_t
 }
 int runtime_pointerGetMemoryType(intptr_t address, int skip) { return 0; }
 
-PyObject *runtime_deviceSynchronize(int skip) { Py_RETURN_NONE; }
-PyObject *runtime_streamSynchronize(intptr_t stream, int skip) { Py_RETURN_NONE; }
+static PyObject *wait_until(double when) {
+    double left = when - standin_now();
+    struct timespec rest = {(time_t)(left / 1e3), (long)(left * 1e6) % 1000000000};
+    if (left > 0) nanosleep(&rest, NULL);
+    Py_RETURN_NONE;
+}
+PyObject *runtime_deviceSynchronize(int skip) { return wait_until(standin_busy_until); }
+PyObject *runtime_streamSynchronize(intptr_t stream, int skip) { return wait_until(standin_busy_until); }
 intptr_t runtime_streamCreate(int skip) { return handles += 16; }
 intptr_t runtime_streamCreateWithFlags(unsigned flags, int skip) { return handles += 16; }
 intptr_t runtime_streamCreateWithPriority(unsigned flags, int priority, int skip) { return handles += 16; }
@@ -100,15 +111,17 @@ int runtime_streamIsCapturing(intptr_t stream, int skip) { return 0; }
 intptr_t runtime_eventCreate(int skip) { return handles += 16; }
 intptr_t runtime_eventCreateWithFlags(unsigned flags, int skip) { return handles += 16; }
 PyObject *runtime_eventDestroy(intptr_t event, int skip) { Py_RETURN_NONE; }
-/* What was launched before an event is done when it is recorded: no kernel runs here. */
+/* An event happens when the work before it is done: at once, unless the device has been given a pace. */
 PyObject *runtime_eventRecord(intptr_t event, intptr_t stream, int skip) {
-    struct timespec now;
-    clock_gettime(CLOCK_MONOTONIC, &now);
-    recorded[event / 16 % EVENTS] = now.tv_sec * 1e3 + now.tv_nsec * 1e-6;
+    double now = standin_now();
+    recorded[event / 16 % EVENTS] = standin_busy_until > now ? standin_busy_until : now;
     Py_RETURN_NONE;
+}
+PyObject *runtime_eventQuery(intptr_t event, int skip) {
+    return PyLong_FromLong(standin_now() < recorded[event / 16 % EVENTS] ? NOT_READY : 0);
 }
 float runtime_eventElapsedTime(intptr_t start, intptr_t end, int skip) {
     return (float)(recorded[end / 16 % EVENTS] - recorded[start / 16 % EVENTS]);
 }
-PyObject *runtime_eventSynchronize(intptr_t event, int skip) { Py_RETURN_NONE; }
+PyObject *runtime_eventSynchronize(intptr_t event, int skip) { return wait_until(recorded[event / 16 % EVENTS]); }
 PyObject *runtime_streamWaitEvent(intptr_t stream, intptr_t event, int skip, void *flags) { Py_RETURN_NONE; }
