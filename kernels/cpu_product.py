@@ -6,9 +6,9 @@ the tile reads it from left to right; the left one is read where it lies, an ele
 register. Every element is summed in the order of `inner`, whatever the tile's height and whoever computes it: results
 depend neither on the number of threads nor on how rows and columns were shared out.
 
-All arrays are flat; an element is named by where its row starts and a step:
+All arrays are flat; where an element stands is the sum of where its row starts and its place in it:
 
-    left element (row, k)         left[left_start + left_rows[row] + k * left_step]
+    left element (row, k)         left[left_start + left_rows[row] + k]
     panels element (k, column)    panels[panels_start + column // width * panel_step + k * row_step + column % width]
     result element (row, column)  result[result_start + row * result_pitch + column]
 """
@@ -28,7 +28,7 @@ REGISTER_BYTES = 64 if _FEATURES.get("avx512f") else 32 if _FEATURES.get("avx2")
 _VECTORS = 2  # registers across a tile
 PANEL_BYTES = _VECTORS * REGISTER_BYTES
 # Tile heights: the sums, a panel's row and one broadcast element fill the register file (32 registers, or 16).
-_TALL, _MIDDLE, _LOW = (12, 8, 4) if _FEATURES.get("avx512f") else (6, 4, 2)
+TALL, _MIDDLE, _LOW = (12, 8, 4) if _FEATURES.get("avx512f") else (6, 4, 2)
 _MIDDLE_FROM = _LOW + 1
 _TALL_FROM = 2 * _MIDDLE + 1
 
@@ -47,19 +47,17 @@ def _tile_product(height):
 
     @intrinsic
     def multiply_tile(
-        typing_context, left, left_start, left_rows, row, rows, left_step, panels, panel_start, row_step, inner,
+        typing_context, left, left_start, left_rows, row, rows, panels, panel_start, row_step, inner,
         result, result_start, result_pitch, add,
     ):  # fmt: skip
         """result rows row..row + rows - 1 = (add: themselves +) left rows times one panel. A tile that is higher than
         `rows` computes its last row several times."""
 
         def generate(context, builder, signature, arguments):
-            _, left_start, _, row, rows, left_step, _, panel_start, row_step, inner, _, result_start, pitch, add = (
-                arguments
-            )
+            _, left_start, _, row, rows, _, panel_start, row_step, inner, _, result_start, pitch, add = arguments
             left, left_rows, panels, result = (
                 context.make_array(signature.args[index])(context, builder, arguments[index]).data
-                for index in (0, 2, 6, 10)
+                for index in (0, 2, 5, 9)
             )
             integer = inner.type
             lanes = _lanes(signature.args[0])
@@ -102,9 +100,8 @@ def _tile_product(height):
             panel = at(panels, panel_start)
             with cgutils.for_range(builder, inner, intp=integer) as loop:
                 columns = [builder.load(p, align=4) for p in vectors_at(at(panel, builder.mul(loop.index, row_step)))]
-                step = builder.mul(loop.index, left_step)
                 for left_pointer, slots in zip(left_pointers, sums):
-                    factor = builder.load(at(left_pointer, step))
+                    factor = builder.load(at(left_pointer, loop.index))
                     factor = builder.insert_element(undefined, factor, ir.Constant(ir.IntType(32), 0))
                     factor = builder.shuffle_vector(factor, undefined, first_lane)
                     for column, slot in zip(columns, slots):
@@ -117,21 +114,21 @@ def _tile_product(height):
 
         integer = types.intp
         return types.void(
-            left, integer, left_rows, integer, integer, integer, panels, integer, integer, integer,
+            left, integer, left_rows, integer, integer, panels, integer, integer, integer,
             result, integer, integer, types.boolean,
         ), generate  # fmt: skip
 
     return multiply_tile
 
 
-_multiply_tall = _tile_product(_TALL)
+_multiply_tall = _tile_product(TALL)
 _multiply_middle = _tile_product(_MIDDLE)
 _multiply_low = _tile_product(_LOW)
 
 
 @serial_kernel
 def multiply_panels(
-    left, left_start, left_rows, first_row, last_row, left_step, panels, panels_start, panel_step, row_step, inner,
+    left, left_start, left_rows, first_row, last_row, panels, panels_start, panel_step, row_step, inner,
     panel_count, result, result_start, result_pitch, add,
 ):  # fmt: skip
     """Rows first_row..last_row - 1 of left times whole panels, to the same rows of result, or added to them.
@@ -145,21 +142,21 @@ def multiply_panels(
         row = first_row
         while row < last_row:
             rows = last_row - row
-            if rows >= _TALL_FROM or rows == _TALL:
+            if rows >= _TALL_FROM or rows == TALL:
                 _multiply_tall(
-                    left, left_start, left_rows, row, _TALL, left_step, panels, start, row_step, inner,
+                    left, left_start, left_rows, row, TALL, panels, start, row_step, inner,
                     result, to, result_pitch, add,
                 )  # fmt: skip
-                row += _TALL
+                row += TALL
             elif rows >= _MIDDLE_FROM:
                 _multiply_middle(
-                    left, left_start, left_rows, row, min(rows, _MIDDLE), left_step, panels, start, row_step, inner,
+                    left, left_start, left_rows, row, min(rows, _MIDDLE), panels, start, row_step, inner,
                     result, to, result_pitch, add,
                 )  # fmt: skip
                 row += _MIDDLE
             else:
                 _multiply_low(
-                    left, left_start, left_rows, row, min(rows, _LOW), left_step, panels, start, row_step, inner,
+                    left, left_start, left_rows, row, min(rows, _LOW), panels, start, row_step, inner,
                     result, to, result_pitch, add,
                 )  # fmt: skip
                 row += _LOW

@@ -1,4 +1,4 @@
-"""Attention on NumPy arrays, tile by tile: BLAS multiplies, one kernel makes weights of scores while they are at hand.
+"""Attention on NumPy arrays, tile by tile: a product makes scores, a kernel weights of them while they are at hand.
 
 A tile is some query rows of one head against all keys that they see, or several small heads at once, so that its
 scores stay in the cache. Query heads that share a key head are stacked as more rows of that head: [heads, rows, E]
@@ -13,6 +13,7 @@ from numba import prange
 
 from ..cpu_jit import kernel, serial_kernel
 from ..cpu_math import exp, log
+from ..cpu_matmul import matmul
 from ..cpu_philox import uniform
 from ..elementwise.broadcasting import sum_to_shape
 from ..memory import empty, zeros
@@ -189,14 +190,18 @@ def scaled_dot_product_attention_forward(
     scratch = empty(_scratch_size(call, heads, q.shape[1], all_keys), q.dtype)
     for h, r, keys in _tiles(call, heads, q.shape[1], all_keys):
         scores = _of_shape(scratch, h, r, keys)
-        np.matmul(q[h, r], k[h, :keys].transpose(0, 2, 1), out=scores)
+        matmul(q[h, r], k[h, :keys].transpose(0, 2, 1), scores)
         attention_weights_kernel(scores, h.start, r.start, length, all_keys, *call.numbers(), log_sums)
-        np.matmul(scores, v[h, :keys], out=o[h, r])
+        matmul(scores, v[h, :keys], o[h, r])
     output = o.reshape(*query.shape[:-1], value.shape[-1])
     if out is not None:
         out[...] = output
         output = out
     return output, (call, q, k, v, o, log_sums)
+
+
+def _product(left, right):
+    return matmul(left, right, empty((*left.shape[:-1], right.shape[-1]), left.dtype))
 
 
 def scaled_dot_product_attention_backward(saved, grad_output, needs):
@@ -213,20 +218,20 @@ def scaled_dot_product_attention_backward(saved, grad_output, needs):
     scratch, grad_scratch = empty(size, q.dtype), empty(size, q.dtype)
     for h, r, keys in _tiles(call, heads, rows, all_keys):
         weights, grad_scores = _of_shape(scratch, h, r, keys), _of_shape(grad_scratch, h, r, keys)
-        np.matmul(q[h, r], k[h, :keys].transpose(0, 2, 1), out=weights)
-        np.matmul(grad_o[h, r], v[h, :keys].transpose(0, 2, 1), out=grad_scores)
+        matmul(q[h, r], k[h, :keys].transpose(0, 2, 1), weights)
+        matmul(grad_o[h, r], v[h, :keys].transpose(0, 2, 1), grad_scores)
         place = h.start, r.start, call.length
         attention_grad_scores_kernel(weights, grad_scores, *place, all_keys, *call.numbers(), log_sums, row_dots)
         if needs_mask:
             attention_grad_mask_kernel(grad_scores, *place, call.groups, call.mask_index, grad_mask)
         if needs[2]:
-            grad_v[h, :keys] += np.matmul(weights.transpose(0, 2, 1), grad_o[h, r])
+            grad_v[h, :keys] += _product(weights.transpose(0, 2, 1), grad_o[h, r])
         if needs[0] or needs[1]:
             grad_scores *= q.dtype.type(call.scale)
         if needs[0]:
-            np.matmul(grad_scores, k[h, :keys], out=grad_q[h, r])
+            matmul(grad_scores, k[h, :keys], grad_q[h, r])
         if needs[1]:
-            grad_k[h, :keys] += np.matmul(grad_scores.transpose(0, 2, 1), q[h, r])
+            grad_k[h, :keys] += _product(grad_scores.transpose(0, 2, 1), q[h, r])
     grads = [g if g is None else g.reshape(shape) for g, shape in zip((grad_q, grad_k, grad_v), call.shapes)]
     if len(needs) > 3:
         grads.append(_grad_mask(grad_mask, call) if needs_mask else None)

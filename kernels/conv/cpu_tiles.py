@@ -180,7 +180,7 @@ def conv_sum_kernel(
                             table[k : k + terms], furthest, width, pitch, gathered[worker],
                         )  # fmt: skip
                         multiply_panels(
-                            weight, group * results * inner + k, weight_rows, 0, results, 1,
+                            weight, group * results * inner + k, weight_rows, 0, results,
                             gathered[worker], 0, terms * pitch, pitch, terms, (wide + width - 1) // width,
                             sums[worker], 0, columns, k > 0,
                         )  # fmt: skip
@@ -248,7 +248,7 @@ def conv_grad_weight_kernel(
                             )  # fmt: skip
                             pack_columns(z, z_start + position, out_size, positions, results, panels[worker], 0)
                             multiply_panels(
-                                gathered[worker], 0, gathered_rows, 0, terms, 1,
+                                gathered[worker], 0, gathered_rows, 0, terms,
                                 panels[worker], 0, positions * width, width, positions, pitch // width,
                                 flat, to, pitch, add,
                             )  # fmt: skip

@@ -1,4 +1,4 @@
-"""Dense products on NumPy arrays: BLAS multiplies; bias, activation and its derivative are one pass over the result."""
+"""Dense products on NumPy arrays; activations and their derivatives are one pass over the result."""
 
 import math
 
@@ -7,20 +7,19 @@ from numba import prange
 
 from ..cpu_jit import kernel
 from ..cpu_math import erf, exp, sigmoid, tanh
+from ..cpu_matmul import matmul as multiply
 from ..elementwise.broadcasting import sum_to_shape
 from ..memory import empty
 
+_WORTH_THREADS = 1 << 15  # elements; fewer are done before another thread has woken up
 _IDENTITY, _RELU, _SIGMOID, _TANH, _GELU = range(5)
 _CODES = {None: _IDENTITY, "relu": _RELU, "sigmoid": _SIGMOID, "tanh": _TANH, "gelu": _GELU}
 
 
 @kernel
-def dense_epilogue_kernel(z, bias, has_bias, code, y):
-    """y = activation(z + bias), row by row; y may be z. For GELU z keeps the sum, which the backward needs."""
+def dense_activation_kernel(z, code, y):
+    """y = activation(z), row by row; y may be z, but for GELU, whose backward needs z."""
     for r in prange(z.shape[0]):
-        if has_bias:
-            for c in range(z.shape[1]):
-                z[r, c] += bias[c]
         if code == _RELU:
             for c in range(z.shape[1]):
                 y[r, c] = max(z[r, c], z.dtype.type(0)) if z[r, c] == z[r, c] else z[r, c]
@@ -64,13 +63,10 @@ def dense_forward(x, weight, bias=None, *, activation=None, out=None):
     y_rows = y.reshape(-1, weight.shape[0])
     code = _CODES[activation]
     z = empty(y_rows.shape, x.dtype) if code == _GELU else y_rows
-    np.matmul(rows, weight.T, out=z)
+    multiply(rows, weight.T, z, None if bias is None else np.ascontiguousarray(bias))
     if code != _IDENTITY:
-        dense_epilogue_kernel(
-            z, empty(0, x.dtype) if bias is None else np.ascontiguousarray(bias), bias is not None, code, y_rows
-        )
-    elif bias is not None:
-        np.add(z, bias, out=z)
+        activate = dense_activation_kernel if z.size > _WORTH_THREADS else dense_activation_kernel.serial
+        activate(z, code, y_rows)
     return y, (x.shape, rows, weight, z if code == _GELU else y_rows, code)
 
 
@@ -79,38 +75,64 @@ def dense_backward(saved, grad_y, needs):
     grad_z = np.ascontiguousarray(grad_y).reshape(rows.shape[0], weight.shape[0])
     if code != _IDENTITY:
         grad_y_rows, grad_z = grad_z, empty(grad_z.shape, grad_z.dtype)
-        dense_grad_sum_kernel(grad_y_rows, state, code, grad_z)
+        differentiate = dense_grad_sum_kernel if grad_z.size > _WORTH_THREADS else dense_grad_sum_kernel.serial
+        differentiate(grad_y_rows, state, code, grad_z)
     grad_x = grad_weight = grad_bias = None
     if needs[0]:
-        grad_x = np.matmul(grad_z, weight, out=empty(rows.shape, rows.dtype)).reshape(x_shape)
+        grad_x = multiply(grad_z, weight, empty(rows.shape, rows.dtype)).reshape(x_shape)
     if needs[1]:
-        grad_weight = np.matmul(grad_z.T, rows, out=empty(weight.shape, weight.dtype))
+        grad_weight = multiply(grad_z.T, rows, empty(weight.shape, weight.dtype))
     if needs[2]:
         grad_bias = grad_z.sum(axis=0)
     return grad_x, grad_weight, grad_bias
 
 
 def matmul_forward(a, b, *, out=None):
-    if out is None:
-        out = np.asarray(np.matmul(a, b))
-    else:
-        np.matmul(a, b, out=out)
+    shape = (
+        np.broadcast_shapes(a.shape[:-2], b.shape[:-2]) + a.shape[-2:-1] * (a.ndim > 1) + b.shape[-1:] * (b.ndim > 1)
+    )
+    out = empty(shape, a.dtype) if out is None else out
+    rows, columns = _matrices(a, b)
+    _stacked(
+        rows, columns, out.reshape(*shape[: out.ndim - (a.ndim > 1) - (b.ndim > 1)], rows.shape[-2], columns.shape[-1])
+    )
     return out, (a, b)
 
 
 def matmul_backward(saved, grad_c, needs):
     a, b = saved
-    rows, columns = a[None, :] if a.ndim == 1 else a, b[:, None] if b.ndim == 1 else b
+    rows, columns = _matrices(a, b)
     if a.ndim == 1:
         grad_c = np.expand_dims(grad_c, -1 if b.ndim == 1 else -2)
     if b.ndim == 1:
         grad_c = np.expand_dims(grad_c, -1)
     grad_a = grad_b = None
     if needs[0]:
-        grad_a = sum_to_shape(np.matmul(grad_c, columns.swapaxes(-1, -2)), rows.shape).reshape(a.shape)
+        grad_a = sum_to_shape(_product(grad_c, columns.swapaxes(-1, -2)), rows.shape).reshape(a.shape)
     if needs[1]:
-        grad_b = sum_to_shape(np.matmul(rows.swapaxes(-1, -2), grad_c), columns.shape).reshape(b.shape)
+        grad_b = sum_to_shape(_product(rows.swapaxes(-1, -2), grad_c), columns.shape).reshape(b.shape)
     return grad_a, grad_b
+
+
+def _matrices(a, b):
+    """Vectors as a row on the left, as a column on the right."""
+    return a[None, :] if a.ndim == 1 else a, b[:, None] if b.ndim == 1 else b
+
+
+def _product(a, b):
+    """a x b for stacks of matrices."""
+    batch = np.broadcast_shapes(a.shape[:-2], b.shape[:-2])
+    return _stacked(a, b, empty((*batch, a.shape[-2], b.shape[-1]), a.dtype))
+
+
+def _stacked(a, b, out):
+    """out = a x b for stacks of matrices; out is contiguous."""
+    if out.ndim == 2:
+        return multiply(a, b, out)
+    batch, count = out.shape[:-2], math.prod(out.shape[:-2])
+    a, b = (np.broadcast_to(x, (*batch, *x.shape[-2:])).reshape(count, *x.shape[-2:]) for x in (a, b))
+    multiply(a, b, out.reshape(count, *out.shape[-2:]))
+    return out
 
 
 def _rows(x):

@@ -1,4 +1,4 @@
-"""Recurrent layers on NumPy arrays: BLAS multiplies the inputs of all time steps at once and makes the gradients of the
+"""Recurrent layers on NumPy arrays: one product has the inputs of all time steps, another makes the gradients of the
 weights at the end; between the two, one kernel walks through time.
 
 With lengths, only time steps that exist are stored and multiplied: what stands in a padded place, NaN too, has no
@@ -10,6 +10,7 @@ from typing import NamedTuple
 import numpy as np
 from numba import get_num_threads
 
+from ..cpu_matmul import matmul
 from ..memory import empty, zeros
 from .cpu_product import pack, product_scratch
 from .cpu_time import (
@@ -79,7 +80,7 @@ def _plan(steps, batch, lengths, reverse):
 
 def _input_sums(x_rows, weight_ih):
     """W_ih x for all time steps."""
-    return np.matmul(x_rows, weight_ih.T, out=empty((x_rows.shape[0], weight_ih.shape[0]), x_rows.dtype))
+    return matmul(x_rows, weight_ih.T, empty((x_rows.shape[0], weight_ih.shape[0]), x_rows.dtype))
 
 
 def _bias(size, dtype, *biases):
@@ -109,19 +110,20 @@ def _grad_output_rows(grad_output, size, dtype):
 
 def _product_of_rows(left, right):
     """left^T right: the gradient of a weight from all its rows."""
-    return np.matmul(left.T, right, out=empty((left.shape[1], right.shape[1]), left.dtype))
+    return matmul(left.T, right, empty((left.shape[1], right.shape[1]), left.dtype))
 
 
 def _sum_of_rows(rows):
-    """A gradient of a bias; BLAS shares it among threads."""
-    return np.matmul(np.ones(rows.shape[0], rows.dtype), rows)
+    """A gradient of a bias."""
+    ones = np.ones((1, rows.shape[0]), rows.dtype)
+    return matmul(ones, rows, empty((1, rows.shape[1]), rows.dtype))[0]
 
 
 def _input_gradients(walk, x_rows, weight_ih, grad_sums, needs):
     """Gradients of x, weight_ih and bias_ih."""
     grad_x = grad_weight = grad_bias = None
     if needs[0]:
-        rows = np.matmul(grad_sums, weight_ih, out=empty((grad_sums.shape[0], weight_ih.shape[1]), grad_sums.dtype))
+        rows = matmul(grad_sums, weight_ih, empty((grad_sums.shape[0], weight_ih.shape[1]), grad_sums.dtype))
         grad_x = walk.scatter(rows)
     if needs[1]:
         grad_weight = _product_of_rows(grad_sums, x_rows)
@@ -324,8 +326,8 @@ def gru_backward(saved, grads, needs):
     shared = grad_gates[:, : 2 * size]
     if needs[2]:
         grad_weight_hh = empty(weight_hh.shape, dtype)
-        np.matmul(shared.T, before, out=grad_weight_hh[: 2 * size])
-        np.matmul(grad_hidden_new.T, before, out=grad_weight_hh[2 * size :])
+        matmul(shared.T, before, grad_weight_hh[: 2 * size])
+        matmul(grad_hidden_new.T, before, grad_weight_hh[2 * size :])
     if needs[4]:
         grad_bias_hh = np.concatenate([_sum_of_rows(shared), _sum_of_rows(grad_hidden_new)])
     return _for(needs, grad_x, grad_weight_ih, grad_weight_hh, grad_bias_ih, grad_bias_hh, grad_h, None)[:length]

@@ -34,6 +34,6 @@ def multiply_rows(left, rows, packed, product):
     panels, inner, width = packed.shape
     starts = np.arange(rows) * inner
     multiply_panels(
-        left.reshape(-1), 0, starts, 0, rows, 1, packed.reshape(-1), 0, inner * width, width, inner, panels,
+        left.reshape(-1), 0, starts, 0, rows, packed.reshape(-1), 0, inner * width, width, inner, panels,
         product.reshape(-1), 0, panels * width, False,
     )  # fmt: skip

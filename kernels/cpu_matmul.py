@@ -1,0 +1,189 @@
+"""Whole matrix products on NumPy arrays, shared among Numba's threads (`cpu_product.py` has the tile).
+
+BLAS would do, were it not for its threads: they and Numba's wait for each other on the same cores, each spinning while
+the other has work. So it only gets what it computes on the calling thread. A product may start from a bias.
+"""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+import numpy as np
+from numba import prange
+
+from .cpu_jit import kernel, serial_kernel, threads_for
+from .cpu_product import PANEL_BYTES, TALL, multiply_panels, pack_columns, pack_rows, panel_width, transpose
+from .memory import workspace
+
+_INNER = 320  # terms at a time: a panel of them stays in the first-level cache
+_COLUMNS = 512  # columns at a time, as packed panels,
+_ROWS = 240  # and rows at a time, both in the second-level cache
+_SMALL = 1 << 18  # multiply-adds up to which OpenBLAS computes on the calling thread, and starts faster than a kernel
+_ALIASES = 4096  # bytes; rows that lie a multiple of this apart meet in the same lines of the first-level cache
+
+
+@serial_kernel
+def _pack_left(left, start, row_pitch, step, rows, terms, packed):
+    """packed [rows, terms] = the rows of left from `start`."""
+    if step == 1:
+        for row in range(rows):
+            line, to = left[start + row * row_pitch :], packed[row * terms : (row + 1) * terms]
+            for k in range(terms):
+                to[k] = line[k]
+    else:
+        transpose(left, start, step, terms, rows, packed, 0, terms)
+
+
+@serial_kernel
+def _multiply_part(
+    left, left_start, left_pitch, left_step, rows, right, right_start, right_pitch, right_by_columns, inner, columns,
+    result, result_start, result_pitch, add, packed_left, panels, last_panel,
+):  # fmt: skip
+    """result [rows, columns] (+)= left x right for a task's rows and columns."""
+    width = PANEL_BYTES // result.itemsize
+    # Copying takes longer than what it saves where what is copied is read only a few times.
+    packs_left = left_step != 1 or (left_pitch * left.itemsize % _ALIASES == 0 and columns > 4 * width)
+    packs_right = right_by_columns or rows > 2 * TALL
+    for column in range(0, columns, _COLUMNS):
+        wide = min(_COLUMNS, columns - column)
+        whole, rest = wide // width, wide % width
+        for k in range(0, inner, _INNER):
+            terms, adds = min(_INNER, inner - k), add or k > 0
+            if right_by_columns:
+                pack_columns(right, right_start + column * right_pitch + k, right_pitch, terms, wide, panels, 0)
+            elif packs_right or rest:
+                pack_rows(right, right_start + k * right_pitch + column, right_pitch, terms, wide, panels, 0)
+            for row in range(0, rows, _ROWS):
+                count = min(_ROWS, rows - row)
+                start = left_start + row * left_pitch + k * left_step
+                if packs_left:
+                    _pack_left(left, start, left_pitch, left_step, count, terms, packed_left)
+                a, a_start = (packed_left, 0) if packs_left else (left, start)
+                a_rows = np.arange(count) * (terms if packs_left else left_pitch)
+                to = result_start + row * result_pitch + column
+                if packs_right or rest:
+                    multiply_panels(
+                        a, a_start, a_rows, 0, count, panels, 0, terms * width, width, terms, whole,
+                        result, to, result_pitch, adds,
+                    )  # fmt: skip
+                else:
+                    multiply_panels(
+                        a, a_start, a_rows, 0, count, right, right_start + k * right_pitch + column, width,
+                        right_pitch, terms, whole, result, to, result_pitch, adds,
+                    )  # fmt: skip
+                if rest:
+                    place = to + whole * width
+                    for r in range(count if adds else 0):
+                        for i in range(rest):
+                            last_panel[r * width + i] = result[place + r * result_pitch + i]
+                    multiply_panels(
+                        a, a_start, a_rows, 0, count, panels, whole * terms * width, terms * width, width, terms, 1,
+                        last_panel, 0, width, adds,
+                    )  # fmt: skip
+                    for r in range(count):
+                        for i in range(rest):
+                            result[place + r * result_pitch + i] = last_panel[r * width + i]
+
+
+@kernel
+def matmul_kernel(
+    left, left_size, left_pitch, left_step, right, right_size, right_pitch, right_by_columns, bias, result, result_size,
+    result_pitch, batch, rows, inner, columns, row_parts, column_parts, packed_left, panels, last_panels,
+):  # fmt: skip
+    """result [batch, rows, columns] = left x right + bias; an empty bias is none.
+
+    Where elements stand in flat memory: (item, row, k) of left at item * left_size + row * left_pitch + k * left_step;
+    (item, k, column) of right at item * right_size + k * right_pitch + column or, by columns, column * right_pitch + k;
+    (item, row, column) of result at item * result_size + row * result_pitch + column. A task is a part of rows and of
+    columns.
+
+    Args:
+        packed_left, panels, last_panels: scratch, a row a worker.
+    """
+    workers, width = len(panels), PANEL_BYTES // result.itemsize
+    panel_count = (columns + width - 1) // width
+    for worker in prange(workers):
+        for task in range(worker, batch * row_parts * column_parts, workers):
+            item, part = task // (row_parts * column_parts), task % (row_parts * column_parts)
+            row_part, column_part = part // column_parts, part % column_parts
+            low, high = rows * row_part // row_parts, rows * (row_part + 1) // row_parts
+            first = panel_count * column_part // column_parts * width
+            last = min(panel_count * (column_part + 1) // column_parts * width, columns)
+            start = item * result_size + low * result_pitch + first
+            if len(bias):
+                for row in range(high - low):
+                    line = result[start + row * result_pitch : start + row * result_pitch + last - first]
+                    for i in range(last - first):
+                        line[i] = bias[first + i]
+            _multiply_part(
+                left, item * left_size + low * left_pitch, left_pitch, left_step, high - low, right,
+                item * right_size + first * (right_pitch if right_by_columns else 1), right_pitch, right_by_columns,
+                inner, last - first, result, start, result_pitch, len(bias) > 0, packed_left[worker], panels[worker],
+                last_panels[worker],
+            )  # fmt: skip
+
+
+class _Layout(NamedTuple):
+    """A stack of matrices as flat memory: where an element stands is item * size + row * pitch + column * step."""
+
+    flat: np.ndarray
+    size: int
+    pitch: int
+    step: int
+
+
+def matmul(left, right, out, bias=None):
+    """out = left x right (+ bias).
+
+    Args:
+        left: [rows, inner] or [batch, rows, inner].
+        right: [inner, columns] or [batch, inner, columns]. A matrix without batch serves all; where neither its rows
+            nor its columns are contiguous, it is copied.
+        out: [rows, columns] or [batch, rows, columns], rows contiguous.
+        bias: [columns], or None.
+    """
+    rows, inner = left.shape[-2:]
+    batch, columns = out.shape[0] if out.ndim == 3 else 1, out.shape[-1]
+    if out.size == 0:
+        return out
+    if inner == 0:
+        out[...] = 0 if bias is None else bias
+        return out
+    if batch == 1 and rows * inner * columns <= _SMALL:
+        np.matmul(left, right, out=out)
+        return out if bias is None else np.add(out, bias, out=out)
+    (a, a_size, a_pitch, a_step), (b, b_size, b_pitch, b_step) = _layout(left), _layout(right)
+    c, c_size, c_pitch, _ = _layout(out)
+    by_columns = b_step != 1
+    threads, width = threads_for(batch * rows * inner * columns), panel_width(out.itemsize)
+    column_parts = min(threads, -(-columns // width)) if batch < 4 * threads else 1
+    row_parts = min(-(-threads // column_parts), -(-rows // TALL)) if batch < 4 * threads else 1
+    workers = min(threads, batch * row_parts * column_parts)
+    terms, wide = min(inner, _INNER), min(-(-columns // width) * width, _COLUMNS)
+    run = matmul_kernel if workers > 1 else matmul_kernel.serial
+    run(
+        a, a_size, a_pitch, a_step, b, b_size, b_step if by_columns else b_pitch, by_columns,
+        _NO_BIAS[out.dtype.char] if bias is None else bias, c, c_size, c_pitch, batch, rows, inner, columns,
+        row_parts, column_parts,
+        workspace("matmul left", (workers, min(rows, _ROWS) * terms), out.dtype),
+        workspace("matmul panels", (workers, terms * wide), out.dtype),
+        workspace("matmul last panels", (workers, min(rows, _ROWS) * width), out.dtype),
+    )  # fmt: skip
+    return out
+
+
+_NO_BIAS = {char: np.empty(0, char) for char in "fd"}
+
+
+def _layout(x) -> _Layout:
+    size = x.strides[0] // x.itemsize if x.ndim == 3 else 0
+    if x.flags.c_contiguous:
+        return _Layout(x.reshape(-1), size, x.shape[-1], 1)
+    turned = x.swapaxes(-1, -2)
+    if turned.flags.c_contiguous:
+        return _Layout(turned.reshape(-1), size, 1, x.shape[-2])
+    pitch, step = (stride // x.itemsize for stride in x.strides[-2:])
+    if min(x.strides) < 0 or 1 not in (pitch, step):
+        return _layout(np.ascontiguousarray(x))
+    length = 1 + sum((n - 1) * stride for n, stride in zip(x.shape, x.strides)) // x.itemsize
+    return _Layout(np.lib.stride_tricks.as_strided(x, (length,), (x.itemsize,)), size, pitch, step)

@@ -1,0 +1,85 @@
+"""Matrix products shared among threads, against NumPy: layouts, stacks, parts, bias, sizes over every block's edge."""
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from parity import assert_close
+
+from ranvier.kernels import cpu_matmul
+from ranvier.kernels.cpu_matmul import matmul
+
+EDGES = [(240, 320, 512), (241, 321, 513), (1, 600, 700), (700, 900, 1), (25, 1, 40), (13, 330, 31), (600, 20, 600)]
+
+
+@pytest.fixture(autouse=True)
+def _no_product_is_too_small(monkeypatch):
+    monkeypatch.setattr(cpu_matmul, "_SMALL", 0)
+
+
+def drawn(shape, layout, dtype, rng):
+    """A stack of matrices whose rows or columns are contiguous, or neither, or which lies in a wider one."""
+    *batch, rows, columns = shape
+    if layout == "columns":
+        return rng.standard_normal((*batch, columns, rows)).astype(dtype).swapaxes(-1, -2)
+    if layout == "neither":
+        return rng.standard_normal((*batch, rows, 2 * columns)).astype(dtype)[..., ::2]
+    if layout == "wider":
+        return rng.standard_normal((*batch, rows + 2, columns + 3)).astype(dtype)[..., 1:-1, 2:-1]
+    return rng.standard_normal(shape).astype(dtype)
+
+
+@settings(max_examples=80, deadline=None)
+@given(st.data())
+def test_matmul_of_any_layout(data):
+    layouts = st.sampled_from(["rows", "columns", "neither", "wider"])
+    rows, inner, columns = (data.draw(st.integers(0, 90)) for _ in range(3))
+    batch = data.draw(st.sampled_from([(), (1,), (3,), (9,)]))
+    dtype = data.draw(st.sampled_from([np.float32, np.float64]))
+    rng = np.random.default_rng(data.draw(st.integers(0, 2**32 - 1)))
+    left = drawn((*batch, rows, inner), data.draw(layouts), dtype, rng)
+    right = drawn((*(batch if data.draw(st.booleans()) else ()), inner, columns), data.draw(layouts), dtype, rng)
+    bias = rng.standard_normal(columns).astype(dtype) if data.draw(st.booleans()) else None
+    out = np.full((*batch, rows, columns), np.nan, dtype)
+    assert matmul(left, right, out, bias) is out
+    exact = left.astype(np.float64) @ right.astype(np.float64) + (0 if bias is None else bias)
+    assert_close(out, exact, np.dtype(dtype).name, max(inner, 1))
+
+
+@pytest.mark.parametrize(("rows", "inner", "columns"), EDGES)
+@pytest.mark.parametrize("layout", ["rows", "columns"])
+def test_sizes_around_the_blocks(rows, inner, columns, layout):
+    rng = np.random.default_rng(0)
+    left, right = (drawn(shape, layout, np.float32, rng) for shape in ((rows, inner), (inner, columns)))
+    out = np.full((rows, columns), np.nan, np.float32)
+    matmul(left, right, out, np.ones(columns, np.float32))
+    assert_close(out, left.astype(np.float64) @ right.astype(np.float64) + 1, "float32", inner)
+
+
+def test_a_part_of_a_wider_result_is_written_and_nothing_beside_it():
+    rng = np.random.default_rng(0)
+    left, right = rng.standard_normal((40, 50)), rng.standard_normal((50, 45))
+    wide = np.full((40, 60), np.nan)
+    matmul(left, right, wide[:, 5:50])
+    assert_close(wide[:, 5:50], left @ right, "float64", 50)
+    assert np.isnan(wide[:, :5]).all()
+    assert np.isnan(wide[:, 50:]).all()
+
+
+def test_bits_do_not_depend_on_the_number_of_threads(monkeypatch):
+    rng = np.random.default_rng(0)
+    left, right = rng.standard_normal((300, 400)).astype("f"), rng.standard_normal((400, 200)).astype("f")
+    results = []
+    for threads in (1, 2, 3):
+        monkeypatch.setattr(cpu_matmul, "threads_for", lambda multiply_adds, threads=threads: threads)
+        results.append(matmul(left, right, np.empty((300, 200), np.float32)))
+    np.testing.assert_array_equal(results[0], results[1])
+    np.testing.assert_array_equal(results[0], results[2])
+
+
+def test_small_products_agree_too(monkeypatch):
+    monkeypatch.setattr(cpu_matmul, "_SMALL", 1 << 18)
+    rng = np.random.default_rng(0)
+    left, right, bias = (rng.standard_normal(s).astype("f") for s in ((32, 20), (20, 10), (10,)))
+    out = matmul(left, right, np.full((32, 10), np.nan, np.float32), bias)
+    assert_close(out, left.astype(float) @ right + bias, "float32", 20)
