@@ -19,13 +19,13 @@ from tqdm import tqdm
 from . import bench_cases, bench_table, devices, record
 from .bench_libraries import PYTORCH, RANVIER, require_pytorch
 from .bench_processes import MemoryCase, StartCase
-from .bench_worker import Turn, Worker, WorkerClock, WorkerError
+from .bench_worker import Turn, Worker, WorkerClock, WorkerError, WorkerGone
 from .timing import measure
 
 DEFAULT_RECORD = Path("profiling/results/bench-cpu.jsonl")
-_SECONDS, _QUICK_SECONDS = 0.5, 0.12  # a row, all its variants together
+_SECONDS, _QUICK_SECONDS = 0.4, 0.06  # a row, all its variants together
 _START_SECONDS = 8.0
-_LONGEST_QUICK = 0.35  # expected seconds beyond the timing, of a row that --quick takes up
+_LONGEST_QUICK = 0.25  # expected seconds beyond the timing, of a row that --quick takes up
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -36,7 +36,6 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--only", metavar="PATTERN", help="rows whose name fits, such as 'conv2d/*' or resnet")
     parser.add_argument("--list", action="store_true", help="show the rows' names and measure nothing")
     parser.add_argument("--quick", action="store_true", help="short rows only, timed briefly: less than a minute")
-    parser.add_argument("--full", action="store_true", help="also the first run after installation, which compiles")
     parser.add_argument("--seconds", type=float, metavar="S", help=f"how long to time a row ({_SECONDS})")
     parser.add_argument("--threads", type=int, metavar="N", help="of both libraries (each one's own default)")
     parser.add_argument(
@@ -61,7 +60,7 @@ def run(options: argparse.Namespace) -> int:
         print(bench_table.HEADER)
         for line in bench_table.lines_of(made):
             print(bench_table.text_line(line))
-        return _finish(made, options, interrupted=False)
+        return _finish(made, options)
     if options.list:
         print(bench_cases.listing(bench_cases.select(options.names, options.only)))
         return 0
@@ -69,13 +68,18 @@ def run(options: argparse.Namespace) -> int:
     require_pytorch()
     device = {"name": devices.processor(), "threads": {}}  # the workers tell their threads when they have started
     made = record.Record(record.new_run(device, options.command_line))
-    interrupted = False
+    status = 0
     try:
         with _termination_as_interrupt():
             _measure_all(cases, options, made)
     except KeyboardInterrupt:
-        interrupted = True
-    return _finish(made, options, interrupted)
+        print("interrupted: this is what was measured so far")
+        status = 130
+    except WorkerGone as error:
+        print(f"{error}; this is what was measured before")
+        status = 1
+    finished = _finish(made, options)
+    return status or finished
 
 
 def _check(options: argparse.Namespace) -> None:
@@ -91,11 +95,8 @@ def _check(options: argparse.Namespace) -> None:
 def _chosen(options: argparse.Namespace) -> list:
     """The cases that are asked for, in groups, the short ones first."""
     cases = bench_cases.select(options.names, options.only)
-    asked = options.names or options.only
     if options.quick:
         cases = [case for case in cases if case.expected < _LONGEST_QUICK]
-    if not (options.full or asked):
-        cases = [case for case in cases if not getattr(case, "after_installation", False)]
     if not cases:
         raise ValueError("bench: expected rows that --quick has time for, got none; leave it out")
     groups = list(dict.fromkeys(case.group for case in bench_cases.ALL))
@@ -107,35 +108,62 @@ def _measure_all(cases: Sequence, options: argparse.Namespace, made: record.Reco
     seconds = options.seconds or (_QUICK_SECONDS if options.quick else _SECONDS)
     in_processes = [case for case in cases if isinstance(case, (StartCase, MemoryCase))]
     in_workers = [case for case in cases if case not in in_processes]
-    total = sum(case.expected + seconds * len(getattr(case, "directions", ())) for case in cases)
-    bar_format = "{desc:32} {percentage:3.0f}%|{bar}| {remaining} left"
-    with tqdm(total=total, bar_format=bar_format, leave=False, disable=None) as bar:
-
-        def show(case, rows: Sequence[record.Row]) -> None:
-            made.rows.extend(rows)
-            for line in bench_table.lines_of(record.Record({}, list(rows))):
-                tqdm.write(bench_table.text_line(line))
-            bar.update(case.expected + seconds * len(getattr(case, "directions", ())))
-
+    with _Progress(cases, seconds, made) as progress:
         if in_workers:
-            bar.set_description_str("starting both libraries")
             with Worker(RANVIER, options.threads) as ours, Worker(PYTORCH, options.threads) as theirs:
                 made.run["device"]["threads"] = ours.facts | theirs.facts
-                _introduce(made)
+                progress.introduce()
                 for case in in_workers:
-                    bar.set_description_str(case.name)
-                    show(case, list(_measured(case, ours, theirs, seconds, made)))
+                    progress.begin(case)
+                    progress.end(case, list(_measured(case, ours, theirs, seconds, made)))
         else:
-            _introduce(made)
+            progress.introduce()
         for case in in_processes:
-            bar.set_description_str(case.name)
+            progress.begin(case)
             if isinstance(case, MemoryCase):
-                made.run.setdefault("memory", {})[case.case] = case.measure()
-                tqdm.write(bench_table.text_line(bench_table.memory_line(case.case, made.run["memory"][case.case])))
-                show(case, [])
+                made.run.setdefault("memory", {})[case.case] = case.measure(options.threads)
+                progress.end(case, [])
             else:
-                samples = case.measure(options.seconds or _START_SECONDS)
-                show(case, [_row(case, "step", variant, values) for variant, values in samples.items()])
+                samples = case.measure(options.seconds or _START_SECONDS, options.threads)
+                progress.end(case, [_row(case, "step", variant, values) for variant, values in samples.items()])
+
+
+class _Progress:
+    """The bar, above which the table grows line by line."""
+
+    def __init__(self, cases: Sequence, seconds: float, made: record.Record):
+        self._seconds, self._made = seconds, made
+        bar_format = "{desc:32} {percentage:3.0f}%|{bar}| {remaining} left"
+        total = sum(map(self._expected, cases))
+        self._bar = tqdm(total=total, bar_format=bar_format, leave=False, disable=None, desc="starting both libraries")
+
+    def __enter__(self) -> _Progress:
+        return self
+
+    def __exit__(self, *_) -> None:
+        self._bar.close()
+
+    def introduce(self) -> None:
+        """Prints what stands above the table."""
+        tqdm.write(bench_table.machine(self._made.run))
+        if len(set(self._made.run["device"]["threads"].values())) > 1:
+            tqdm.write("the libraries use different numbers of threads; `--threads N` gives them the same")
+        tqdm.write(bench_table.HEADER)
+
+    def begin(self, case) -> None:
+        """Says what is measured now."""
+        self._bar.set_description_str(case.name)
+
+    def end(self, case, rows: Sequence[record.Row]) -> None:
+        """Adds a case's rows to the record and its lines to the table."""
+        self._made.rows.extend(rows)
+        peaks = {case.case: self._made.run["memory"][case.case]} if isinstance(case, MemoryCase) else {}
+        for line in bench_table.lines_of(record.Record({"memory": peaks}, list(rows))):
+            tqdm.write(bench_table.text_line(line))
+        self._bar.update(self._expected(case))
+
+    def _expected(self, case) -> float:
+        return case.expected + self._seconds * len(getattr(case, "directions", ()))
 
 
 def _measured(case, ours: Worker, theirs: Worker, seconds: float, made: record.Record) -> Iterator[record.Row]:
@@ -150,18 +178,15 @@ def _measured(case, ours: Worker, theirs: Worker, seconds: float, made: record.R
                 _fail(made, case, variant, wrong)
                 del workers[variant]
         results.clear()
-        if len(workers) < 2:
-            return
-        for direction in case.directions:
+        for direction in case.directions if len(workers) > 1 else ():
             turns = {variant: Turn(worker, variant, direction) for variant, worker in workers.items()}
             samples = measure(turns, seconds=seconds, clock=WorkerClock())
             for variant, values in samples.items():
                 yield _row(case, direction, variant, values)
     except WorkerError as error:
         _fail(made, case, variant, str(error))
-    finally:
-        for worker in (ours, theirs):
-            worker.ask("forget")
+    for worker in (ours, theirs):
+        worker.ask("forget")
 
 
 def _row(case, direction: str, variant: str, samples: np.ndarray) -> record.Row:
@@ -184,19 +209,11 @@ def _row(case, direction: str, variant: str, samples: np.ndarray) -> record.Row:
 
 def _fail(made: record.Record, case, variant: str, reason: str) -> None:
     made.errors.append(record.Error(case.subject, case.case, "float32", "", variant, reason))
-    tqdm.write(f"{case.name:48} not timed: {variant}: {reason}")
+    tqdm.write(f"{case.name:56} not timed: {variant}: {reason}")
 
 
-def _introduce(made: record.Record) -> None:
-    tqdm.write(bench_table.machine(made.run))
-    threads = set(made.run["device"]["threads"].values())
-    if len(threads) > 1:
-        tqdm.write("the libraries use different numbers of threads; `--threads N` gives them the same")
-    tqdm.write(bench_table.HEADER)
-
-
-def _finish(made: record.Record, options: argparse.Namespace, interrupted: bool) -> int:
-    """Prints the means, writes the files that were asked for, and returns the exit status."""
+def _finish(made: record.Record, options: argparse.Namespace) -> int:
+    """Prints the means and writes the files that were asked for; returns 1 where rows failed, else 0."""
     lines = bench_table.lines_of(made)
     if lines:
         print(f"\n{bench_table.text_means(bench_table.means_of(lines))}\n\n{bench_table.LEGEND}")
@@ -208,9 +225,6 @@ def _finish(made: record.Record, options: argparse.Namespace, interrupted: bool)
             print(f"table: {options.markdown}")
     if made.errors:
         print(f"{len(made.errors)} not timed, because they failed or their results did not agree; see above")
-    if interrupted:
-        print("interrupted: this is what was measured so far")
-        return 130
     return 1 if made.errors else 0
 
 

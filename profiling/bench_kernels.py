@@ -32,6 +32,7 @@ class KernelCase:
         case: what the shape is taken from.
         sample: the call; None for the operation's own sample of that name.
         fixed: inputs that do not train, as a first layer's images, besides those that never do.
+        view: its backward pass computes nothing: the gradient is a view of the one that came in.
     """
 
     group: ClassVar[str] = "kernel"
@@ -39,6 +40,7 @@ class KernelCase:
     case: str
     sample: Sample | None = None
     fixed: tuple[str, ...] = ()
+    view: bool = False
 
     @property
     def name(self) -> str:
@@ -60,7 +62,7 @@ class KernelCase:
     @property
     def directions(self) -> tuple[str, ...]:
         """What is timed."""
-        return ("forward", "backward") if self.call.operation.differentiable else ("forward",)
+        return ("forward", "backward") if self.call.operation.differentiable and not self.view else ("forward",)
 
     @property
     def variants(self) -> tuple[str, ...]:
@@ -192,19 +194,24 @@ def _conv(case, x, weight, stride=1, padding=0, groups=1, dilation=1, subject="c
 
 def _recurrent(subject: str, case: str, time: int, batch: int, inputs: int, hidden: int) -> KernelCase:
     gates = {"rnn": 1, "gru": 3, "lstm": 4}[subject] * hidden
-    weights = {"weight_ih": (gates, inputs), "weight_hh": (gates, hidden), "bias_ih": (gates,), "bias_hh": (gates,)}
+    shapes = {"weight_ih": (gates, inputs), "weight_hh": (gates, hidden), "bias_ih": (gates,), "bias_hh": (gates,)}
+    weights = {name: Uniform(shape, -(hidden**-0.5), hidden**-0.5) for name, shape in shapes.items()}
     return KernelCase(subject, case, Sample(case, {"x": (time, batch, inputs)} | weights))
 
 
-def _on(subject: str, case: str, inputs: dict, **attributes) -> KernelCase:
-    return KernelCase(subject, case, Sample(case, inputs, attributes))
+def _on(subject: str, case: str, inputs: dict, view: bool = False, **attributes) -> KernelCase:
+    return KernelCase(subject, case, Sample(case, inputs, attributes), view=view)
+
+
+def _attention(case: str, shape: tuple[int, ...], **attributes) -> KernelCase:
+    return _on("scaled_dot_product_attention", case, dict.fromkeys(("query", "key", "value"), shape), **attributes)
 
 
 def _declared(subject: str, *cases: str, fixed: tuple[str, ...] = ()) -> list[KernelCase]:
     return [KernelCase(subject, case, fixed=fixed) for case in cases]
 
 
-_SMALL, _MAPS = (32, 128), (32, 64, 56, 56)
+_SMALL, _MAPS = (32, 128), (16, 64, 56, 56)
 _POOL_2 = {"kernel_size": (2, 2), "stride": (2, 2), "padding": (0, 0), "dilation": (1, 1)}
 
 _CONV = [
@@ -228,7 +235,7 @@ _CONV = [
     _conv("keywords", (32, 40, 100), (64, 40, 5), padding=2, subject="conv1d"),
     _conv("video", (2, 32, 8, 28, 28), (32, 32, 3, 3, 3), padding=1, subject="conv3d"),
     _conv("dcgan_28", (64, 128, 7, 7), (128, 64, 4, 4), stride=2, padding=1, subject="conv_transpose2d"),
-    *_declared("conv_transpose2d", "dcgan_64"),
+    _conv("dcgan_16", (16, 256, 8, 8), (256, 128, 4, 4), stride=2, padding=1, subject="conv_transpose2d"),
 ]
 _DENSE = [
     _on("dense", "tiny", {"x": _SMALL, "weight": (10, 128), "bias": (10,)}),
@@ -236,7 +243,8 @@ _DENSE = [
     *_declared("dense", "transformer_up", "vgg_classifier"),
     _on("matmul", "gemm_64", {"a": (64, 64), "b": (64, 64)}),
     _on("matmul", "gemm_256", {"a": (256, 256), "b": (256, 256)}),
-    *_declared("matmul", "gemm_1024", "attention_scores"),
+    *_declared("matmul", "gemm_1024"),
+    _on("matmul", "attention_24", {"a": (2, 12, 512, 64), "b": (2, 12, 64, 512)}),
 ]
 _RECURRENT = [
     _recurrent("rnn", "rows_28", 28, 32, 28, 64),
@@ -249,7 +257,8 @@ _RECURRENT = [
     *_declared("gru_cell", "decoder"),
 ]
 _NORM = [
-    *_declared("batch_norm", "resnet_layer1", "resnet_layer4", "mlp"),
+    _on("batch_norm", "resnet_layer1_8", {"x": (8, 64, 56, 56), "weight": (64,), "bias": (64,)}, eps=1e-5),
+    *_declared("batch_norm", "resnet_layer4", "mlp"),
     *_declared("batch_norm_inference", "resnet_layer1"),
     *_declared("group_norm", "diffusion_unet"),
     *_declared("instance_norm", "style_transfer"),
@@ -259,58 +268,66 @@ _NORM = [
 ]
 _POOL = [
     _on("max_pool", "lenet", {"x": (64, 6, 28, 28)}, **_POOL_2),
-    *_declared("max_pool", "vgg_halving", "resnet50_stem"),
-    *_declared("avg_pool", "inception_branch"),
+    _on("max_pool", "vgg_8", {"x": (8, 64, 56, 56)}, **_POOL_2),
+    _on("max_pool", "resnet_stem", {"x": (8, 64, 112, 112)}, **_POOL_2 | {"kernel_size": (3, 3), "padding": (1, 1)}),
+    _on("avg_pool", "inception_8", {"x": (8, 64, 56, 56)}, kernel_size=(3, 3), stride=(1, 1), padding=(1, 1)),
     *_declared("adaptive_avg_pool", "resnet50_head"),
 ]
 _RESIZE = [
-    *_declared("interpolate", "decoder_doubling", "generator_doubling"),
-    *_declared("pixel_shuffle", "super_resolution"),
+    _on("interpolate", "bilinear_4", {"x": (4, 64, 56, 56)}, size=(112, 112), mode="linear"),
+    _on("interpolate", "nearest_16", {"x": (16, 128, 16, 16)}, size=(32, 32), mode="nearest"),
+    _on("pixel_shuffle", "super_resolution_4", {"x": (4, 256, 64, 64)}, upscale_factor=2),
 ]
 _ACTIVATION = [
     _on("relu", "small", {"x": _SMALL}),
-    *_declared("relu", "resnet_block"),
-    *_declared("leaky_relu", "resnet_block"),
-    *_declared("sigmoid", "resnet_block"),
-    *_declared("tanh", "resnet_block"),
-    *_declared("silu", "resnet_block"),
-    *_declared("gelu", "resnet_block"),
+    _on("relu", "maps", {"x": _MAPS}),
+    _on("leaky_relu", "maps", {"x": _MAPS}),
+    _on("sigmoid", "maps", {"x": _MAPS}),
+    _on("tanh", "maps", {"x": _MAPS}),
+    _on("silu", "maps", {"x": _MAPS}),
+    _on("gelu", "maps", {"x": _MAPS}),
 ]
 _SOFTMAX_AND_LOSS = [
     _on("softmax", "digits", {"x": (64, 10)}),
-    *_declared("softmax", "attention", "vocabulary", "segmentation"),
+    _on("softmax", "attention_4", {"x": (4, 12, 256, 256)}),
+    _on("softmax", "vocabulary_64", {"x": (64, 50257)}),
+    _on("softmax", "segmentation_2", {"x": (2, 21, 256, 256)}, axis=1),
     _on("log_softmax", "imagenet", {"x": (256, 1000)}),
     _on("cross_entropy", "digits", {"input": (64, 10), "target": Integers((64,), 0, 10)}),
-    *_declared("cross_entropy", "imagenet", "language_model", "segmentation"),
+    *_declared("cross_entropy", "imagenet"),
+    _on("cross_entropy", "language_64", {"input": (64, 50257), "target": Integers((64,), 0, 50257)}),
+    _on("cross_entropy", "segmentation_2", {"input": (2, 21, 256, 256), "target": Integers((2, 256, 256), 0, 21)}),
     _on("mse_loss", "autoencoder", {"input": (128, 784), "target": (128, 784)}),
     *_declared("binary_cross_entropy_with_logits", "images"),
 ]
 _OTHER = [
-    *_declared("scaled_dot_product_attention", "digits_transformer", "bert_base", "gpt2_small"),
+    *_declared("scaled_dot_product_attention", "digits_transformer"),
+    _attention("bert_512", (1, 12, 512, 64)),
+    _attention("gpt2_1024", (1, 12, 1024, 64), is_causal=True),
     _on("embedding", "words", {"indices": Integers((32, 128), 0, 10000), "weight": (10000, 256)}),
     _on("dropout", "small", {"x": (256, 1024)}, p=0.5, seed=1),
     *_declared("dropout", "transformer"),
     _on("channel_dropout", "maps", {"x": (64, 512, 14, 14)}, p=0.5, seed=1),
 ]
 _ELEMENTWISE = [
-    _on("add", "small", {"x": _SMALL, "y": _SMALL}),
-    *_declared("add", "activations"),
+    _on("add", "small", {"x": _SMALL, "y": _SMALL}, view=True),
+    _on("add", "maps", {"x": _MAPS, "y": _MAPS}, view=True),
     _on("add", "channel_bias", {"x": _MAPS, "y": (64, 1, 1)}),
-    *_declared("multiply", "activations"),
+    _on("multiply", "maps", {"x": _MAPS, "y": _MAPS}),
     _on("multiply", "row_scale", {"x": (4096, 768), "y": (768,)}),
     _on("multiply", "column_scale", {"x": (4096, 768), "y": (4096, 1)}),
-    *_declared("divide", "activations"),
-    *_declared("maximum", "activations"),
-    *_declared("exp", "activations"),
+    _on("divide", "maps", {"x": _MAPS, "y": _MAPS}),
+    _on("maximum", "maps", {"x": _MAPS, "y": _MAPS}),
+    _on("exp", "maps", {"x": _MAPS}),
     _on("log", "positive", {"x": Uniform((4096, 768), 0.1, 2.0)}),
-    *_declared("square", "activations"),
+    _on("square", "maps", {"x": _MAPS}),
 ]
 _REDUCE = [
-    _on("sum", "small", {"x": _SMALL}, axis=(0, 1)),
-    _on("sum", "all", {"x": _MAPS}, axis=(0, 1, 2, 3)),
-    _on("sum", "channels", {"x": _MAPS}, axis=(0, 2, 3)),
-    _on("mean", "rows", {"x": (4096, 1000)}, axis=(1,)),
-    _on("mean", "columns", {"x": (4096, 1000)}, axis=(0,)),
+    _on("sum", "small", {"x": _SMALL}, view=True, axis=(0, 1)),
+    _on("sum", "all", {"x": _MAPS}, view=True, axis=(0, 1, 2, 3)),
+    _on("sum", "channels", {"x": _MAPS}, view=True, axis=(0, 2, 3)),
+    _on("mean", "rows", {"x": (4096, 1000)}, view=True, axis=(1,)),
+    _on("mean", "columns", {"x": (4096, 1000)}, view=True, axis=(0,)),
     _on("var", "rows", {"x": (4096, 1000)}, axis=(1,)),
     *_declared("max", "logits"),
     *_declared("argmax", "logits"),
@@ -318,7 +335,7 @@ _REDUCE = [
     _on("cumsum", "rows", {"x": (4096, 1000)}, axis=1),
 ]
 _SHAPE = [
-    _on("concatenate", "skip_connection", {"arrays[0]": (8, 64, 64, 64), "arrays[1]": (8, 64, 64, 64)}, axis=1),
+    _on("concatenate", "skip", {"arrays[0]": (8, 64, 64, 64), "arrays[1]": (8, 64, 64, 64)}, view=True, axis=1),
     _on("pad", "feature_maps", {"x": (16, 64, 56, 56)}, widths=((0, 0), (0, 0), (1, 1), (1, 1))),
     _on("advanced_index", "rows", {"x": (50000, 256), "indices[0]": Integers((4096,), 0, 50000)}, axis=0),
 ]

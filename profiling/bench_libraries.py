@@ -17,7 +17,6 @@ import numpy as np
 
 RANVIER, PYTORCH, CHANNELS_LAST = "ranvier", "pytorch", "pytorch channels-last"
 PYTORCH_VARIANTS = (PYTORCH, CHANNELS_LAST)
-INSTALL_PYTORCH = "PyTorch is not installed, and a bench without it would compare with nothing; `make bench` brings it"
 
 
 @dataclass(frozen=True)
@@ -143,9 +142,13 @@ def pytorch(channels_last: bool = False) -> Library:
 
 
 def require_pytorch() -> None:
-    """Raises ModuleNotFoundError, with the command that helps, where PyTorch is not installed."""
-    if importlib.util.find_spec("torch") is None:
-        raise ModuleNotFoundError(f"bench: {INSTALL_PYTORCH}; so does `pip install ranvier[bench]`")
+    """Raises ModuleNotFoundError, with the command that helps, where what the bench compares with is not installed."""
+    for package in ("torch", "threadpoolctl"):
+        if importlib.util.find_spec(package) is None:
+            raise ModuleNotFoundError(
+                f"bench: expected {package} to be installed, found none; without PyTorch there is nothing to compare "
+                "with. `make bench` or `pip install ranvier[bench]` brings it"
+            )
 
 
 def _activated(layer: type) -> type:

@@ -5,6 +5,7 @@ The programs that are started are what a user would write, in a few lines, with 
 
 from __future__ import annotations
 
+import functools
 import os
 import subprocess
 import sys
@@ -76,13 +77,14 @@ class StartCase:
     @property
     def expected(self) -> float:
         """Seconds that measuring it may take: a guess for the progress bar."""
-        return 60.0 if self.after_installation else 20.0
+        return 12.0 if self.after_installation else 20.0
 
-    def measure(self, seconds: float) -> dict[str, np.ndarray]:
+    def measure(self, seconds: float, threads: int | None) -> dict[str, np.ndarray]:
         """Seconds from start to end, by variant."""
         if self.after_installation:
-            return {variant: np.array([_first_run(source)]) for variant, source in self.programs.items()}
-        return measure({v: lambda source=s: _run(source) for v, s in self.programs.items()}, seconds=seconds)
+            return {variant: np.array([_first_run(source, threads)]) for variant, source in self.programs.items()}
+        runs = {variant: functools.partial(_run, source, threads) for variant, source in self.programs.items()}
+        return measure(runs, seconds=seconds)
 
 
 @dataclass(frozen=True)
@@ -110,9 +112,9 @@ class MemoryCase:
         """What it is asked for by."""
         return f"memory/{self.case}"
 
-    def measure(self) -> dict[str, int]:
+    def measure(self, threads: int | None) -> dict[str, int]:
         """Bytes resident at the peak, by variant."""
-        return {variant: _peak(self.model.name, variant) for variant in (RANVIER, *self.model.variants)}
+        return {variant: _peak(self.model.name, variant, threads) for variant in (RANVIER, *self.model.variants)}
 
 
 def report_peak(model: str, variant: str, own: int) -> None:
@@ -131,27 +133,39 @@ def report_peak(model: str, variant: str, own: int) -> None:
     print(peak - own)
 
 
-def _peak(model: str, variant: str) -> int:
+def environment(threads: int | None, **more: str) -> dict[str, str]:
+    """The environment of a process that is measured: libraries read their number of threads from it as they load.
+
+    Args:
+        threads: of every library; None leaves each its own default.
+        more: further variables.
+    """
+    # As a user's Python does, it may keep its bytecode.
+    variables = {name: value for name, value in os.environ.items() if name != "PYTHONDONTWRITEBYTECODE"}
+    names = ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS", "NUMBA_NUM_THREADS")
+    return variables | more | ({} if threads is None else dict.fromkeys(names, str(threads)))
+
+
+def _peak(model: str, variant: str, threads: int | None) -> int:
     package = "ranvier" if variant == RANVIER else "torch"
-    output = _run(_MEMORY.format(package=package, model=model, variant=variant))
+    output = _run(_MEMORY.format(package=package, model=model, variant=variant), threads)
     return int(output.splitlines()[-1])
 
 
-def _run(program: str, **environment: str) -> str:
+def _run(program: str, threads: int | None, **variables: str) -> str:
     """Runs a Python program; returns what it printed."""
-    # As a user's Python does, it may keep its bytecode.
-    variables = {name: value for name, value in os.environ.items() if name != "PYTHONDONTWRITEBYTECODE"}
-    ran = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, env=variables | environment)
+    command = [sys.executable, "-c", program]
+    ran = subprocess.run(command, capture_output=True, text=True, env=environment(threads, **variables))
     if ran.returncode:
-        raise RuntimeError(f"bench: expected a program to run, got {ran.stderr.strip().splitlines()[-1:]}")
+        raise ChildProcessError(f"bench: expected a program to run, got {ran.stderr.strip()[-200:]!r}")
     return ran.stdout
 
 
-def _first_run(program: str) -> float:
+def _first_run(program: str, threads: int | None) -> float:
     """Seconds of a program's first run, when no kernel has been compiled yet."""
     with tempfile.TemporaryDirectory() as folder:
         started = time.perf_counter()
-        _run(program, NUMBA_CACHE_DIR=folder)
+        _run(program, threads, NUMBA_CACHE_DIR=folder)
         return time.perf_counter() - started
 
 

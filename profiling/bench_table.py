@@ -16,7 +16,7 @@ from .bench_libraries import CHANNELS_LAST, PYTORCH, RANVIER
 from .record import Record, Row
 
 MEMORY = "peak memory"
-HEADER = f"{'row':48} {'ranvier':>11} {'pytorch':>11} {'channels-l.':>11} {'ratio':>8}  spread"
+HEADER = f"{'row':56} {'ranvier':>11} {'pytorch':>11} {'channels-l.':>11} {'ratio':>8}  spread"
 LEGEND = (
     "ratio: time of PyTorch's faster layout by Ranvier's, above 1 Ranvier is faster, `<` marks those below; spread: "
     "middle half of the samples, of the median, of whichever library scatters more"
@@ -129,7 +129,7 @@ def text_line(line: Line) -> str:
     """A line of the table, under HEADER."""
     cells = (_measure(line, value) for value in (line.ranvier, line.pytorch, line.channels_last))
     mark = "<" if line.ratio < 1 else " "
-    return f"{line.label:48} {' '.join(f'{cell:>11}' for cell in cells)} {line.ratio:7.2f}x{mark} {line.spread:5.0%}"
+    return f"{line.label:56} {' '.join(f'{cell:>11}' for cell in cells)} {line.ratio:7.2f}x{mark} {line.spread:5.0%}"
 
 
 def text_means(means: Sequence[Mean]) -> str:

@@ -14,7 +14,6 @@ from __future__ import annotations
 import ctypes
 import gc
 import itertools
-import os
 import signal
 import subprocess
 import sys
@@ -23,6 +22,7 @@ from multiprocessing.connection import Connection, Pipe
 from typing import NamedTuple
 
 from .bench_libraries import RANVIER, require_pytorch
+from .bench_processes import environment
 
 _WARM_UP = 5e-4  # seconds of calls before each sample: caches and threads come back from the other library's turn
 _PR_SET_PDEATHSIG = 1  # linux/prctl.h
@@ -31,7 +31,11 @@ _FAILURES = (ValueError, TypeError, RuntimeError, ArithmeticError, LookupError, 
 
 
 class WorkerError(Exception):
-    """What went wrong in a worker, with the message of the error there."""
+    """What a worker was asked raised an error there; the message has it. The worker goes on."""
+
+
+class WorkerGone(ChildProcessError):
+    """A worker's process has ended."""
 
 
 class Worker:
@@ -46,18 +50,26 @@ class Worker:
         self.side = side
         self._connection, theirs = Pipe()
         command = [sys.executable, "-c", f"from {__name__} import serve; serve({side!r}, {theirs.fileno()})"]
-        self._process = subprocess.Popen(command, pass_fds=[theirs.fileno()], env=_environment(threads))
+        self._process = subprocess.Popen(command, pass_fds=[theirs.fileno()], env=environment(threads))
         theirs.close()
-        self.facts = self._answer()
+        try:
+            self.facts = self._answer()
+        except (WorkerError, WorkerGone):
+            self.close()
+            raise
 
     def ask(self, question: str, *arguments):
         """What `_Desk.<question>(*arguments)` returns in the worker, which sleeps again afterwards.
 
         Raises:
-            WorkerError: it raised there, or the process ended.
+            WorkerError: it raised there.
+            WorkerGone: the process has ended.
         """
         self._process.send_signal(signal.SIGCONT)
-        self._connection.send((question, arguments))
+        try:
+            self._connection.send((question, arguments))
+        except BrokenPipeError:
+            raise self._gone() from None
         return self._answer()
 
     def close(self) -> None:
@@ -69,12 +81,15 @@ class Worker:
     def _answer(self):
         try:
             good, value = self._connection.recv()
-        except EOFError:
-            raise WorkerError(f"the {self.side} process ended with status {self._process.wait()}") from None
+        except (EOFError, ConnectionResetError):
+            raise self._gone() from None
         self._process.send_signal(signal.SIGSTOP)
         if not good:
             raise WorkerError(value)
         return value
+
+    def _gone(self) -> WorkerGone:
+        return WorkerGone(f"bench: the process of {self.side} ended unasked, with status {self._process.wait()}")
 
     def __enter__(self) -> Worker:
         return self
@@ -117,8 +132,6 @@ class _Desk:
 
         prepared = find(case).prepare(variant, shared)
         self._functions[variant] = prepared.functions
-        gc.collect()
-        gc.freeze()  # what is alive now is not looked through again before every sample
         return prepared.results, prepared.shared
 
     def sample(self, variant: str, direction: str, calls: int) -> float:
@@ -129,7 +142,6 @@ class _Desk:
             while time.perf_counter() < awake:
                 function()
         repeat = itertools.repeat(None, calls)
-        gc.collect()
         gc.disable()
         started = time.perf_counter()
         for _ in repeat:
@@ -141,7 +153,6 @@ class _Desk:
     def forget(self) -> None:
         """Lets go of what was prepared."""
         self._functions.clear()
-        gc.unfreeze()
         gc.collect()
 
 
@@ -153,7 +164,9 @@ def serve(side: str, descriptor: int) -> None:
         ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
     connection = Connection(descriptor)
     desk = _Desk()
-    connection.send(_tried(_facts, side))
+    facts = _tried(_facts, side)
+    gc.freeze()  # what the library keeps for good is not looked through again after every case
+    connection.send(facts)
     while True:
         try:
             question, arguments = connection.recv()
@@ -182,9 +195,3 @@ def _facts(side: str) -> dict:
 
     blas = [pool["num_threads"] for pool in threadpoolctl.threadpool_info() if pool["user_api"] == "blas"]
     return {"numba": numba.get_num_threads(), "blas": max(blas, default=1)}
-
-
-def _environment(threads: int | None) -> dict[str, str]:
-    """The environment of a worker: a number of threads is read from it before any library is loaded."""
-    names = ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS", "NUMBA_NUM_THREADS")
-    return dict(os.environ) if threads is None else os.environ | dict.fromkeys(names, str(threads))
