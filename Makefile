@@ -5,7 +5,7 @@ EXTRAS ?= test
 INSTALLED := .venv/installed-$(EXTRAS)
 RUN := .venv/bin/python
 
-.PHONY: help train test test-quick lint format gpu clean
+.PHONY: help train test test-quick lint format bench gpu clean
 
 help:  ## show this list
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 14
@@ -26,6 +26,9 @@ lint: $(INSTALLED)  ## ruff: style and format
 format: $(INSTALLED)  ## let ruff mend what it can
 	$(RUN) -m ruff check --fix .
 	$(RUN) -m ruff format .
+
+bench: .venv/installed-bench  ## against PyTorch, row by row: 8 minutes (BENCH=--quick: one; BENCH="lstm conv2d": those)
+	@.venv/bin/ranvier bench $(BENCH)
 
 gpu: .venv/installed-test,cuda13  ## on a machine with an NVIDIA GPU: its kernels against the reference
 	$(RUN) -m pytest tests/gpu/test_device.py

@@ -44,7 +44,8 @@ def select(names: Sequence[str], pattern: str | None) -> list:
 
 def labels(case) -> set[str]:
     """What a case can be asked for by."""
-    return {case.name, case.subject, case.family, case.group, case.case}
+    sizes = {case.case} if case.group == bench_models.ModelCase.group else set()
+    return {case.name, case.subject, case.family, case.group} | sizes
 
 
 def listing(cases: Sequence) -> str:

@@ -95,7 +95,7 @@ class ModelCase:
 
     def disagreement(self, ours: dict, theirs: dict) -> str | None:
         """What is wrong with PyTorch's losses beside Ranvier's, None if they agree."""
-        return difference(ours, theirs, 1e-3)
+        return difference(ours, theirs, 2e-5)
 
 
 def mlp(library: Library, random, batch: int, inputs: int, hidden: int) -> Training:

@@ -141,7 +141,7 @@ def text_means(means: Sequence[Mean]) -> str:
 def machine(run: dict) -> str:
     """What a record was measured on and with, in one sentence."""
     device, versions = run["device"], run["versions"]
-    threads = ", ".join(f"{name} {count}" for name, count in device["threads"].items())
+    threads = ", ".join(f"{name} {count}" for name, count in device["threads"].items()) or "each library's own default"
     packages = ", ".join(f"{name} {versions[name]}" for name in _NAMED if name in versions)
     return f"{device['name']}; threads: {threads}; {packages}; {run['started']}"
 
