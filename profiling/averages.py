@@ -161,7 +161,7 @@ def table(rows: Sequence[Average], group_by: str, sort_by: str | None, row_limit
         rows: of one group.
         group_by: which.
         sort_by: a field of Average, the largest first; None keeps the order.
-        row_limit: rows to show; one more holds the rest together.
+        row_limit: rows to show, without an order those of the most time; one more row holds the rest together.
         per_step: say that the figures are a step's.
     """
     if sort_by is not None and sort_by not in SORTABLE:
@@ -174,7 +174,9 @@ def table(rows: Sequence[Average], group_by: str, sort_by: str | None, row_limit
     elif sort_by is not None:
         rows.sort(key=lambda row: -(getattr(row, sort_by) or 0))
     if row_limit is not None and len(rows) > row_limit:
-        rows = [*rows[:row_limit], _together(rows[row_limit:])]
+        kept = rows[:row_limit] if sort_by else sorted(rows, key=lambda row: -row.self_time)[:row_limit]
+        rest = [row for row in rows if row not in kept]
+        rows = [*(row for row in rows if row in kept), _together(rest)]
     columns = [column for column in _COLUMNS if column[1] in (None, group_by)]
     if all(row.device_time is None for row in rows):
         columns = [column for column in columns if column[0] != "GPU"]

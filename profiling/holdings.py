@@ -15,6 +15,8 @@ from time import perf_counter_ns
 
 import numpy as np
 
+from ..layers.tensor import Tensor
+
 
 @dataclass(eq=False, slots=True)
 class Holding:
@@ -129,6 +131,8 @@ def arrays_in(value) -> Iterator:
     elif isinstance(value, (tuple, list)):
         for member in value:
             yield from arrays_in(member)
+    elif isinstance(value, Tensor):
+        yield value.array
     elif isinstance(value, dict):
         for member in value.values():
             yield from arrays_in(member)

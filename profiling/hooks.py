@@ -11,6 +11,7 @@ import functools
 import sys
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import ExitStack
+from time import perf_counter_ns as clock
 from typing import Any
 
 from ..kernels import accumulate
@@ -78,15 +79,15 @@ def _operation_forward(recording: Recording, original: Callable) -> Callable:
     def forward(operation, *inputs, implementation=None, **attributes):
         if not recording.active:
             return original(operation, *inputs, implementation=implementation, **attributes)
+        entered = clock()
         arrays = zip(operation.input_names(len(inputs)), inputs)
-        span = recording.open_kernel(operation.name, "forward", _family(operation), arrays)
-        result = None
+        span = recording.open_kernel(entered, operation.name, "forward", _family(operation), arrays)
+        result = call = None
         try:
             result = original(operation, *inputs, implementation=implementation, **attributes)
+            call = operation, inputs, attributes
         finally:
-            recording.close_kernel(span, result, span.title)
-        recording.count(span, operation, inputs, attributes)
-        recording.thread.last_forward = span
+            recording.close(span, clock(), result, span.title, call)
         return result
 
     return forward
@@ -96,16 +97,17 @@ def _operation_backward(recording: Recording, original: Callable) -> Callable:
     def backward(operation, saved, grad_output, needs, implementation=None):
         if not recording.active:
             return original(operation, saved, grad_output, needs, implementation)
-        span = recording.open_kernel(operation.name, "backward", _family(operation), _gradients(grad_output))
+        entered = clock()
+        span = recording.open_kernel(entered, operation.name, "backward", _family(operation), _gradients(grad_output))
         span.cause = recording.thread.cause
-        result = None
+        grads = ()
         try:
-            result = original(operation, saved, grad_output, needs, implementation)
-            names = operation.input_names(len(result))
-            span.given = tuple(name for name, grad in zip(names, result) if grad is not None)
+            grads = original(operation, saved, grad_output, needs, implementation)
         finally:
-            recording.close_kernel(span, result, span.title)
-        return result
+            recording.close(span, clock(), grads, span.title)
+        # The names are looked up when the profile has ended.
+        span.given = tuple(grad is not None for grad in grads)
+        return grads
 
     return backward
 
@@ -115,11 +117,12 @@ def _node(recording: Recording, original: type) -> Callable:
 
     def node(name, backward, saved, edges, outputs):
         if recording.active:
-            thread = recording.thread
+            entered, thread = clock(), recording.thread
             is_operation = getattr(backward, "__func__", None) is vars(Operation)["backward"]
             cause = thread.last_forward if is_operation else None
             run = backward if is_operation else functools.partial(_view_backward, recording, name, backward)
             backward = functools.partial(_attributed, recording, run, thread.layer, cause)
+            thread.bookkeeping += clock() - entered
         return original(name, backward, saved, edges, outputs)
 
     return node
@@ -136,27 +139,28 @@ def _view_backward(recording: Recording, name: str, backward: Callable, saved, g
     """The backward pass of a node that is no operation, such as reshape."""
     if not recording.active:
         return backward(saved, grad, needs)
-    span = recording.open_kernel(name, "backward", "tape", _gradients(grad))
-    result = None
+    span = recording.open_kernel(clock(), name, "backward", "tape", _gradients(grad))
+    grads = None
     try:
-        result = backward(saved, grad, needs)
+        grads = backward(saved, grad, needs)
     finally:
-        recording.close_kernel(span, result, span.title)
-    return result
+        recording.close(span, clock(), grads, span.title)
+    return grads
 
 
 def _accumulate(recording: Recording, original: Callable) -> Callable:
+    name = f"accumulate.{original.__name__}"
+
     def accumulated(target, value):
         if not recording.active:
             return original(target, value)
-        span = recording.open_kernel(
-            f"accumulate.{original.__name__}", "", "accumulate", [("gradient", target), ("gradient", value)]
-        )
+        arrays = [("gradient", target), ("gradient", value)]
+        span = recording.open_kernel(clock(), name, "", "accumulate", arrays)
         result = None
         try:
             result = original(target, value)
         finally:
-            recording.close_kernel(span, result, "sum of gradients")
+            recording.close(span, clock(), result, "sum of gradients")
         return result
 
     return accumulated
@@ -166,11 +170,11 @@ def _layer_call(recording: Recording, original: Callable) -> Callable:
     def call(layer, *inputs, **arguments):
         if not recording.active:
             return original(layer, *inputs, **arguments)
-        span = recording.open_layer(layer, inputs)
+        span = recording.open_layer(clock(), layer, inputs)
         try:
             return original(layer, *inputs, **arguments)
         finally:
-            recording.close(span)
+            recording.close(span, clock())
 
     return call
 
@@ -193,11 +197,11 @@ def _called(recording: Recording, original: Callable, phase: str, name: Callable
     def call(*arguments, **options):
         if not recording.active:
             return original(*arguments, **options)
-        span = recording.open(name(*arguments), "call", phase, None)
+        span = recording.open(clock(), name(*arguments), "call", phase, None)
         try:
             return original(*arguments, **options)
         finally:
-            recording.close(span)
+            recording.close(span, clock())
 
     return call
 
@@ -208,16 +212,17 @@ def _batches(recording: Recording, original: Callable) -> Callable:
     def iterate(loader):
         batches = original(loader)
         while True:
-            span = recording.open("batch", "call", "data", None) if recording.active else None
-            try:
-                batch = next(batches)
-            except StopIteration:
+            if not recording.active:
+                batch = next(batches, None)
+            else:
+                span = recording.open(clock(), "batch", "call", "data", None)
+                batch = None
+                try:
+                    batch = next(batches, None)
+                finally:
+                    recording.close(span, clock(), batch, "batch")
+            if batch is None:
                 return
-            finally:
-                if span is not None:
-                    recording.close(span)
-            if span is not None:
-                recording.see([x.array for x in batch if isinstance(x, Tensor)], "batch", None)
             yield batch
 
     return iterate

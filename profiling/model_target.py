@@ -206,8 +206,8 @@ def _from_recipe(name: str, options: argparse.Namespace) -> Callable:
         raise ValueError(f"profile model: expected no --{(*given, 'dtype')[0]}: the recipe {name} brings its own")
     recipe = recipes.load(name)
     parser = argparse.ArgumentParser(prog=f"ranvier profile model {name} --with", add_help=False)
+    parser.set_defaults(epochs=None, device=options.device, seed=options.seed, resume=None, quick=False)
     recipe.add_arguments(parser)
-    parser.set_defaults(device=options.device, seed=options.seed, resume=None, quick=False)
     recipe_options = parser.parse_args(options.recipe_options)
 
     def train(done: Callable[[], None]) -> None:

@@ -41,7 +41,7 @@ class Span:
         shapes: (input's name, shape, dtype) of the arrays that went in.
         flops: the operation's declared count, and for a backward pass what `work.py` derives from it; None where there
             is none.
-        given: of a backward pass, the names of the inputs that it gave a gradient.
+        given: of a backward pass, whether each input got a gradient.
         memory: bytes of the arrays that it made and left behind.
         bookkeeping: time that the profile took for itself within the span.
         inner: time of the spans directly within.
@@ -58,7 +58,7 @@ class Span:
     parent: Span | None
     shapes: tuple[tuple[str, tuple[int, ...], str], ...] = ()
     flops: int | None = None
-    given: tuple[str, ...] = ()
+    given: tuple[bool, ...] = ()
     memory: int = 0
     start: int = 0
     end: int = 0
@@ -116,9 +116,13 @@ class Recording:
         self.thread = _Thread(itertools.count())
         self._costs_to_come: list[tuple] = []
 
-    def open(self, name: str, kind: str, phase: str, layer: str | None, direction: str = "", arrays=()) -> Span:
-        """Starts a span within the innermost open one of this thread."""
-        entered = clock()
+    # Of these methods, those that open take the moment at which the hook was entered, those that close the moment at
+    # which what it is about had ended: from one to the next call's end is what the profile takes for itself.
+
+    def open(
+        self, entered: int, name: str, kind: str, phase: str, layer: str | None, direction: str = "", arrays=()
+    ) -> Span:
+        """Starts a span within the innermost open one of this thread; `arrays` are (input's name, array)."""
         thread = self.thread
         span = Span(name, kind, phase, direction, layer, thread.number, thread.open[-1] if thread.open else None)
         span.outer_layer, thread.layer = thread.layer, layer
@@ -134,10 +138,42 @@ class Recording:
         span.bookkeeping = thread.bookkeeping
         return span
 
-    def close(self, span: Span) -> None:
-        """Ends the innermost open span, whether or not what it is about has failed."""
-        span.end = clock()
+    def open_kernel(self, entered: int, name: str, direction: str, family: str, arrays) -> Span:
+        """Starts a span of a kernel.
+
+        Args:
+            name, direction: the operation and its pass.
+            family: the operation's room; optimizers' kernels are a phase of their own wherever they are called.
+            arrays: (input's name, value) of all inputs; those that are no arrays are left out.
+        """
         thread = self.thread
+        arrays = [(key, value) for key, value in arrays if is_array(value)]
+        if self.ledger is not None:
+            owned = family == "optimizer"
+            for key, value in arrays:
+                origin = key if family == "accumulate" else f"{key} of {name}"
+                self.ledger.see(value, origin, None if owned else thread.layer, named=owned)
+        phase = _phase_of_kernel(name, direction, family, thread.open[-1].phase if thread.open else None)
+        return self.open(entered, name, "kernel", phase, thread.layer, direction, arrays)
+
+    def open_layer(self, entered: int, layer: Layer, inputs: tuple) -> Span:
+        """Starts a span of a layer's call."""
+        thread = self.thread
+        arrays = [(f"inputs[{index}]", x.array) for index, x in enumerate(inputs) if isinstance(x, Tensor)]
+        around = thread.open[-1].phase if thread.open else None
+        phase = around if around in ("backward", "data") else "forward"
+        return self.open(entered, type(layer).__name__, "layer", phase, self.layers.path(layer), arrays=arrays)
+
+    def close(self, span: Span, ended: int, made=None, origin: str = "", call: tuple | None = None) -> None:
+        """Ends the innermost open span, whether or not what it is about has failed.
+
+        Args:
+            made: what holds the arrays that it made, None where it failed or makes none.
+            origin: what they are put down to.
+            call: (operation, inputs, attributes) of a forward pass that did not fail, whose flops are to be counted.
+        """
+        thread = self.thread
+        span.end = ended
         if self.ranges is not None:
             self.ranges.RangePop()
         if span.device is not None:
@@ -149,64 +185,21 @@ class Recording:
             span.parent.inner += span.time
         if self.active:
             self.spans.append(span)
-        thread.bookkeeping += clock() - span.end
+        if self.ledger is not None and made is not None:
+            span.memory = self.ledger.see(made, origin, span.layer)
+        if call is not None:
+            thread.last_forward = span
+            self._count(span, *call)
+        thread.bookkeeping += clock() - ended
 
-    def open_kernel(self, name: str, direction: str, family: str, arrays: list) -> Span:
-        """Starts a span of a kernel.
-
-        Args:
-            name, direction: the operation and its pass.
-            family: the operation's room; optimizers' kernels are a phase of their own wherever they are called.
-            arrays: (input's name, value) of all inputs; those that are no arrays are left out.
-        """
-        entered = clock()
-        thread = self.thread
-        arrays = [(key, value) for key, value in arrays if is_array(value)]
-        if self.ledger is not None:
-            owned = family == "optimizer"
-            for key, value in arrays:
-                origin = key if family == "accumulate" else f"{key} of {name}"
-                self.ledger.see(value, origin, None if owned else thread.layer, named=owned)
-        phase = _phase_of_kernel(name, direction, family, thread.open[-1].phase if thread.open else None)
-        thread.bookkeeping += clock() - entered
-        return self.open(name, "kernel", phase, thread.layer, direction, arrays)
-
-    def open_layer(self, layer: Layer, inputs: tuple) -> Span:
-        """Starts a span of a layer's call."""
-        entered = clock()
-        thread = self.thread
-        path = self.layers.path(layer)
-        arrays = [(f"inputs[{index}]", x.array) for index, x in enumerate(inputs) if isinstance(x, Tensor)]
-        around = thread.open[-1].phase if thread.open else None
-        phase = around if around in ("backward", "data") else "forward"
-        thread.bookkeeping += clock() - entered
-        return self.open(type(layer).__name__, "layer", phase, path, arrays=arrays)
-
-    def close_kernel(self, span: Span, results, origin: str) -> None:
-        """Ends a span and takes note of the arrays that it made, None if it failed."""
-        self.close(span)
-        if self.ledger is not None:
-            entered = clock()
-            span.memory = self.ledger.see(results, origin, span.layer)
-            self.thread.bookkeeping += clock() - entered
-
-    def see(self, arrays, origin: str, layer: str | None) -> None:
-        """Takes note of arrays that no kernel made."""
-        if self.ledger is not None:
-            entered = clock()
-            self.ledger.see(arrays, origin, layer)
-            self.thread.bookkeeping += clock() - entered
-
-    def count(self, span: Span, operation, inputs: tuple, attributes: dict) -> None:
+    def _count(self, span: Span, operation: Operation, inputs: tuple, attributes: dict) -> None:
         """Puts down the operation's declared flops: now, or at the end where arrays lie on a GPU, which a count that
         looks at lengths would have to wait for."""
-        entered = clock()
         attributes = {name: value for name, value in attributes.items() if name != "out"}
         if span.device is None:
             span.flops = operation.cost(*inputs, **attributes).flops
         else:
             self._costs_to_come.append((span, operation, tuple(map(_stand_in, inputs)), attributes))
-        self.thread.bookkeeping += clock() - entered
 
     def finish(self) -> None:
         """Waits for the GPUs and computes what had to wait."""
@@ -220,7 +213,9 @@ class Recording:
         self._costs_to_come.clear()
         for span in self.spans:
             if span.cause is not None and span.cause.flops is not None:
-                span.flops = backward_flops_of(Operation.registry[span.name], span.cause.flops, span.given)
+                operation = Operation.registry[span.name]
+                names = itertools.compress(operation.input_names(len(span.given)), span.given)
+                span.flops = backward_flops_of(operation, span.cause.flops, tuple(names))
         self.layers.forget()
         if self.ledger is not None:
             self.ledger.close()

@@ -15,6 +15,7 @@ from ranvier.kernels import accumulate, dense
 from ranvier.kernels.operation import Operation
 from ranvier.layers.tensor import Node
 from ranvier.profiling import hooks
+from ranvier.profiling.holdings import Ledger
 from ranvier.profiling.recording import Recording
 
 ROWS = 32
@@ -271,15 +272,13 @@ def test_a_busy_layer_took_as_long_as_it_was_busy():
 
 
 def test_what_the_profile_takes_for_itself_is_left_out(monkeypatch):
-    see = Recording.close_kernel
+    see = Ledger.see
 
-    def slow_close(self, span, results, origin):
-        see(self, span, results, origin)
-        entered = time.perf_counter_ns()
-        busy(2e-3)
-        self.thread.bookkeeping += time.perf_counter_ns() - entered
+    def slow_see(self, *arguments, **options):
+        busy(1e-3)
+        return see(self, *arguments, **options)
 
-    monkeypatch.setattr(Recording, "close_kernel", slow_close)
+    monkeypatch.setattr(Ledger, "see", slow_see)  # called once for the input and once for the output of each kernel
     relu = rv.Sequential(*[rv.ReLU() for _ in range(20)])
     relu(rv.randn(4))
     with rv.profile(relu) as p:
@@ -463,6 +462,14 @@ def test_memory_that_is_gone_no_longer_counts():
     assert p.peak_memory.bytes == 11 * 4000  # all are kept for the backward pass
 
 
+def test_a_later_array_counts_in_place_of_an_earlier():
+    with rv.profile() as p, rv.no_grad():
+        for size in (1000, 3000, 2000):
+            rv.functional.relu(rv.Tensor(np.zeros(size, np.float32)))
+    assert p.peak_memory.bytes == 2 * 3000 * 4
+    assert [total for _, total in p._recording.ledger.timeline()][-1] == 0
+
+
 def test_views_count_as_what_they_are_views_of():
     whole = np.zeros((100, 100), np.float32)
     with rv.profile() as p, rv.no_grad():
@@ -509,6 +516,10 @@ def test_the_table_says_what_the_rows_say():
     assert lines[4].startswith("(13 more)")
     order = [row.name for row in p.key_averages("layer")]
     assert [line.split("  ")[0] for line in p.table("layer", sort_by=None).splitlines()[1:]] == order
+    largest = max(p.key_averages("layer"), key=lambda row: row.self_time).name
+    assert [line.split("  ")[0] for line in p.table("layer", sort_by=None, row_limit=1).splitlines()[1:]] == [
+        largest, f"({len(order) - 1} more)",
+    ]  # fmt: skip
     assert "x 32x20, weight 40x20, bias 40" in p.table(by_shape=True)
     assert p.table("phase", per_step=True).startswith("phase, a step")
 
