@@ -162,18 +162,49 @@ def multiply_panels(
                 row += _LOW
 
 
-@intrinsic
-def copy_vector(typing_context, source, source_start, target, target_start):
-    """As many elements as a vector register holds."""
+def _vector_copy(parts):
+    """A function that copies as many elements as a vector register holds, or half or a quarter of them."""
 
-    def generate(context, builder, signature, arguments):
-        source, target = (context.make_array(signature.args[i])(context, builder, arguments[i]).data for i in (0, 2))
-        vector = ir.VectorType(context.get_data_type(signature.args[0].dtype), _lanes(signature.args[0])).as_pointer()
-        value = builder.load(builder.bitcast(builder.gep(source, [arguments[1]]), vector), align=4)
-        builder.store(value, builder.bitcast(builder.gep(target, [arguments[3]]), vector), align=4)
-        return context.get_dummy_value()
+    @intrinsic
+    def copy(typing_context, source, source_start, target, target_start):
+        def generate(context, builder, signature, arguments):
+            source, target = (
+                context.make_array(signature.args[i])(context, builder, arguments[i]).data for i in (0, 2)
+            )
+            lanes = _lanes(signature.args[0]) // parts
+            vector = ir.VectorType(context.get_data_type(signature.args[0].dtype), lanes).as_pointer()
+            value = builder.load(builder.bitcast(builder.gep(source, [arguments[1]]), vector), align=4)
+            builder.store(value, builder.bitcast(builder.gep(target, [arguments[3]]), vector), align=4)
+            return context.get_dummy_value()
 
-    return types.void(source, types.intp, target, types.intp), generate
+        return types.void(source, types.intp, target, types.intp), generate
+
+    return copy
+
+
+copy_vector = _vector_copy(1)
+_copy_half = _vector_copy(2)
+_copy_quarter = _vector_copy(4)
+
+
+@serial_kernel
+def copy_line(source, source_start, target, target_start, count):
+    """`count` elements; what is left over after whole vectors goes as one more that overlaps the one before. (A loop
+    over elements would copy short lines, and such rests, one by one.)"""
+    lanes = REGISTER_BYTES // source.itemsize
+    if count >= lanes:
+        for i in range(0, count - lanes + 1, lanes):
+            copy_vector(source, source_start + i, target, target_start + i)
+        copy_vector(source, source_start + count - lanes, target, target_start + count - lanes)
+    elif count >= lanes // 2:
+        _copy_half(source, source_start, target, target_start)
+        _copy_half(source, source_start + count - lanes // 2, target, target_start + count - lanes // 2)
+    elif count >= lanes // 4:
+        _copy_quarter(source, source_start, target, target_start)
+        _copy_quarter(source, source_start + count - lanes // 4, target, target_start + count - lanes // 4)
+    else:
+        for i in range(count):
+            target[target_start + i] = source[source_start + i]
 
 
 @serial_kernel

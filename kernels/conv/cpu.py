@@ -8,7 +8,8 @@ Three maps, each used by both directions:
     grad_weight         gradient of W      gradient of W, with x and grad_y changing places
 
 Where every channel has its own kernel (`cpu_depthwise.py`) they are direct; otherwise products that are put together
-tile by tile (`cpu_tiles.py`). Ranks 1 and 2 run as rank 3 with leading axes of size 1.
+tile by tile (`cpu_tiles.py`), of combinations where these need fewer multiplications (`cpu_winograd.py`). Ranks 1 and 2
+run as rank 3 with leading axes of size 1.
 """
 
 import math
@@ -18,7 +19,7 @@ from numba import prange
 
 from ..cpu_jit import kernel
 from ..memory import empty
-from . import cpu_depthwise, cpu_tiles
+from . import cpu_depthwise, cpu_tiles, cpu_winograd
 from .shape import conv_shape, transposed_conv_shape
 
 
@@ -62,9 +63,7 @@ def _backward(saved, grad_y, needs):
         _method(shape).spread(grad_z, weight_rows, shape, grad_x)
         grad_x = grad_x.reshape(x_shape)
     if needs[1]:
-        grad_weight = empty(weight_rows.shape, planes.dtype)
-        _method(shape).grad_weight(planes, grad_z, shape, grad_weight)
-        grad_weight = grad_weight.reshape(weight_shape)
+        grad_weight = _grad_weight(planes, grad_z, shape, weight_shape)
     if needs[2]:
         grad_bias = empty(shape.out_channels, planes.dtype)
         conv_grad_bias_kernel(grad_z, grad_bias)
@@ -101,9 +100,7 @@ def _transposed_backward(saved, grad_y, needs):
         _method(shape).correlate(grad_z, weight_rows, shape, grad_x)
         grad_x = grad_x.reshape(x_shape)
     if needs[1]:
-        grad_weight = empty(weight_rows.shape, planes.dtype)
-        _method(shape).grad_weight(grad_z, planes, shape, grad_weight)
-        grad_weight = grad_weight.reshape(weight_shape)
+        grad_weight = _grad_weight(grad_z, planes, shape, weight_shape)
     if needs[2]:
         grad_bias = empty(shape.in_channels, planes.dtype)
         conv_grad_bias_kernel(grad_z, grad_bias)
@@ -117,7 +114,16 @@ conv_transpose1d_backward = conv_transpose2d_backward = conv_transpose3d_backwar
 
 
 def _method(shape):
-    return cpu_depthwise if shape.is_depthwise else cpu_tiles
+    """The module that computes y, and the gradient of x."""
+    if shape.is_depthwise:
+        return cpu_depthwise
+    return cpu_winograd if cpu_winograd.suits(shape) else cpu_tiles
+
+
+def _grad_weight(planes, grad_z, shape, weight_shape):
+    grad_weight = empty((*weight_shape[:2], shape.taps), planes.dtype)
+    (cpu_depthwise if shape.is_depthwise else cpu_tiles).grad_weight(planes, grad_z, shape, grad_weight)
+    return grad_weight.reshape(weight_shape)
 
 
 def _rows(weight):

@@ -16,6 +16,7 @@ from ..cpu_jit import kernel, serial_kernel, threads_for
 from ..cpu_product import (
     PANEL_BYTES,
     REGISTER_BYTES,
+    copy_line,
     copy_vector,
     multiply_panels,
     pack_columns,
@@ -31,7 +32,7 @@ _SLACK = REGISTER_BYTES // 4  # elements that copies of whole vectors may read o
 
 
 @serial_kernel
-def _fill_frame(x, start, channels, source, low, step, padding, phases, frame, copy, to):
+def fill_frame(x, start, channels, source, low, step, padding, phases, frame, copy, to):
     """copy[to + (channel, phases, positions)] = x where there is a source, else zero.
 
     x: flat, the channels from `start`; low: the frame's first position along each axis; frame: how many it has.
@@ -57,14 +58,13 @@ def _fill_frame(x, start, channels, source, low, step, padding, phases, frame, c
                             line[i] = zero
                         for i in range(end, frame[2]):
                             line[i] = zero
-                        inner = line[begin:end]
-                        there = x[start + ((channel * depth + d) * height + h) * width + first + begin * step[2] :]
+                        there = start + ((channel * depth + d) * height + h) * width + first + begin * step[2]
                         if step[2] == 1:
-                            for i in range(end - begin):
-                                inner[i] = there[i]
+                            copy_line(x, there, copy, to - frame[2] + begin, end - begin)
                         else:
+                            inner, source_line = line[begin:end], x[there:]
                             for i in range(end - begin):
-                                inner[i] = there[i * step[2]]
+                                inner[i] = source_line[i * step[2]]
 
 
 @serial_kernel
@@ -101,32 +101,33 @@ def _store(
     sums, pitch, channels, position, count, rows, row_length, z, start, image_size, channel_size, row_pitch, step,
     bias, relu,
 ):  # fmt: skip
-    """z = activation(sums + bias) for the positions position..position + count - 1, which are counted as in _gather.
+    """z = activation(sums + bias), in place before, for the positions position..position + count - 1 of _gather.
 
     (image, channel, row, place) stands at start + image * image_size + channel * channel_size + row * row_pitch +
     place * step.
     """
     zero = sums.dtype.type(0)
     for channel in range(channels):
+        values = sums[channel * pitch : channel * pitch + count]
         b = bias[channel] if len(bias) else zero
+        if relu:
+            for i in range(count):
+                value = values[i] + b
+                values[i] = zero if value < 0 else value
+        elif len(bias):
+            for i in range(count):
+                values[i] += b
         done = 0
         while done < count:
             line, place = (position + done) // row_length, (position + done) % row_length
             length = min(row_length - place, count - done)
-            values = sums[channel * pitch + done : channel * pitch + done + length]
             to = start + line // rows * image_size + channel * channel_size + line % rows * row_pitch + place * step
-            there = z[to : to + (length - 1) * step + 1]
-            if step > 1:
-                for i in range(length):
-                    value = values[i] + b
-                    there[i * step] = zero if relu and value < 0 else value
-            elif relu:
-                for i in range(length):
-                    value = values[i] + b
-                    there[i] = zero if value < 0 else value
+            if step == 1:
+                copy_line(sums, channel * pitch + done, z, to, length)
             else:
+                there = z[to : to + (length - 1) * step + 1]
                 for i in range(length):
-                    there[i] = values[i] + b
+                    there[i * step] = values[done + i]
             done += length
 
 
@@ -160,7 +161,7 @@ def conv_sum_kernel(
             task_images, task_rows = min(images, batch - n), min(rows, count[1] - row)
             if copies:
                 for image in range(task_images):
-                    _fill_frame(
+                    fill_frame(
                         x, (n + image) * groups * channels * in_size, groups * channels, source, (plane, row, 0), step,
                         padding, phases, frame, frames[worker], image * groups * channels * channel_size,
                     )  # fmt: skip
@@ -231,7 +232,7 @@ def conv_grad_weight_kernel(
                         row, task_rows = block * rows, min(rows, count[1] - block * rows)
                         if copies:
                             base = -low * channel_size
-                            _fill_frame(
+                            fill_frame(
                                 x, ((n * groups + group) * channels + low) * in_size, high - low, source,
                                 (plane, row, 0), step, padding, phases, frame, frames[worker], 0,
                             )  # fmt: skip
@@ -288,7 +289,7 @@ def correlate(x, weight, shape, z, bias=None, relu=False):
     """z [N, out, P] = activation(W x + bias) from x [N, in, input positions] and weight [out, in / groups, taps]."""
     if z.size == 0:
         return
-    threads = _threads(shape)
+    threads = threads_of(shape)
     plan = forward_sum(shape, x.itemsize, threads)
     _run(plan, threads, x, weight, shape, shape.in_channels, z, shape.out_channels, shape.output, bias, relu)
 
@@ -301,7 +302,7 @@ def spread(z, weight, shape, x, bias=None, relu=False):
         return
     out, channels = shape.out_channels // shape.groups, shape.in_channels // shape.groups
     transposed = workspace("conv weight", weight.size, weight.dtype)
-    threads = _threads(shape)
+    threads = threads_of(shape)
     transpose_weight = conv_transpose_weight_kernel if threads > 1 else conv_transpose_weight_kernel.serial
     transpose_weight(weight.reshape(-1), shape.groups, out, channels * shape.taps, transposed)
     by_tap = transposed.reshape(shape.in_channels, shape.taps, out)
@@ -351,7 +352,7 @@ def grad_weight(x, z, shape, weight):
     if shape.batch == 0:
         weight[...] = 0
         return
-    threads = _threads(shape)
+    threads = threads_of(shape)
     plan = forward_sum(shape, x.itemsize, threads)
     results, width = shape.out_channels // shape.groups, panel_width(x.itemsize)
     pitch, inner, channels = -(-results // width) * width, len(plan.table), shape.in_channels // shape.groups
@@ -389,7 +390,7 @@ def grad_weight(x, z, shape, weight):
     sum_partial(partial, results, weight.reshape(-1))
 
 
-def _threads(shape):
+def threads_of(shape):
     return threads_for(
         shape.batch * shape.out_channels * shape.out_size * shape.in_channels // shape.groups * shape.taps
     )

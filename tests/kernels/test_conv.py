@@ -2,10 +2,13 @@
 
 import numpy as np
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 from parity import assert_close
 
 from ranvier.kernels import conv
-from ranvier.kernels.conv import plan
+from ranvier.kernels.conv import cpu_tiles, cpu_winograd, plan
+from ranvier.kernels.conv.shape import conv_shape
 
 CASES = [
     (conv.conv2d, (5, 4, 9, 8), (6, 2, 3, 3), {"padding": ((1, 1), (1, 0)), "groups": 2}),
@@ -51,6 +54,59 @@ def test_out_is_written_and_returned(operation, x, weight, attributes):
     for wrong in (out[..., ::-1], out.astype(np.float32), out[:1]):
         with pytest.raises(ValueError, match=f"^{operation.name}: expected out as a contiguous array of shape"):
             operation.forward(x, weight, out=wrong, **attributes)
+
+
+@settings(max_examples=40, deadline=None)
+@given(st.data())
+def test_combined_multiplications_agree_with_the_reference(data):
+    """cpu_winograd, also where it would not pay, both directions, with what it fuses."""
+    pick = lambda low, high: data.draw(st.integers(low, high))  # noqa: E731
+    groups, batch, height, width = pick(1, 2), pick(1, 9), pick(1, 40), pick(1, 40)
+    channels, results, padding = groups * pick(2, 20), groups * pick(1, 40), pick(0, 3)
+    dtype = data.draw(st.sampled_from(["float32", "float64"]))
+    height, width = max(height, 3 - 2 * padding), max(width, 3 - 2 * padding)
+    rng = np.random.default_rng(data.draw(st.integers(0, 2**32 - 1)))
+    x, weight = (
+        rng.standard_normal(s).astype(dtype)
+        for s in ((batch, channels, height, width), (results, channels // groups, 3, 3))
+    )
+    bias = rng.standard_normal(results).astype(dtype) if pick(0, 1) else None
+    attributes = {
+        "padding": ((padding, padding),) * 2,
+        "groups": groups,
+        "activation": data.draw(st.sampled_from([None, "relu"])),
+    }
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(cpu_winograd, "_CHANNELS", 1)
+        patch.setattr(cpu_winograd, "_PATCHES", 1)
+        actual, saved = conv.conv2d.forward(x, weight, bias, **attributes)
+        grad = rng.standard_normal(actual.shape).astype(dtype)
+        grad_x = conv.conv2d.backward(saved, grad, (True, False, False))[0]
+    exact = [None if a is None else a.astype(np.float64) for a in (x, weight, bias)]
+    expected, saved = conv.conv2d.forward(*exact, implementation="reference", **attributes)
+    assert_close(actual, expected, dtype, 9 * channels // groups)
+    saved = conv.conv2d.forward(*exact[:2], implementation="reference", **(attributes | {"activation": None}))[1]
+    grad_z = grad * (actual > 0) if attributes["activation"] else grad
+    expected = conv.conv2d.backward(saved, grad_z.astype(np.float64), (True, False, False), implementation="reference")[
+        0
+    ]
+    assert_close(grad_x, expected, dtype, 9 * results // groups)
+
+
+@pytest.mark.parametrize("channels", [16, 64, 256])
+def test_combined_multiplications_are_about_as_exact_as_the_plain_sum(channels):
+    rng = np.random.default_rng(0)
+    x, weight = (rng.standard_normal(s).astype(np.float32) for s in ((4, channels, 16, 16), (16, channels, 3, 3)))
+    shape = conv_shape(x, weight, None, ((1, 1), (1, 1)), None, 1)
+    assert cpu_winograd.suits(shape)
+    arrays = x.reshape(4, channels, -1), weight.reshape(16, channels, -1)
+    exact, plain, combined = (np.empty((4, 16, 256), dtype) for dtype in (np.float64, np.float32, np.float32))
+    cpu_tiles.correlate(*(a.astype(np.float64) for a in arrays), shape, exact)
+    cpu_tiles.correlate(*arrays, shape, plain)
+    cpu_winograd.correlate(*arrays, shape, combined)
+    plain_error, combined_error = (np.sqrt(((z - exact) ** 2).mean()) for z in (plain, combined))
+    assert combined_error < 2 * plain_error
+    assert np.abs(combined - exact).max() < 4 * np.abs(plain - exact).max()
 
 
 def test_a_transposed_convolution_is_the_gradient_of_a_convolution():
