@@ -25,6 +25,7 @@ from .bench_libraries import RANVIER, require_pytorch
 from .bench_processes import environment
 
 _WARM_UP = 5e-4  # seconds of calls before each sample: caches and threads come back from the other library's turn
+_LONG = 5e-3  # seconds: in a call of this length, waking up is lost in the noise
 _PR_SET_PDEATHSIG = 1  # linux/prctl.h
 # What a library raises for a case that it cannot run: the bench prints it with the row.
 _FAILURES = (ValueError, TypeError, RuntimeError, ArithmeticError, LookupError, ImportError, MemoryError)
@@ -124,7 +125,7 @@ class _Desk:
     """What a worker can be asked."""
 
     def __init__(self):
-        self._functions = {}
+        self._functions, self._lasted = {}, {}
 
     def prepare(self, case: str, variant: str, shared):
         """Makes a case ready in a variant; returns its results, to be compared, and what the other side needs."""
@@ -135,9 +136,9 @@ class _Desk:
         return prepared.results, prepared.shared
 
     def sample(self, variant: str, direction: str, calls: int) -> float:
-        """Seconds that so many calls took together, after others that warm up; one long call needs none."""
+        """Seconds that so many calls took together, after others that warm up; long calls need none."""
         function = self._functions[variant][direction]
-        if calls > 1:
+        if self._lasted.get((variant, direction), 0.0) < _LONG:
             awake = time.perf_counter() + _WARM_UP
             while time.perf_counter() < awake:
                 function()
@@ -148,11 +149,13 @@ class _Desk:
             function()
         lasted = time.perf_counter() - started
         gc.enable()
+        self._lasted[variant, direction] = lasted / calls
         return lasted
 
     def forget(self) -> None:
         """Lets go of what was prepared."""
         self._functions.clear()
+        self._lasted.clear()
         gc.collect()
 
 
