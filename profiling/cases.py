@@ -52,7 +52,7 @@ class Case:
 
     @property
     def family(self) -> str:
-        return self.operation.family.rpartition(".")[2]
+        return family_of(self.operation)
 
     def build(self) -> list:
         """The inputs as NumPy arrays, None and numbers; the same values at every call."""
@@ -88,7 +88,7 @@ def select(words: Sequence[str]) -> list[Operation]:
     by_name = {operation.name: operation for operation in operations}
     families: dict[str, list[Operation]] = {}
     for operation in operations:
-        families.setdefault(operation.family.rpartition(".")[2], []).append(operation)
+        families.setdefault(family_of(operation), []).append(operation)
     chosen: dict[str, Operation] = {}
     for word in words:
         if word == "all":
@@ -106,6 +106,18 @@ def select(words: Sequence[str]) -> list[Operation]:
             )
         chosen |= {operation.name: operation for operation in found}
     return list(chosen.values())
+
+
+def ambiguous(words: Sequence[str]) -> list[str]:
+    """Those of the words that name an operation and a family."""
+    operations = list(all_operations())
+    both = {operation.name for operation in operations} & {family_of(operation) for operation in operations}
+    return [word for word in words if word in both]
+
+
+def family_of(operation: Operation) -> str:
+    """The name of the operation's folder."""
+    return operation.family.rpartition(".")[2]
 
 
 def declared_cases(operation: Operation, dtype: str, names: Sequence[str] = ()) -> list[Case]:

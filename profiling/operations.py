@@ -69,6 +69,8 @@ def run(options: argparse.Namespace) -> int:
     to_device(np.zeros(1, np.float32), options.device)  # refuses a device that is not there
     if not options.seconds > 0:
         raise ValueError(f"--seconds: expected a number above 0, got {options.seconds}")
+    for word in cases.ambiguous(options.what):
+        print(f"{word} is taken for the operation; {word}/ is the family")
     chosen, unfit = _chosen_cases(operations, options)
     profile = _Profile(options, _started(options), counts=options.device == "cpu")
     profile.record.errors += unfit

@@ -353,6 +353,8 @@ def optimizer(name: str, states: dict[str, torch.Tensor], attributes: dict, **op
     if name != "sgd":
         state["step"] = torch.tensor(float(step - 1))
     if mu_product is not None:
-        state["mu_product"] = torch.tensor(mu_product)
+        # The operation is given the product with this step's factor, PyTorch keeps it without.
+        mu = attributes["betas"][0] * (1 - 0.5 * 0.96 ** (step * attributes["momentum_decay"]))
+        state["mu_product"] = torch.tensor(mu_product / mu)
     result.state[parameter] = state
     return result

@@ -29,6 +29,7 @@ def test_words_name_operations_families_and_all():
     assert {operation.name for operation in cases.select(["dense/"])} == {"dense", "matmul"}
     assert {operation.name for operation in cases.select(["softmax", "recurrent"])} >= {"softmax", "lstm", "gru_cell"}
     assert cases.select(["all"]) == list(all_operations())
+    assert cases.ambiguous(["dense", "conv", "norm", "relu", "softmax/"]) == ["dense", "norm"]
 
 
 def test_a_word_that_names_nothing_gets_close_matches_and_all_there_is():
