@@ -69,6 +69,12 @@ def read_cubin(cubin: bytes, name: str) -> KernelInfo:
     )
 
 
+def read_code(cubin: bytes, name: str) -> bytes:
+    """The machine code of the kernel `name` of a cubin, whose existence `read_cubin` has checked."""
+    header = _sections(cubin)[f".text.{name}"]
+    return cubin[header[4] : header[4] + header[5]]
+
+
 def _sections(cubin: bytes) -> dict[str, tuple]:
     """Section headers by name; fields 4, 5 and 7 are offset, size and sh_info."""
     (table,) = struct.unpack_from("<Q", cubin, 0x28)

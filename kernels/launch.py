@@ -173,7 +173,7 @@ class TritonKernel:
     def obtain(self, signature: tuple, architecture: int, **constants) -> Compiled:
         """The kernel for an architecture (80, 90, ...), from the disk if it has been compiled before."""
         parts, options, passed = self._described(signature, constants)
-        key = cubin_cache.key_of(self.function, *parts, options, architecture)
+        key = self.key(signature, architecture, **constants)
         result = cubin_cache.read(key)
         if result is None:
             result = _compile(self.function, parts, options, architecture)
@@ -184,6 +184,11 @@ class TritonKernel:
         """The kernel for an architecture, by the compiler; needs no GPU."""
         parts, options, passed = self._described(signature, constants)
         return Compiled(_compile(self.function, parts, options, architecture), passed)
+
+    def key(self, signature: tuple, architecture: int, **constants) -> str:
+        """A hash of all that the compiled form depends on: source, types, constants, architecture, Triton's version."""
+        parts, options, _ = self._described(signature, constants)
+        return cubin_cache.key_of(self.function, *parts, options, architecture)
 
     def _described(self, signature: tuple, constants: dict) -> tuple[tuple[dict, dict, dict], dict, list[str]]:
         """What the compiler wants to know: types by name, constants and attributes by position; its options; and the
@@ -211,7 +216,7 @@ class TritonKernel:
 
 
 class Compiled:
-    """One compiled form of a kernel, on no device yet.
+    """One compiled form of a kernel, on no device yet. `ptx` is None where it came from the disk.
 
     Raises:
         RuntimeError: the cubin's parameters are not laid out as a launch would pack them.
@@ -220,6 +225,7 @@ class Compiled:
     def __init__(self, result, types: list[str]):
         metadata = result.metadata
         self.metadata, self.cubin, self.name = metadata, result.asm["cubin"], metadata.name
+        self.ptx = result.asm.get("ptx")
         self.threads, self.shared_bytes, self.num_ctas = 32 * metadata.num_warps, metadata.shared, metadata.num_ctas
         self.scratch_bytes = metadata.global_scratch_size or 0
         self.format = "@" + "".join("Q" if t[0] == "*" else _PACKED[t] for t in types) + "QQ"

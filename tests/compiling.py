@@ -2,19 +2,12 @@
 
 from __future__ import annotations
 
-import ml_dtypes  # noqa: F401  (registers bfloat16's name)
 import numpy as np
 
 from ranvier.kernels import launch
+from ranvier.profiling.launches import Array, launches_of, launches_of_sample
 
 ARCHITECTURES = (80, 90, 100)
-
-
-class Array:
-    """Stands in for an aligned CuPy array where only its type and address are asked for."""
-
-    def __init__(self, dtype: str, address: int = 4096):
-        self.dtype, self.data = np.dtype(dtype), type("Memory", (), {"ptr": address})
 
 
 def compile_kernel(kernel, arguments, architecture: int, **constants) -> launch.Compiled:
@@ -35,37 +28,21 @@ def assert_fits(kernel, arguments, architecture: int, **constants) -> None:
 
 def record_launches(call) -> list[tuple]:
     """(kernel, arguments, constants) of every launch that `call()` makes on NumPy arrays; no kernel runs."""
-    launches = []
-
-    def record(kernel, _grid, arguments, constants):
-        stand_ins = tuple(Array(a.dtype.name) if isinstance(a, np.ndarray) else a for a in arguments)
-        launches.append((kernel, stand_ins, constants))
-
-    before, launch.interpreter = launch.interpreter, record
-    try:
-        call()
-    finally:
-        launch.interpreter = before
-    return launches
+    return [made[:3] for made in launches_of(call)]
 
 
 def assert_launches_fit(call, architecture: int) -> set[str]:
     """Every kernel that `call()` launches fits, in the form in which it is launched. Returns the kernels' names."""
-    launches = record_launches(call)
-    for kernel, arguments, constants in launches:
-        assert_fits(kernel, arguments, architecture, **constants)
-    return {kernel.__name__ for kernel, _, _ in launches}
+    return _assert_fit(launches_of(call), architecture)
 
 
 def assert_sample_fits(operation, name: str, dtype: str, architecture: int) -> None:
     """Every kernel that the named sample of an operation launches, forward and backward, fits."""
     sample = next(sample for sample in operation.samples if sample.name == name)
-    inputs = sample.build(np.random.default_rng(0), np.dtype(dtype))
-    needs = tuple(isinstance(x, np.ndarray) and x.dtype == np.dtype(dtype) for x in inputs)
+    assert _assert_fit(launches_of_sample(operation, sample, np.dtype(dtype)), architecture)
 
-    def call():
-        output, saved = operation.forward(*inputs, implementation="gpu", **sample.attributes)
-        # No kernel runs, so the outputs serve as their own gradients.
-        operation.backward(saved, output, needs, implementation="gpu")
 
-    assert assert_launches_fit(call, architecture)
+def _assert_fit(launches, architecture: int) -> set[str]:
+    for kernel, arguments, constants, _ in launches:
+        assert_fits(kernel, arguments, architecture, **constants)
+    return {made.kernel.__name__ for made in launches}

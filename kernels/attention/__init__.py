@@ -149,6 +149,8 @@ scaled_dot_product_attention = Operation(
         _sample("no_keys", (2,), (3, 0), (5, 6)),
         _sample("gpt2_small", (4, 12), (1024, 1024), (64, 64), is_causal=True, large=True),
         _sample("bert_base", (8, 12), (512, 512), (64, 64), large=True),
+        _sample("llama_2", (1, 32), (512, 512), (128, 128), is_causal=True, large=True),
+        _sample("gemma_2b", (1, 8), (512, 512), (256, 256), is_causal=True, large=True),
         _sample("digits_transformer", (64, 4), (64, 64), (16, 16), large=True),
     ],
     refused=[
