@@ -67,6 +67,12 @@ def run(options: argparse.Namespace) -> int:
     """Measures what the options ask for; returns the exit status: 130 after Ctrl-C, 1 if anything went wrong."""
     operations = cases.select(options.what)
     to_device(np.zeros(1, np.float32), options.device)  # refuses a device that is not there
+    fitting = ("cpu", "reference") if options.device == "cpu" else ("gpu",)
+    for implementation in options.implementation:
+        if implementation not in (None, *fitting):
+            raise ValueError(
+                f"--implementation: expected {' or '.join(fitting)} on {options.device}, got {implementation}"
+            )
     if not options.seconds > 0:
         raise ValueError(f"--seconds: expected a number above 0, got {options.seconds}")
     for word in cases.ambiguous(options.what):

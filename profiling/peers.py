@@ -58,7 +58,7 @@ def no_peer(variant: str, case: Case, reason: NoPeer) -> Missing:
 
 
 def _array_variants(case: Case, inputs: Sequence, device: str, copies: int) -> list[Variant]:
-    from .peers_arrays import CALLS
+    from .peers_arrays import CALLS, NEED_SCIPY
 
     name = "numpy" if device == "cpu" else "cupy"
     call = CALLS.get(case.operation.name)
@@ -67,6 +67,8 @@ def _array_variants(case: Case, inputs: Sequence, device: str, copies: int) -> l
     if case.dtype == "bfloat16":
         raise NoPeer("no bfloat16 of its own")
     xp, special = _array_modules(device)
+    if special is None and case.operation.name in NEED_SCIPY:
+        raise NoPeer("NumPy has no such function, and SciPy is not installed: pip install scipy")
     sets = [[to_device(x, device) if hasattr(x, "dtype") else x for x in inputs] for _ in range(copies)]
     attributes = case.attributes
     calls = [lambda arrays=arrays: as_tuple(call(xp, special, *arrays, **attributes)) for arrays in sets]

@@ -21,6 +21,8 @@ def _reduction(name):
     return lambda xp, special, x, *, axis, keepdims=False: getattr(xp, name)(x, axis, keepdims=keepdims)
 
 
+NEED_SCIPY = {"erf", "sigmoid", "softmax", "log_softmax", "logsumexp"}
+
 CALLS = {name: _same_name(name) for name in _SAME_NAME} | {
     "round": lambda xp, special, x: xp.round(x),
     "clip": lambda xp, special, x, *, min=None, max=None: xp.clip(x, min, max),

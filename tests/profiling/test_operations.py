@@ -112,6 +112,7 @@ def test_a_wrong_result_gets_no_time_but_an_error(monkeypatch, tmp_path, capsys)
         (["relu", "--device", "tpu"], "device: expected 'cpu', 'cuda' or 'cuda:<index>', got 'tpu'"),
         (["relu", "--device", "cuda:7"], "cuda:7"),
         (["relu", "--seconds", "0"], "--seconds: expected a number above 0"),
+        (["relu", "--implementation", "gpu"], "--implementation: expected cpu or reference on cpu, got gpu"),
         (["relu", "--case", "resnet"], "relu: expected a case among"),
     ],
 )
