@@ -34,7 +34,8 @@ def test_other_commands_load_none_of_them():
     code = (
         "import sys, ranvier.__main__ as command\n"
         "command.main(['train', '--list'])\n"
-        "print(*(name.split('.')[-1] for name in sys.modules if name.startswith('ranvier.profiling.')), file=sys.stderr)"
+        "loaded = [name.split('.')[-1] for name in sys.modules if name.startswith('ranvier.profiling.')]\n"
+        "print(*loaded, file=sys.stderr)"
     )
     result = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert "commands" in result.stderr.split()
