@@ -23,34 +23,35 @@ def unary_kernel(x, code, y):
     """y = f(x) over flat arrays, f chosen by `code`."""
     one = x.dtype.type(1)
     for block in prange((x.size + _BLOCK - 1) // _BLOCK):
-        start, stop = block * _BLOCK, min((block + 1) * _BLOCK, x.size)
+        # Slices, indexed from 0: an index that starts elsewhere could be negative, and would be gathered one by one.
+        part, to = x[block * _BLOCK : (block + 1) * _BLOCK], y[block * _BLOCK : (block + 1) * _BLOCK]
         if code == _EXP:
-            for i in range(start, stop):
-                y[i] = exp(x[i])
+            for i in range(len(part)):
+                to[i] = exp(part[i])
         elif code == _EXPM1:
-            for i in range(start, stop):
-                y[i] = expm1(x[i])
+            for i in range(len(part)):
+                to[i] = expm1(part[i])
         elif code == _LOG:
-            for i in range(start, stop):
-                y[i] = log(x[i])
+            for i in range(len(part)):
+                to[i] = log(part[i])
         elif code == _LOG1P:
-            for i in range(start, stop):
-                y[i] = log1p(x[i])
+            for i in range(len(part)):
+                to[i] = log1p(part[i])
         elif code == _SQRT:
-            for i in range(start, stop):
-                y[i] = np.sqrt(x[i])
+            for i in range(len(part)):
+                to[i] = np.sqrt(part[i])
         elif code == _RSQRT:
             # In two loops: as one expression LLVM estimates it, and gets 0, infinity and the smallest numbers wrong.
-            for i in range(start, stop):
-                y[i] = np.sqrt(x[i])
-            for i in range(start, stop):
-                y[i] = one / y[i]
+            for i in range(len(part)):
+                to[i] = np.sqrt(part[i])
+            for i in range(len(part)):
+                to[i] = one / to[i]
         elif code == _RECIPROCAL:
-            for i in range(start, stop):
-                y[i] = one / x[i]
+            for i in range(len(part)):
+                to[i] = one / part[i]
         elif code == _ERF:
-            for i in range(start, stop):
-                y[i] = erf(x[i])
+            for i in range(len(part)):
+                to[i] = erf(part[i])
 
 
 @kernel
@@ -58,32 +59,33 @@ def unary_grad_kernel(grad_y, state, code, grad_x):
     """grad_x = grad_y * f'(x) over flat arrays; `state` is x or y, whichever gives the derivative more cheaply."""
     one, half = state.dtype.type(1), state.dtype.type(0.5)
     for block in prange((state.size + _BLOCK - 1) // _BLOCK):
-        start, stop = block * _BLOCK, min((block + 1) * _BLOCK, state.size)
+        first, last = block * _BLOCK, (block + 1) * _BLOCK
+        grad, known, to = grad_y[first:last], state[first:last], grad_x[first:last]
         if code == _EXP:
-            for i in range(start, stop):
-                grad_x[i] = grad_y[i] * state[i]
+            for i in range(len(known)):
+                to[i] = grad[i] * known[i]
         elif code == _EXPM1:
-            for i in range(start, stop):
-                grad_x[i] = grad_y[i] * (state[i] + one)
+            for i in range(len(known)):
+                to[i] = grad[i] * (known[i] + one)
         elif code == _LOG:
-            for i in range(start, stop):
-                grad_x[i] = grad_y[i] / state[i]
+            for i in range(len(known)):
+                to[i] = grad[i] / known[i]
         elif code == _LOG1P:
-            for i in range(start, stop):
-                grad_x[i] = grad_y[i] / (one + state[i])
+            for i in range(len(known)):
+                to[i] = grad[i] / (one + known[i])
         elif code == _SQRT:
-            for i in range(start, stop):
-                grad_x[i] = grad_y[i] * half / state[i]
+            for i in range(len(known)):
+                to[i] = grad[i] * half / known[i]
         elif code == _RSQRT:
-            for i in range(start, stop):
-                grad_x[i] = -half * grad_y[i] * state[i] * state[i] * state[i]
+            for i in range(len(known)):
+                to[i] = -half * grad[i] * known[i] * known[i] * known[i]
         elif code == _RECIPROCAL:
-            for i in range(start, stop):
-                grad_x[i] = -grad_y[i] * state[i] * state[i]
+            for i in range(len(known)):
+                to[i] = -grad[i] * known[i] * known[i]
         elif code == _ERF:
             scale = state.dtype.type(2 / math.sqrt(math.pi))
-            for i in range(start, stop):
-                grad_x[i] = grad_y[i] * scale * exp(-state[i] * state[i])
+            for i in range(len(known)):
+                to[i] = grad[i] * scale * exp(-known[i] * known[i])
 
 
 def _compiled(code, state):
@@ -92,14 +94,16 @@ def _compiled(code, state):
     def forward(x, *, out=None):
         y = empty(x.shape, x.dtype) if out is None else out
         flat = np.ascontiguousarray(x).reshape(-1)
-        unary_kernel(flat, code, y.reshape(-1))
+        run = unary_kernel if flat.size > _BLOCK else unary_kernel.serial
+        run(flat, code, y.reshape(-1))
         return y, flat if state == "x" else y
 
     def backward(saved, grad_y, needs):
         if not needs[0]:
             return (None,)
         grad_x = empty(grad_y.shape, grad_y.dtype)
-        unary_grad_kernel(np.ascontiguousarray(grad_y).reshape(-1), saved.reshape(-1), code, grad_x.reshape(-1))
+        run = unary_grad_kernel if grad_x.size > _BLOCK else unary_grad_kernel.serial
+        run(np.ascontiguousarray(grad_y).reshape(-1), saved.reshape(-1), code, grad_x.reshape(-1))
         return (grad_x,)
 
     return forward, backward

@@ -10,6 +10,7 @@ from ..elementwise.broadcasting import broadcast_to
 from ..memory import empty, zeros
 
 _PLAIN, _SQUARE, _ABSOLUTE, _POWER, _DEVIATION = range(5)
+_WORTH_THREADS = 1 << 15  # elements; fewer are added before another thread has woken up
 _LONG = 4096  # elements of a row that one block adds
 _ROWS, _COLUMNS = 256, 2048  # where whole rows are added: those of a block, and how much of each stays in the cache
 
@@ -25,24 +26,25 @@ def row_sums_kernel(x, code, centre, power, partial):
     rows, blocks = partial.shape
     for job in prange(rows * blocks):
         o, b = job // blocks, job % blocks
-        start, stop = b * _LONG, min((b + 1) * _LONG, x.shape[1])
+        # A slice, indexed from 0: an index that starts elsewhere could be negative, and would be gathered one by one.
+        line = x[o, b * _LONG : (b + 1) * _LONG]
         total = x.dtype.type(0)
         if code == _PLAIN:
-            for k in range(start, stop):
-                total += x[o, k]
+            for k in range(len(line)):
+                total += line[k]
         elif code == _SQUARE:
-            for k in range(start, stop):
-                total += x[o, k] * x[o, k]
+            for k in range(len(line)):
+                total += line[k] * line[k]
         elif code == _ABSOLUTE:
-            for k in range(start, stop):
-                total += abs(x[o, k])
+            for k in range(len(line)):
+                total += abs(line[k])
         elif code == _POWER:
-            for k in range(start, stop):
-                total += abs(x[o, k]) ** power
+            for k in range(len(line)):
+                total += abs(line[k]) ** power
         elif code == _DEVIATION:
             middle = centre[o]
-            for k in range(start, stop):
-                total += (x[o, k] - middle) * (x[o, k] - middle)
+            for k in range(len(line)):
+                total += (line[k] - middle) * (line[k] - middle)
         partial[o, b] = total
 
 
@@ -58,24 +60,26 @@ def column_sums_kernel(x, code, centre, power, partial):
         o, rest = job // (blocks * strips), job % (blocks * strips)
         b, strip = rest // strips, rest % strips
         first, last = strip * _COLUMNS, min((strip + 1) * _COLUMNS, columns)
-        for i in range(first, last):
-            partial[o, b, i] = 0
+        totals = partial[o, b, first:last]
+        totals[:] = 0
         for k in range(b * _ROWS, min((b + 1) * _ROWS, x.shape[1])):
+            line = x[o, k, first:last]
             if code == _PLAIN:
-                for i in range(first, last):
-                    partial[o, b, i] += x[o, k, i]
+                for i in range(len(line)):
+                    totals[i] += line[i]
             elif code == _SQUARE:
-                for i in range(first, last):
-                    partial[o, b, i] += x[o, k, i] * x[o, k, i]
+                for i in range(len(line)):
+                    totals[i] += line[i] * line[i]
             elif code == _ABSOLUTE:
-                for i in range(first, last):
-                    partial[o, b, i] += abs(x[o, k, i])
+                for i in range(len(line)):
+                    totals[i] += abs(line[i])
             elif code == _POWER:
-                for i in range(first, last):
-                    partial[o, b, i] += abs(x[o, k, i]) ** power
+                for i in range(len(line)):
+                    totals[i] += abs(line[i]) ** power
             elif code == _DEVIATION:
-                for i in range(first, last):
-                    partial[o, b, i] += (x[o, k, i] - centre[o, i]) * (x[o, k, i] - centre[o, i])
+                middle = centre[o, first:last]
+                for i in range(len(line)):
+                    totals[i] += (line[i] - middle[i]) * (line[i] - middle[i])
 
 
 @kernel
@@ -120,10 +124,12 @@ def _sum_middle(x, code, centre, power):
     power = x.dtype.type(power)
     if inner == 1:
         partial = empty((outer, max(-(-n // _LONG), 1)), x.dtype)
-        row_sums_kernel(x.reshape(outer, n), code, centre, power, partial)
+        run = row_sums_kernel if x.size > _WORTH_THREADS else row_sums_kernel.serial
+        run(x.reshape(outer, n), code, centre, power, partial)
     else:
         partial = empty((outer, max(-(-n // _ROWS), 1), inner), x.dtype)
-        column_sums_kernel(x, code, centre.reshape(outer if centre.size else 0, inner), power, partial)
+        run = column_sums_kernel if x.size > _WORTH_THREADS else column_sums_kernel.serial
+        run(x, code, centre.reshape(outer if centre.size else 0, inner), power, partial)
     return partial if partial.shape[1] == 1 else partial.sum(1, dtype=np.float64).astype(x.dtype)
 
 
