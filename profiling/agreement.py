@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 
 import ml_dtypes
@@ -28,7 +29,7 @@ def disagreement(case: Case, ours: Sequence, theirs: Sequence, inputs: Sequence,
     length = case.operation.reduction_length
     terms = length(*inputs, **case.sample.attributes) if length else 1
     share = _RANDOM.get(case.operation.name)
-    least = share(**case.sample.attributes) - 0.05 if share else None
+    expected = share(**case.sample.attributes) if share else None
     for index, (mine, other) in enumerate(zip(ours, theirs)):
         where = f"{what} {index}" if len(ours) > 1 else what
         if mine.shape != other.shape:
@@ -36,14 +37,20 @@ def disagreement(case: Case, ours: Sequence, theirs: Sequence, inputs: Sequence,
         # A reduction that Ranvier sums accurately, whatever its length, may be a plain sum in the peer.
         longest = max(terms, *(x.size // max(mine.size, 1) for x in inputs if hasattr(x, "size")))
         wrong = _wrong(mine, other, case.dtype, longest)
-        if least is not None:
-            if np.mean(~wrong) < least:
-                return f"{where}: {np.mean(~wrong):.0%} of the elements agree, expected {least + 0.05:.0%} by chance"
+        if expected is not None:
+            if np.mean(~wrong) < expected - 5 * math.sqrt(expected * (1 - expected) / _drawn(case, mine)):
+                return f"{where}: {np.mean(~wrong):.0%} of the elements agree, expected {expected:.0%} by chance"
         elif wrong.any():
             return (
                 f"{where}: {wrong.sum():,} of {wrong.size:,} elements differ, the first: {_first(wrong, mine, other)}"
             )
     return None
+
+
+def _drawn(case: Case, array: np.ndarray) -> int:
+    """How many random numbers decide about the array: one an element, or one a channel."""
+    whole_channels = case.operation.name in ("channel_dropout", "feature_alpha_dropout")
+    return max(math.prod(array.shape[: case.attributes["mask_axes"]]) if whole_channels else array.size, 1)
 
 
 def _wrong(mine: np.ndarray, other: np.ndarray, dtype: str, terms: int) -> np.ndarray:

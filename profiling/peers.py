@@ -118,7 +118,7 @@ def _torch_variants(case: Case, inputs: Sequence, device: str, copies: int) -> l
     call = functools.partial(call, **case.attributes)
 
     def sets_in(memory_format=None):
-        return [_leaves(inputs, needs, device, memory_format) for _ in range(copies)]
+        return [_leaves(inputs, needs, case.dtype, device, memory_format) for _ in range(copies)]
 
     variants = [_torch_variant("pytorch", configuration, call, case, sets_in())]
     if case.family in _CHANNELS_LAST and any(getattr(x, "ndim", 0) == 4 for x in inputs):
@@ -129,14 +129,14 @@ def _torch_variants(case: Case, inputs: Sequence, device: str, copies: int) -> l
     return variants
 
 
-def _leaves(inputs: Sequence, needs: Sequence[bool], device: str, memory_format=None) -> list:
+def _leaves(inputs: Sequence, needs: Sequence[bool], dtype: str, device: str, memory_format=None) -> list:
     """The inputs as tensors of their own, those that need a gradient as leaves."""
     import torch
 
     tensors = []
     for x, need in zip(inputs, needs):
         if isinstance(x, (int, float)) and not isinstance(x, bool):
-            x = torch.tensor(x, device=device)
+            x = torch.tensor(x, device=device, dtype=getattr(torch, dtype) if isinstance(x, float) else None)
         elif hasattr(x, "dtype"):
             x = to_tensor(x, device)
             if memory_format is not None and x.ndim == 4:

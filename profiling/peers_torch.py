@@ -98,6 +98,9 @@ def _adaptive_pool(kind, x, *, output_size, **attributes):
 
 
 def _lp_pool(x, *, norm_type, kernel_size, stride, ceil_mode=False):
+    if len(kernel_size) == 1:  # which takes numbers only
+        kernel_size, stride = kernel_size[0], stride[0]
+        return F.lp_pool1d(x, norm_type, kernel_size, stride, ceil_mode)
     return getattr(F, f"lp_pool{len(kernel_size)}d")(x, norm_type, kernel_size, stride, ceil_mode)
 
 
@@ -355,6 +358,6 @@ def optimizer(name: str, states: dict[str, torch.Tensor], attributes: dict, **op
     if mu_product is not None:
         # The operation is given the product with this step's factor, PyTorch keeps it without.
         mu = attributes["betas"][0] * (1 - 0.5 * 0.96 ** (step * attributes["momentum_decay"]))
-        state["mu_product"] = torch.tensor(mu_product / mu)
+        state["mu_product"] = torch.tensor(mu_product / mu, dtype=torch.float64)
     result.state[parameter] = state
     return result
