@@ -33,7 +33,7 @@ from .machine import device_record
 from .peers import no_peer, peer_variants
 from .record import Error, Missing, Record, Row
 from .timing import measure
-from .variants import NoPeer, Variant, as_tuple, differentiated, needed, ranvier_variant
+from .variants import NoPeer, Variant, as_tuple, differentiated, launched, needed, ranvier_variant
 
 PASSES = ("forward", "backward")
 # What a kernel or a peer raises where it cannot do a case; anything else is a mistake in this program.
@@ -282,6 +282,8 @@ class _CaseProfile:
         for name, values in samples.items():
             variant, call = by_name[name]
             configuration = variant.configuration
+            if self.options.device != "cpu" and name.partition(" ")[0] == "ranvier":
+                configuration += f": {launched(call)}"
             self.profile.record.rows.append(
                 Row(
                     group="kernel",

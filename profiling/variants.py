@@ -104,6 +104,30 @@ def rotating(calls: Sequence[Callable[[], object]]) -> Callable[[], object]:
     return lambda: next(turn)()
 
 
+def launched(call: Callable[[], object]) -> str:
+    """The GPU kernels that a call launches, in order, each with its constants and compile options (tiles, warps,
+    stages); the call runs as ever."""
+    from ..kernels import launch
+
+    seen = []
+
+    def note(kernel, grid, arguments, constants):
+        launch.interpreter = before
+        try:
+            launch.launch(kernel, grid, *arguments, **constants)
+        finally:
+            launch.interpreter = note
+        options = " ".join(f"{name}={value}" for name, value in constants.items())
+        seen.append(f"{kernel.__name__} {options}".strip())
+
+    before, launch.interpreter = launch.interpreter, note
+    try:
+        call()
+    finally:
+        launch.interpreter = before
+    return ", ".join(dict.fromkeys(seen))
+
+
 def as_tuple(output) -> tuple:
     """One output or several, as a tuple."""
     return tuple(output) if isinstance(output, (tuple, list)) else (output,)

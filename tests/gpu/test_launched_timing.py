@@ -55,7 +55,7 @@ def test_without_a_backlog_the_hosts_time_would_be_measured(monkeypatch):
     monkeypatch.setattr(gpu_timing, "_LONGEST_BACKLOG", 0.0)
     clock = gpu_timing.GpuClock("cuda")
     samples = measure({"kernel": slow_host(200e-6)}, seconds=0.1, clock=clock)["kernel"]
-    assert np.median(samples) > 150e-6
+    assert np.median(samples) > 2 * KERNEL
     assert clock.exposed > 0
 
 
@@ -96,8 +96,10 @@ def test_an_operation_is_profiled_on_the_gpu(tmp_path, monkeypatch, capsys):
     made = record.read(output)
     assert made.run["device"]["name"] == "stand-in"
     assert made.run["device"]["architecture"] == "sm_90"
-    assert [(row.direction, row.configuration) for row in made.rows] == [("forward", "cuda"), ("backward", "cuda")]
+    assert [row.direction for row in made.rows] == ["forward", "backward"]
     for row in made.rows:
+        assert row.configuration.startswith("cuda: activation_")
+        assert "BLOCK=" in row.configuration
         assert row.median == pytest.approx(KERNEL, rel=0.01)
     # 4 MiB fit 25 times in twice the cache: so many inputs took turns. One more is for the backward pass's bytes.
     read = {seen.parameters[0] for seen in launches if seen.name.startswith("activation_forward")}
