@@ -77,7 +77,7 @@ def test_missing_verses_say_what_brings_them():
 def test_markup_titles_and_notes_do_not_belong_to_a_verse(monkeypatch, tmp_path):
     raw = (
         '<title type="psalm">A <w savlm="H1">Psalm</w>.</title> <l level="1"/> Psalms 3:1: <divineName><w>LORD</w>'
-        "</divineName>, ¶ how<note>Or, <i>what</i></note> are\n"
+        "</divineName>, ¶ how<note>Or, <i>what</i></note> are<title>B</title>\n"
         "I John 2:3: <w>And</w> <transChange>this</transChange>:<lb/>so.  <div eID='a'/>\n"
         "I John 2:4: \n(module)\n"
     )
@@ -97,5 +97,7 @@ def test_the_king_james_bible_is_whole():
     verses = texts.read_verses("engKJV2006eb", "sword-text-kjv")
     assert len(verses) == 31_102
     assert verses["John 11:35"] == "Jesus wept."
-    assert verses["Psalms 3:1"] == "LORD, how are they increased that trouble me! many are they that rise up against me."
+    assert (
+        verses["Psalms 3:1"] == "LORD, how are they increased that trouble me! many are they that rise up against me."
+    )
     assert sorted(set("".join(verses.values())) & set("<>¶\n")) == []
