@@ -86,3 +86,8 @@ def test_what_is_no_wav_is_refused(tmp_path):
     path.write_bytes(bytes(whole))
     with pytest.raises(ValueError, match="expected a WAV file of PCM samples"):
         audio.read_wav(path)
+
+
+def test_ends_are_kept_by_resampling():
+    ramp = np.linspace(0.2, 0.8, 2205)
+    np.testing.assert_allclose(audio.resample(ramp, 22050, 16000), np.linspace(0.2, 0.8, 1600), atol=2e-3)

@@ -1,5 +1,6 @@
 """Datasets, readers for files, augmentation and the loader: everything between a file and a batch."""
 
+from .audio import log_mel, mel_filters, read_wav, resample
 from .augment import Compose, GaussianNoise, RandomCrop, RandomHorizontalFlip, RandomShift
 from .dataset import ArrayDataset, Dataset, Subset, Transformed, random_split
 from .loader import DataLoader
@@ -38,6 +39,8 @@ __all__ = [
     "load_digits",
     "load_fashion_mnist",
     "load_mnist_5k",
+    "log_mel",
+    "mel_filters",
     "need",
     "package_file",
     "pad_sentences",
@@ -51,5 +54,7 @@ __all__ = [
     "read_table",
     "read_text",
     "read_verses",
+    "read_wav",
+    "resample",
     "tokenize",
 ]
