@@ -68,7 +68,7 @@ def test_verses_end_to_end(tmp_path):
     assert result["test_pairs"] == 40
     assert 8 < result["baseline_word_by_word_bleu"] < 25
     rows = json.loads((tmp_path / "metrics.json").read_text())
-    assert rows[-1]["validation_loss"] < 4.9  # words by their frequency alone: 5.3
+    assert rows[-1]["validation_loss"] < 4.45  # the frequencies of words alone: 4.7
 
 
 def table_model(table):
