@@ -44,6 +44,8 @@ def test_wheel_imports_as_ranvier(wheel, tmp_path):
         "import ranvier, ranvier.kernels.dense, ranvier.layers, ranvier.train.data, ranvier.profiling\n"
         f"assert ranvier.__file__.startswith({str(tmp_path)!r}), ranvier.__file__\n"
         "images, labels = ranvier.train.data.load_digits()\n"
+        "from importlib import resources\n"
+        "assert resources.files(ranvier.train.data).joinpath('intents.json').is_file()\n"
         "print(images.shape, ranvier.Dense(2, 3)(ranvier.tensor(images[:, 0, 0, :2])).shape)"
     )
     # -S would hide NumPy; the extracted wheel goes first on the path, before an editable install's finder.
