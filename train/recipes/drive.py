@@ -5,9 +5,9 @@ expert who knows the map (pure pursuit: steer at a point of the centre line 8 m 
 steer, and a convolutional network learns to say the same from the picture alone. This is imitation learning, a
 regression from 32 x 64 pixels to one number, in the manner of Pomerleau's ALVINN (1989) and Bojarski et al. (2016).
 
-What a beginner gets wrong: an expert never leaves the middle, so a network that only watched would not know how to get
-back there, and its small errors would add up until it is off the road. So the training pictures are taken from all over
-the road, turned away from its direction, with the steering that leads back (recovery).
+What a beginner gets wrong: an expert never leaves the middle, so a network that only watched has not seen how to get
+back there, and small errors of its own can add up until it is off the road. So the training pictures are taken from all
+over the road, turned away from its direction, with the steering that leads back (recovery).
 
 Then the network drives, in closed loop: what it sees next is what its own steering led to. A road counts as completed
 after a whole lap without leaving it. Baselines: always straight on, and the constant curve that is best in hindsight.
