@@ -2,11 +2,11 @@
 
 Here it is not the network that is trained but the picture (Gatys, Ecker & Bethge 2015). A trained convolutional network
 sees a picture on several levels: its early layers see edges and colours, later ones arrangements of them. Two pictures
-have the same *content* if a late layer answers alike at the same places. They have the same *style* if, places left
-aside, the same channels answer together: what the Gram matrix of a layer's channels measures. So one starts from noise
-and lets an optimizer change its pixels until three losses are small together:
+have the same *content* if a level answers alike at the same places. They have the same *style* if, places left aside,
+the same channels answer together: what the Gram matrix of a level's channels measures. So one starts from noise and
+lets an optimizer change its pixels until three losses are small together:
 
-    content             the late layer's answers differ from those for the content picture
+    content             the first level's answers differ from those for the content picture
     style               the Gram matrices of all levels differ from those for the style picture
     total variation     neighbouring pixels differ: noise
 
@@ -194,6 +194,11 @@ class Painting:
         return {"pixels": self.pixels.numpy(), "optimizer": self.optimizer.state_dict(), "history": self.history}
 
     def load_state_dict(self, state: dict) -> None:
+        if state["pixels"].shape != self.pixels.shape:
+            raise ValueError(
+                f"style: expected the --content and --size of the run that goes on, a picture of {state['pixels'].shape}, "
+                f"got one of {self.pixels.shape}"
+            )
         self.pixels.array[...] = rv.tensor(state["pixels"], device=self.pixels.device).array
         self.optimizer.load_state_dict(state["optimizer"])
         self.history = list(state["history"])
@@ -219,6 +224,10 @@ def begin(model: rv.Layer, content: np.ndarray, style: np.ndarray, device: str) 
 
 
 def run(options: argparse.Namespace) -> dict:
+    if options.size < 32 or options.steps < 1:
+        raise ValueError(
+            f"style: expected --size of 32 or more and --steps of 1 or more, got {options.size} and {options.steps}"
+        )
     size, steps = (min(options.size, 80), min(options.steps, 50)) if options.quick else (options.size, options.steps)
     content = read_scaled(options.content or package_file("skimage", "data/chelsea.png", "style"), size)
     style = read_scaled(options.style or package_file("skimage", "data/gravel.png", "style"), size)

@@ -38,7 +38,7 @@ def test_painting_lowers_both_losses_together(run):
     assert rows[0] == "step,total,content,style,variation"
 
 
-def test_a_resumed_painting_ends_in_the_bits_of_an_unbroken_one(run, tmp_path):
+def test_a_resumed_painting_ends_in_the_bits_of_an_unbroken_one(run, capsys, tmp_path):
     half, rest = tmp_path / "half", tmp_path / "rest"
     assert main(["train", "style", "--quick", "--steps", "20", "--run-dir", str(half)]) == 0
     assert main(["train", "style", "--quick", "--resume", str(half / "checkpoint"), "--run-dir", str(rest)]) == 0
@@ -47,6 +47,9 @@ def test_a_resumed_painting_ends_in_the_bits_of_an_unbroken_one(run, tmp_path):
     assert resumed["history"] == whole["history"]
     np.testing.assert_array_equal(resumed["pixels"], whole["pixels"])
     assert not (rest / "network").exists()  # it was ready, and is not trained again
+    other = ["--size", "40", "--resume", str(half / "checkpoint"), "--run-dir", str(rest)]
+    assert main(["train", "style", "--quick", *other]) == 1
+    assert "expected the --content and --size of the run that goes on" in capsys.readouterr().err
 
 
 def test_losses_know_content_by_place_and_style_by_channel():
@@ -88,6 +91,8 @@ def test_what_it_cannot_paint_is_refused_before_it_trains(capsys, tmp_path):
     (tmp_path / "text.txt").write_text("no picture")
     assert main(["train", "style", "--content", str(tmp_path / "text.txt"), "--run-dir", str(tmp_path)]) == 1
     assert "expected an image such as PNG or JPEG" in capsys.readouterr().err
+    assert main(["train", "style", "--steps", "0", "--run-dir", str(tmp_path)]) == 1
+    assert "expected --size of 32 or more and --steps of 1 or more, got 224 and 0" in capsys.readouterr().err
     assert not (tmp_path / "network").exists()
 
 
