@@ -87,6 +87,8 @@ def _check(options: argparse.Namespace) -> None:
         value = getattr(options, name)
         if value is not None and not value > 0:
             raise ValueError(f"bench: expected --{name} above 0, got {value}")
+    if not hasattr(signal, "SIGSTOP"):
+        raise OSError("bench: expected a system that stops processes on request, as Linux and macOS do, got none")
     for path in (options.save, options.markdown):
         if path is not None and not path.parent.is_dir():
             raise FileNotFoundError(f"bench: expected a folder at {path.parent} to write {path.name} into, found none")

@@ -36,6 +36,7 @@ class Library:
         relu: rectifies a tensor that nothing else reads, in place where the library can.
         clip: scales gradients down to a norm.
         load: copies a state, arrays by name, into a network.
+        seed: makes what is drawn from now on, initial weights, the same in every run.
     """
 
     name: str
@@ -50,6 +51,7 @@ class Library:
     relu: Callable
     clip: Callable
     load: Callable
+    seed: Callable
 
 
 @dataclass(frozen=True)
@@ -106,6 +108,7 @@ def ranvier() -> Library:
         relu=layers.functional.relu,
         clip=train.clip_grad_norm_,
         load=lambda network, state: network.load_state_dict(state),
+        seed=layers.seed,
     )
 
 
@@ -138,6 +141,7 @@ def pytorch(channels_last: bool = False) -> Library:
         load=lambda network, state: network.load_state_dict(
             {name: torch.from_numpy(np.array(value)) for name, value in state.items()}
         ),
+        seed=torch.manual_seed,
     )
 
 
