@@ -196,8 +196,8 @@ class Painting:
     def load_state_dict(self, state: dict) -> None:
         if state["pixels"].shape != self.pixels.shape:
             raise ValueError(
-                f"style: expected the --content and --size of the run that goes on, a picture of {state['pixels'].shape}, "
-                f"got one of {self.pixels.shape}"
+                "style: expected the --content and --size of the run that goes on, a picture of "
+                f"{state['pixels'].shape}, got one of {self.pixels.shape}"
             )
         self.pixels.array[...] = rv.tensor(state["pixels"], device=self.pixels.device).array
         self.optimizer.load_state_dict(state["optimizer"])
