@@ -9,16 +9,28 @@ from pathlib import Path
 import ranvier
 
 
-def build_parser() -> argparse.ArgumentParser:
-    """The whole command line."""
+def build_parser(command: str | None = None) -> argparse.ArgumentParser:
+    """The command line. Recipes and their options are looked up for the command `train` only."""
     from ranvier.profiling import commands as profiling
-    from ranvier.train import recipes
 
     parser = argparse.ArgumentParser(prog="ranvier", description=ranvier.__doc__.splitlines()[0])
     parser.add_argument("--version", action="version", version=f"ranvier {ranvier.__version__}")
     commands = parser.add_subparsers(dest="command", required=True, metavar="COMMAND")
     train = commands.add_parser("train", help="train a network on real data: `ranvier train digits`")
     train.add_argument("--list", action="store_true", help="show all recipes, a line each")
+    if command == "train":
+        _add_recipes(train)
+    predict = commands.add_parser("predict", help="what a trained run says of your own files")
+    predict.add_argument("run", type=Path, metavar="RUN", help="run folder that `ranvier train` left")
+    predict.add_argument("files", type=Path, nargs="*", metavar="FILE", help="image, text, CSV or WAV, as the recipe")
+    profiling.add_parsers(commands)
+    commands.add_parser("devices", help="what this machine can compute on, and what is missing")
+    return parser
+
+
+def _add_recipes(train: argparse.ArgumentParser) -> None:
+    from ranvier.train import recipes
+
     recipe_parsers = train.add_subparsers(dest="recipe", metavar="NAME")
     for name in recipes.names():
         module = recipes.load(name)
@@ -35,17 +47,12 @@ def build_parser() -> argparse.ArgumentParser:
         one.add_argument("--resume", type=Path, metavar="CHECKPOINT", help="checkpoint folder of a run to go on with")
         one.add_argument("--quick", action="store_true", help="under half a minute, to see that it runs: learns little")
         module.add_arguments(one)
-    predict = commands.add_parser("predict", help="what a trained run says of your own files")
-    predict.add_argument("run", type=Path, metavar="RUN", help="run folder that `ranvier train` left")
-    predict.add_argument("files", type=Path, nargs="*", metavar="FILE", help="image, text, CSV or WAV, as the recipe")
-    profiling.add_parsers(commands)
-    commands.add_parser("devices", help="what this machine can compute on, and what is missing")
-    return parser
 
 
 def main(arguments: list[str] | None = None) -> int:
     """Runs the command; returns the exit status."""
-    options = build_parser().parse_args(arguments)
+    arguments = sys.argv[1:] if arguments is None else arguments
+    options = build_parser(next((a for a in arguments if not a.startswith("-")), None)).parse_args(arguments)
     try:
         return _COMMANDS[options.command](options)
     except (ValueError, TypeError, OSError, ModuleNotFoundError, FloatingPointError) as error:
