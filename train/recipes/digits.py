@@ -8,13 +8,16 @@ units keeps the network from learning them by heart.
 from __future__ import annotations
 
 import argparse
+from collections.abc import Iterator
+from pathlib import Path
 
 import ranvier as rv
 
-from ..data import ArrayDataset, DataLoader, RandomShift, load_digits, random_split
+from .. import run_folder
+from ..data import ArrayDataset, DataLoader, RandomShift, load_digits, random_split, read_drawing
 from ..metrics import Accuracy
 from ..trainer import Trainer
-from .classification import report
+from .classification import answers, report
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -40,14 +43,15 @@ def run(options: argparse.Namespace) -> dict:
     images, labels = load_digits()
     training, validation, test = random_split(ArrayDataset(images, labels), [0.7, 0.1, 0.2], stratify=labels)
     train_loader = DataLoader(training, batch_size=32, shuffle=True, drop_last=True, augment=RandomShift(1))
+    epochs = min(options.epochs, 4) if options.quick else options.epochs
     model = build()
     optimizer = rv.optim.Adam(model.parameters(), lr=2e-3)
     trainer = Trainer(
         model,
         rv.CrossEntropyLoss(),
         optimizer,
-        max_epochs=options.epochs,
-        schedule=rv.optim.OneCycleLR(optimizer, max_lr=4e-3, total_steps=options.epochs * len(train_loader)),
+        max_epochs=epochs,
+        schedule=rv.optim.OneCycleLR(optimizer, max_lr=4e-3, total_steps=epochs * len(train_loader)),
         schedule_interval="step",
         metrics={"accuracy": Accuracy()},
         device=options.device,
@@ -55,3 +59,8 @@ def run(options: argparse.Namespace) -> dict:
     )
     trainer.fit(train_loader, DataLoader(validation, batch_size=256), resume=options.resume)
     return report(trainer, DataLoader(test, batch_size=256), *test.fetch(slice(None)))
+
+
+def predict(run: run_folder.Run, paths: list[Path]) -> Iterator[str]:
+    """Which digit each image shows; a digit on a plain ground, dark or bright."""
+    return answers(run.load_weights(build()), paths, lambda path: read_drawing(path, size=8))
