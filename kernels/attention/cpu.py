@@ -14,7 +14,7 @@ from numba import prange
 from ..cpu_jit import kernel, serial_kernel
 from ..cpu_math import exp, log
 from ..cpu_matmul import matmul
-from ..cpu_philox import uniform
+from ..cpu_philox import fill_uniform
 from ..elementwise.broadcasting import sum_to_shape
 from ..memory import empty, zeros
 from ..softmax.cpu import row_max
@@ -37,9 +37,10 @@ def finish_scores(line, scale, mask, mask_line):
 @serial_kernel
 def drop(line, factor, dropout_p, seed, first):
     """line times the dropout's factors; its elements are numbers first, first + 1, ... of the mask."""
+    draws = np.empty(line.size, np.float32)
+    fill_uniform(seed, first, draws)
     for i in range(line.size):
-        kept = uniform(seed, first + i) >= np.float32(dropout_p)
-        line[i] = line[i] * factor if kept else line.dtype.type(0)
+        line[i] = line[i] * factor if draws[i] >= np.float32(dropout_p) else line.dtype.type(0)
 
 
 @kernel

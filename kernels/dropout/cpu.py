@@ -6,7 +6,7 @@ import numpy as np
 from numba import prange
 
 from ..cpu_jit import kernel
-from ..cpu_philox import uniform
+from ..cpu_philox import fill_uniform, uniform
 from ..memory import empty
 from . import Affine, alpha_affine, plain_affine
 
@@ -20,8 +20,10 @@ def dropout_kernel(x, seed, p, scale, shift, dropped, y):
         # Slices, indexed from 0: an index that starts elsewhere could be negative, and would be gathered one by one.
         first = block * _BLOCK
         x_block, y_block = x[first : first + _BLOCK], y[first : first + _BLOCK]
+        draws = np.empty(x_block.size, np.float32)
+        fill_uniform(seed, first, draws)
         for i in range(x_block.size):
-            y_block[i] = scale * x_block[i] + shift if uniform(seed, first + i) >= p else dropped
+            y_block[i] = scale * x_block[i] + shift if draws[i] >= p else dropped
 
 
 @kernel
@@ -41,7 +43,8 @@ def _run(x, affine, p, seed, mask_axes, out):
     target = out if out is not None and out.flags.c_contiguous else empty(x.shape, x.dtype)
     numbers = np.int64(seed), np.float32(p), *(x.dtype.type(number) for number in affine)
     if mask_axes is None:
-        dropout_kernel(x.reshape(-1), *numbers, target.reshape(-1))
+        run = dropout_kernel if x.size > _BLOCK else dropout_kernel.serial
+        run(x.reshape(-1), *numbers, target.reshape(-1))
     else:
         rows = math.prod(x.shape[:mask_axes]), math.prod(x.shape[mask_axes:])
         channel_dropout_kernel(x.reshape(rows), *numbers, target.reshape(rows))

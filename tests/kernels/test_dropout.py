@@ -38,6 +38,17 @@ def test_philox_gives_its_authors_known_answers(counter, key, expected):
 
 
 @pytest.mark.parametrize("seed", SEEDS)
+@pytest.mark.parametrize("first", [0, 5, 2**31 - 40, 2**32 - 40, 2**40])
+@pytest.mark.parametrize("count", [0, 1, 15, 16, 17, 100])
+def test_draws_in_a_row_are_those_one_by_one(seed, first, count):
+    draws, expected = np.full(count + 1, -1, np.float32), np.empty(count, np.float32)
+    cpu_philox.fill_uniform(seed, first, draws[:count])
+    _uniforms(seed, first + np.arange(count), expected)
+    np.testing.assert_array_equal(draws[:count], expected)
+    assert draws[count] == -1
+
+
+@pytest.mark.parametrize("seed", SEEDS)
 def test_cpu_generator_gives_the_reference_bits(seed):
     result = np.empty(OFFSETS.size, np.float32)
     _uniforms(np.int64(seed), OFFSETS, result)
