@@ -6,7 +6,7 @@ The weight is packed once a sequence (`kernels/cpu_product.py` says how): a BLAS
 import numpy as np
 
 from ..cpu_jit import serial_kernel
-from ..cpu_product import multiply_panels, pack_rows, panel_width
+from ..cpu_product import multiply_panels, pack_columns, pack_rows, panel_width
 from ..memory import empty
 
 
@@ -15,8 +15,10 @@ def pack(matrix):
     inner, columns = matrix.shape
     width = panel_width(matrix.itemsize)
     packed = empty((-(-columns // width), inner, width), matrix.dtype)
-    rows = np.ascontiguousarray(matrix)
-    pack_rows(rows.reshape(-1), 0, columns, inner, columns, packed.reshape(-1), 0)
+    if matrix.T.flags.c_contiguous:  # as W_hh^T is
+        pack_columns(matrix.T.reshape(-1), 0, inner, inner, columns, packed.reshape(-1), 0)
+    else:
+        pack_rows(np.ascontiguousarray(matrix).reshape(-1), 0, columns, inner, columns, packed.reshape(-1), 0)
     return packed
 
 
