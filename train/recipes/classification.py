@@ -14,12 +14,20 @@ from .. import metrics, pictures, run_folder
 from ..trainer import Trainer
 
 
-def report(trainer: Trainer, loader, images: np.ndarray, labels: np.ndarray, classes: tuple[str, ...] = ()) -> dict:
-    """Predicts the test data, prints accuracy and confusion matrix, draws predictions and filters.
+def report(
+    trainer: Trainer,
+    loader,
+    images: np.ndarray,
+    labels: np.ndarray,
+    training: tuple[np.ndarray, np.ndarray],
+    classes: tuple[str, ...] = (),
+) -> dict:
+    """Predicts the test data, prints accuracy and confusion matrix beside a baseline, draws predictions and filters.
 
     Args:
         trainer: after `fit`, with a run folder.
-        loader: the test batches, in order; images, labels: what they hold, for the pictures.
+        loader: the test batches, in order; images, labels: what they hold, for pictures and the baseline.
+        training: images and labels that the baseline learns from.
         classes: names of the labels.
     """
     folder: Path = trainer.run_dir
@@ -31,11 +39,21 @@ def report(trainer: Trainer, loader, images: np.ndarray, labels: np.ndarray, cla
     pictures.save_predictions(images, labels, probabilities, folder / "predictions.png", classes)
     first_convolution = next(p for p in trainer.model.parameters() if p.ndim == 4)
     pictures.save_filters(first_convolution.numpy(), folder / "filters.png")
-    run_folder.write_result(folder, {"test_accuracy": accuracy, "test_images": len(labels)})
+    baseline = float((nearest_mean(*training, images) == labels).mean())
+    result = {"test_accuracy": accuracy, "test_images": len(labels), "baseline_nearest_mean_accuracy": baseline}
+    run_folder.write_result(folder, result)
     wrong = round((1 - accuracy) * len(labels))
     print(f"\n{table}\n\ntest accuracy {accuracy:.2%} ({wrong} of {len(labels)} images wrong)")
+    print(f"baseline      {baseline:.2%} (the class whose mean image is the nearest)")
     print(f"run folder    {folder}/  (metrics.csv, curves.png, predictions.png, filters.png, checkpoint/)")
-    return {"test_accuracy": accuracy}
+    return result
+
+
+def nearest_mean(images: np.ndarray, labels: np.ndarray, unknown: np.ndarray) -> np.ndarray:
+    """For each unknown image [N, C, H, W] the label whose images' mean is nearest: a classifier without training."""
+    means = np.stack([images[labels == label].mean(axis=0).ravel() for label in range(labels.max() + 1)])
+    unknown = unknown.reshape(len(unknown), -1)
+    return ((means**2).sum(axis=1) - 2 * unknown @ means.T).argmin(axis=1)  # without the unknown image's own square
 
 
 def answers(

@@ -58,7 +58,8 @@ def run(options: argparse.Namespace) -> dict:
         run_dir=options.run_dir,
     )
     trainer.fit(train_loader, DataLoader(validation, batch_size=256), resume=options.resume)
-    return report(trainer, DataLoader(test, batch_size=256), *test.fetch(slice(None)))
+    known = training.fetch(slice(None))
+    return report(trainer, DataLoader(test, batch_size=256), *test.fetch(slice(None)), known)
 
 
 def predict(run: run_folder.Run, paths: list[Path]) -> Iterator[str]:

@@ -82,7 +82,7 @@ def run(options: argparse.Namespace) -> dict:
     if options.quick:
         test_images, test_labels = test_images[:2000], test_labels[:2000]
     test_loader = DataLoader(ArrayDataset(normalize(test_images), test_labels), batch_size=500)
-    return report(trainer, test_loader, test_images, test_labels, CLASSES)
+    return report(trainer, test_loader, test_images, test_labels, (train_images, train_labels), CLASSES)
 
 
 def predict(run: run_folder.Run, paths: list[Path]) -> Iterator[str]:
