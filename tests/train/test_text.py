@@ -65,7 +65,7 @@ def test_text_is_utf8_and_not_empty(tmp_path):
     with pytest.raises(ValueError, match=r"expected .*latin.txt in UTF-8, got byte 0xf1 at 1"):
         texts.read_text(tmp_path / "latin.txt")
     (tmp_path / "empty.txt").write_text(" \n")
-    with pytest.raises(ValueError, match="expected text in .*empty.txt"):
+    with pytest.raises(ValueError, match=r"expected text in .*empty\.txt"):
         texts.read_text(tmp_path / "empty.txt")
 
 
