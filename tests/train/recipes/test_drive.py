@@ -8,6 +8,8 @@ import pytest
 from ranvier.__main__ import main
 from ranvier.train.recipes import drive
 
+pytestmark = pytest.mark.slow
+
 
 def road(seed=0):
     return drive.Road(np.random.default_rng(seed))

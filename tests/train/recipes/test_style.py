@@ -14,6 +14,8 @@ from ranvier.train.recipes import style
 pytest.importorskip("skimage", reason="needs the extra style")
 from PIL import Image
 
+pytestmark = pytest.mark.slow
+
 
 @pytest.fixture(scope="module")
 def run(tmp_path_factory):

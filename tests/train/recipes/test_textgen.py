@@ -13,6 +13,8 @@ from ranvier.__main__ import main
 from ranvier.train.data import Vocabulary
 from ranvier.train.recipes import textgen
 
+pytestmark = pytest.mark.slow
+
 needs_bible = pytest.mark.skipif(
     not (Path("/usr/bin/diatheke").exists() and Path("/usr/share/sword/modules/texts/ztext/engKJV2006eb").exists()),
     reason="needs Debian's sword-text-kjv and diatheke",

@@ -11,6 +11,8 @@ from ranvier.__main__ import main
 from ranvier.train.data import Vocabulary
 from ranvier.train.recipes import translate as recipe
 
+pytestmark = pytest.mark.slow
+
 pytest.importorskip("sacrebleu", reason="needs the extra `translate`")
 
 NUMBERS = {"one": "uno", "two": "dos", "three": "tres", "four": "cuatro", "five": "cinco"}
