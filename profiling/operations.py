@@ -37,7 +37,7 @@ from .variants import NoPeer, Variant, as_tuple, differentiated, launched, neede
 
 PASSES = ("forward", "backward")
 # What a kernel or a peer raises where it cannot do a case; anything else is a mistake in this program.
-_FAILURES = (RuntimeError, ValueError, TypeError, IndexError, NotImplementedError, MemoryError)
+_FAILURES = (RuntimeError, ValueError, TypeError, IndexError, MemoryError)
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
