@@ -256,8 +256,9 @@ def _cast(arrays, dtypes, target):
 
 
 def implementation_for(operation: str, inputs) -> str:
-    """'cpu' for NumPy arrays, 'gpu' for CuPy arrays; None and numbers go along. Raises TypeError on anything else."""
-    found = None
+    """'cpu' for NumPy arrays, 'gpu' for CuPy arrays; None and numbers go along. Raises TypeError on anything else, and
+    on arrays of several devices."""
+    found = gpu = None
     for x in inputs:
         kind = type(x)
         if kind is np.ndarray:
@@ -266,6 +267,14 @@ def implementation_for(operation: str, inputs) -> str:
             continue
         elif kind.__module__.partition(".")[0] == "cupy":
             device = "gpu"
+            index = x.data.device_id
+            if gpu is None:
+                gpu = index
+            elif index != gpu:
+                raise TypeError(
+                    f"{operation}: expected arrays of one device, got arrays on cuda:{gpu} and cuda:{index}; "
+                    "`.to(device)` moves tensors and layers"
+                )
         else:
             raise TypeError(f"{operation}: expected NumPy or CuPy arrays, got {kind.__module__}.{kind.__qualname__}")
         if found is None:
