@@ -30,8 +30,15 @@ def copy_into(target, gradient) -> None:
         _gpu().copy_into(target, gradient)
 
 
+def empty_like(array, shape: tuple[int, ...] | None = None):
+    """A C-contiguous array with unspecified contents, of the type, device and, by default, shape of `array`."""
+    if type(array) is np.ndarray:
+        return np.empty(array.shape if shape is None else shape, array.dtype)
+    return _gpu().empty(array, shape)
+
+
 def fill(target, value: float) -> None:
-    """target[...] = value, for a C-contiguous target."""
+    """target[...] = value."""
     if type(target) is np.ndarray:
         target.fill(value)
     else:

@@ -19,6 +19,7 @@ def to_device(array, device: str):
     Raises:
         ValueError: the device's name is none, or there is no such GPU.
         ModuleNotFoundError: a GPU is asked for and CuPy is not installed.
+        OutOfMemory: the GPU has not that much memory left.
     """
     index = _parse(device)
     if index is None:
@@ -27,8 +28,13 @@ def to_device(array, device: str):
     if type(array) is not np.ndarray and array.device.id == index:
         return array
     with cupy.cuda.Device(index):
-        # CuPy would fill an array of no axis with a kernel that it compiles first.
-        return cupy.asarray(array.reshape(1)).reshape(()) if array.ndim == 0 else cupy.asarray(array)
+        try:
+            # CuPy would fill an array of no axis with a kernel that it compiles first.
+            return cupy.asarray(array.reshape(1)).reshape(()) if array.ndim == 0 else cupy.asarray(array)
+        except cupy.cuda.memory.OutOfMemoryError as error:
+            from .launch import out_of_memory
+
+            raise out_of_memory("to_device", f"{array.dtype} {array.shape}", array.nbytes, index) from error
 
 
 def cast(array, dtype):

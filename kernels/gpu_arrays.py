@@ -12,6 +12,7 @@ import numpy as np
 import triton
 import triton.language as tl
 
+from .elementwise.broadcasting import broadcast_to
 from .launch import empty, launch
 
 _BLOCK = 1024
@@ -122,7 +123,12 @@ def copy_into(target, source) -> None:
 
 
 def fill(x, value: float) -> None:
-    """x[...] = value, for a C-contiguous x and a value that float32 holds."""
+    """x[...] = value, for a value that float32 holds."""
+    if not x.flags.c_contiguous:
+        one = empty(x, (1,) * x.ndim)
+        fill(one, value)
+        copy_into(x, broadcast_to(one, x.shape))
+        return
     launch(fill_kernel, (triton.cdiv(x.size, _BLOCK),), x, float(value), x.size, BLOCK=_BLOCK)
 
 

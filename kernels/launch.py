@@ -42,6 +42,7 @@ _ONE = "==1"
 _ALIGNED = [["tt.divisibility", 16]]
 _MAX_DYNAMIC_SHARED_SIZE = 8  # CU_FUNC_ATTRIBUTE_MAX_DYNAMIC_SHARED_SIZE_BYTES
 _SHARED_WITHOUT_ASKING = 48 * 1024
+_HELPERS = {f"{__package__}.{name}" for name in ("accumulate", "gpu_arrays")}  # they ask for memory in others' names
 _pointer_types: dict[int, str] = {}  # by dtype.num
 _kernels: dict[int, TritonKernel] = {}  # by id: a kernel's own hash is its source's, and slow
 
@@ -84,7 +85,7 @@ def empty(like, shape: tuple[int, ...] | None = None, dtype=None):
             return cupy.empty(shape, dtype)
     except cupy.cuda.memory.OutOfMemoryError as error:
         size = math.prod(shape) * np.dtype(dtype).itemsize
-        raise _out_of_memory(_calling_pass(), f"{np.dtype(dtype)} {tuple(shape)}", size, like.data.device_id) from error
+        raise out_of_memory(_calling_pass(), f"{np.dtype(dtype)} {tuple(shape)}", size, like.data.device_id) from error
 
 
 class OutOfResources(RuntimeError):
@@ -289,7 +290,7 @@ class Loaded:
             try:
                 return cupy.cuda.alloc(size)
             except cupy.cuda.memory.OutOfMemoryError as error:
-                raise _out_of_memory(compiled.name, "its scratch", size, device) from error
+                raise out_of_memory(compiled.name, "its scratch", size, device) from error
 
         def run(grid_x, grid_y, grid_z, values):
             if not hasattr(ready, "context"):
@@ -312,7 +313,8 @@ def _compile(function, parts: tuple[dict, dict, dict], options: dict, architectu
     return triton.compile(source, target=GPUTarget("cuda", architecture, 32), options=options)
 
 
-def _out_of_memory(asking: str, purpose: str, size: int, device: int) -> OutOfMemory:
+def out_of_memory(asking: str, purpose: str, size: int, device: int) -> OutOfMemory:
+    """The error that names who asked for `size` bytes of a device's memory, what for, and what there is."""
     import cupy
 
     with cupy.cuda.Device(device):
@@ -324,13 +326,17 @@ def _out_of_memory(asking: str, purpose: str, size: int, device: int) -> OutOfMe
 
 
 def _calling_pass() -> str:
-    """The innermost function that is a pass of an operation (`<name>_forward`, `<name>_backward`), for messages."""
-    frame = asking = sys._getframe(2)
+    """For messages: the innermost function that is a pass of an operation (`<name>_forward`, `<name>_backward`), else
+    the innermost that is no helper of others."""
+    frame, asking = sys._getframe(2), None
     while frame is not None:
-        if frame.f_code.co_name.endswith(("_forward", "_backward")):
-            return frame.f_code.co_name
+        name = frame.f_code.co_name
+        if name.endswith(("_forward", "_backward")):
+            return name
+        if asking is None and not name.startswith(("_", "<")) and frame.f_globals.get("__name__") not in _HELPERS:
+            asking = name
         frame = frame.f_back
-    return asking.f_code.co_name
+    return asking or "empty"
 
 
 def architecture_of(device: int) -> int:

@@ -146,6 +146,8 @@ class Tensor:
                     f"backward: expected grad of shape {self.shape} and type {self.dtype}, "
                     f"got shape {grad.shape} and type {grad.dtype}"
                 )
+            if device.device_of(grad) != self.device:
+                raise TypeError(f"backward: expected grad on {self.device}, got one on {device.device_of(grad)}")
         _run_backward(self, grad, retain_graph)
 
     def __len__(self) -> int:
@@ -293,7 +295,7 @@ def _accumulate(leaf: Tensor, grad) -> None:
     buffer = leaf.grad_buffer
     if leaf.grad is None:
         if buffer is None:
-            buffer = _empty_like(leaf.array)
+            buffer = accumulate.empty_like(leaf.array)
         accumulate.copy_into(buffer, grad)
         leaf.grad = Tensor(buffer)
     elif leaf.grad.array is buffer:
@@ -303,14 +305,6 @@ def _accumulate(leaf: Tensor, grad) -> None:
 
 
 def _ones_like(array):
-    ones = _empty_like(array)
+    ones = accumulate.empty_like(array)
     accumulate.fill(ones, 1)
     return ones
-
-
-def _empty_like(array):
-    if type(array) is np.ndarray:
-        return np.empty(array.shape, array.dtype)
-    import cupy
-
-    return cupy.empty(array.shape, array.dtype)

@@ -90,7 +90,7 @@ class Optimizer:
                 if set_to_none:
                     parameter.grad = None
                 elif parameter.grad is not None:
-                    parameter.grad.array.fill(0)
+                    accumulate.fill(parameter.grad.array, 0)
 
     def gradient_buffers(self) -> list:
         """The flat buffers that hold the gradients, one per group, type and device: what data-parallel training sums

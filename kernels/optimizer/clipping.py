@@ -7,6 +7,7 @@ import math
 import numpy as np
 
 from ..check import HALF_TYPES, check_float, check_number
+from ..device import cast
 from ..operation import Cost, Operation, Refused, Sample
 
 
@@ -105,6 +106,6 @@ gradient_clip = Operation(
 def total_norm(gradients, norm_type: float = 2.0) -> float:
     """The norm of several gradient arrays taken as one vector; half-precision ones are measured in float32, whose
     range their norm may need."""
-    wide = (g.astype(np.float32) if g.dtype in HALF_TYPES else g for g in gradients)
+    wide = (cast(g, np.float32) if g.dtype in HALF_TYPES else g for g in gradients)
     norms = [float(gradient_norm.forward(g, norm_type=norm_type)[0]) for g in wide]
     return float(np.linalg.norm(norms, norm_type)) if norms else 0.0

@@ -10,7 +10,7 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from ..accumulate import copy_into, fill
+from ..accumulate import copy_into, empty_like, fill
 
 _ALIGNMENT = 64
 
@@ -86,10 +86,10 @@ def _aligned(position: int, itemsize: int) -> int:
 def _zeros(size: int, like):
     if type(like) is np.ndarray:
         return np.zeros(size, like.dtype)
-    import cupy
-
-    with like.device:
-        return cupy.zeros(size, like.dtype)
+    buffer = empty_like(like, (size,))
+    with buffer.device:
+        buffer.data.memset_async(0, buffer.nbytes)
+    return buffer
 
 
 def _address(array) -> int:

@@ -183,6 +183,46 @@ def test_arrays_device_is_where_kernels_run_and_results_lie(current):
     assert add().device == 0
 
 
+def on_both_devices(shape, dtype=np.float32):
+    first = array(shape, dtype)
+    with cupy.cuda.Device(1):
+        return first, array(shape, dtype)
+
+
+@pytest.mark.parametrize(
+    "call",
+    [
+        lambda first, second: rv.functional.linear(first, second),
+        lambda first, second: first + second,
+        lambda first, second: rv.functional.mse_loss(second, first),
+        lambda first, second: rv.functional.cat([first, first, second]),
+    ],
+    ids=["linear", "add", "mse_loss", "cat"],
+)
+def test_arrays_of_two_devices_are_refused_before_a_launch(call):
+    first, second = map(rv.Tensor, on_both_devices((8, 8)))
+    with (
+        standin.recorded() as launches,
+        pytest.raises(TypeError, match=r"one device, got arrays on cuda:[01] and cuda:[01]"),
+    ):
+        call(first, second)
+    assert launches == []
+
+
+def test_a_gradient_of_another_device_is_refused():
+    first, second = on_both_devices((8, 8))
+    y = rv.functional.relu(rv.Tensor(first, requires_grad=True))
+    with pytest.raises(TypeError, match="backward: expected grad on cuda:0, got one on cuda:1"):
+        y.backward(second)
+
+
+def test_a_gradient_lies_on_its_leafs_device():
+    _, there = on_both_devices((8, 8))
+    leaf = rv.Tensor(there, requires_grad=True)
+    (leaf * 2.0).sum().backward()
+    assert leaf.grad.device == "cuda:1"
+
+
 def test_memory_of_another_device_runs_out_by_its_name():
     with cupy.cuda.Device(1):
         x = array(1)
@@ -263,6 +303,22 @@ def test_a_full_device_names_the_kernel_that_wants_scratch():
     cupy.get_default_memory_pool().free_all_blocks()
     with standin.memory_of(0), pytest.raises(launch.OutOfMemory, match=r"scratch_kernel: expected [\d,]+ bytes"):
         launch.launch(scratch_kernel, (400, 400), x, y, 64, 64, BLOCK=32)
+
+
+@pytest.mark.parametrize(
+    ("call", "message"),
+    [
+        (lambda x: rv.tensor(np.ones(1_000_000, np.float32), device="cuda"), r"to_device: expected 4,000,000 bytes"),
+        (lambda x: rv.optim.SGD([rv.Parameter(x)], lr=0.1), r"pack: expected 4,000,000 bytes"),
+        (lambda x: rv.Tensor(x, requires_grad=True).backward(x), r"backward: expected 4,000,000 bytes"),
+    ],
+    ids=["to the device", "flat buffer", "gradient"],
+)
+def test_a_full_device_is_named_wherever_memory_is_asked_for(call, message):
+    x = array(1_000_000)
+    cupy.get_default_memory_pool().free_all_blocks()
+    with standin.memory_of(0), pytest.raises(launch.OutOfMemory, match=message + r" of GPU memory .* on cuda:0"):
+        call(x)
 
 
 def test_outside_a_pass_the_asking_function_is_named():
@@ -359,6 +415,19 @@ def test_what_handles_memory_launches_copies_only(work, expected):
 
 
 @pytest.mark.usefixtures("only_our_kernels")
+@pytest.mark.parametrize(
+    ("gradient", "expected"), [(slice(None), ["fill_kernel"]), (slice(None, None, 2), ["fill_kernel", "copy_kernel"])]
+)
+def test_gradients_are_set_to_zero_by_kernels_of_ours(gradient, expected):
+    parameter = rv.Parameter(on_device(np.ones((4, 4))))
+    optimizer = rv.optim.SGD([parameter], lr=0.1)
+    parameter.grad = rv.Tensor(cupy.empty((8, 4), np.float32)[gradient][:4])
+    with standin.recorded() as launches:
+        optimizer.zero_grad(set_to_none=False)
+    assert [seen.name for seen in launches] == expected
+
+
+@pytest.mark.usefixtures("only_our_kernels")
 def test_an_optimizers_state_begins_with_its_value():
     parameter = rv.Parameter(on_device(np.ones(4)))
     optimizer = rv.optim.Adagrad([parameter], initial_accumulator_value=0.5)
@@ -369,22 +438,30 @@ def test_an_optimizers_state_begins_with_its_value():
 
 
 @pytest.mark.usefixtures("only_our_kernels")
+@pytest.mark.parametrize("set_to_none", [True, False])
+@pytest.mark.parametrize("dtype", [np.float32, np.float16])
 @pytest.mark.parametrize("optimizer", ["SGD", "Adam", "AdamW", "RMSprop", "Adagrad", "Lion"])
-def test_a_classifier_trains_without_a_kernel_of_cupys(optimizer, monkeypatch):
+def test_a_classifier_trains_without_a_kernel_of_cupys(optimizer, dtype, set_to_none, monkeypatch):
     # The largest label is what a kernel finds, and no kernel runs here.
     monkeypatch.setattr(gpu_arrays, "extent", lambda indices, ignored=None: (0, 3))
-    model = rv.Sequential(rv.Dense(8, 16), rv.ReLU(), rv.Dense(16, 4)).to("cuda")
+    model = rv.Sequential(rv.Dense(8, 16), rv.ReLU(), rv.Dense(16, 4)).to("cuda", dtype)
     optimizer = getattr(rv.optim, optimizer)(model.parameters(), lr=0.1)
     labels = on_device(np.arange(32) % 4, np.int64)
-    for _ in range(2):
-        optimizer.zero_grad()
-        loss = rv.functional.cross_entropy(model(on_device(np.ones((32, 8)))), labels)
-        loss.backward()
-        rv.clip_grad_norm_(model.parameters(), 1.0)
-        with standin.recorded() as step:
-            optimizer.step()
+    with standin.recorded() as launches:
+        for _ in range(2):
+            optimizer.zero_grad(set_to_none)
+            loss = rv.functional.cross_entropy(model(on_device(np.ones((32, 8)), dtype)), labels)
+            loss.backward()
+            rv.clip_grad_norm_(model.parameters(), 1.0)
+            rv.clip_grad_value_(model.parameters(), 0.5)
+            with standin.recorded() as step:
+                optimizer.step()
     assert loss.shape == ()
     assert len(step) == 1
+    names = [seen.name for seen in launches]
+    assert all(name.endswith("_kernel") and not name.startswith("cupy") for name in names)
+    assert names.count("gradient_norm_kernel") == 2
+    assert names.count("gradient_scale_and_clip_kernel") >= 2
 
 
 def pointers(seen):
