@@ -29,9 +29,10 @@ def _load_openmp_with_threads_that_sleep() -> None:
 
 _load_openmp_with_threads_that_sleep()
 
-# Sums may be reordered and multiply-adds contracted, or loops would not vectorise; NaN and infinities keep their
-# meaning.
-_FASTMATH = {"contract", "reassoc", "nsz", "arcp"}
+# Multiply-adds may be contracted; NaN and infinities keep their meaning, and sums their order: a loop `total += x[i]`
+# does not vectorise, `cpu_sums.py` has those that do. Were LLVM free to reorder them, their bits would depend on how
+# often it had optimised a loop, and that is once in the process that compiles a kernel and more often in later ones.
+_FASTMATH = {"contract", "nsz"}
 
 
 # Below so many multiply-adds a second thread takes longer to wake up than it would save.

@@ -18,8 +18,9 @@ import numpy as np
 from numba import prange
 
 from ..cpu_jit import kernel
+from ..cpu_sums import line_sum
 from ..memory import empty
-from . import cpu_depthwise, cpu_tiles, cpu_winograd
+from . import cpu_depthwise, cpu_tiles, cpu_winograd, cpu_winograd_gradient
 from .shape import conv_shape, transposed_conv_shape
 
 
@@ -38,10 +39,7 @@ def conv_grad_bias_kernel(grad_z, grad_bias):
     for c in prange(grad_z.shape[1]):
         total = grad_z.dtype.type(0)
         for n in range(grad_z.shape[0]):
-            plane = grad_z.dtype.type(0)
-            for p in range(grad_z.shape[2]):
-                plane += grad_z[n, c, p]
-            total += plane
+            total += line_sum(grad_z[n, c])
         grad_bias[c] = total
 
 
@@ -122,7 +120,10 @@ def _method(shape):
 
 def _grad_weight(planes, grad_z, shape, weight_shape):
     grad_weight = empty((*weight_shape[:2], shape.taps), planes.dtype)
-    (cpu_depthwise if shape.is_depthwise else cpu_tiles).grad_weight(planes, grad_z, shape, grad_weight)
+    method = _method(shape)
+    if method is cpu_winograd:
+        method = cpu_winograd_gradient
+    method.grad_weight(planes, grad_z, shape, grad_weight)
     return grad_weight.reshape(weight_shape)
 
 

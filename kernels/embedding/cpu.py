@@ -6,6 +6,7 @@ import numpy as np
 from numba import get_num_threads, prange
 
 from ..cpu_jit import kernel
+from ..cpu_sums import line_product
 from ..memory import empty
 from . import bag_bounds, count_classes
 
@@ -74,8 +75,7 @@ def embedding_bag_grad_factors_kernel(indices, sources, factors, grad_y, weight,
     for k in prange(indices.size):
         total = weight.dtype.type(0)
         if factors[k]:
-            for c in range(weight.shape[1]):
-                total += grad_y[sources[k], c] * weight[indices[k], c]
+            total = line_product(grad_y[sources[k]], weight[indices[k]])
         grad_factors[k] = total
 
 

@@ -12,17 +12,18 @@ from numba import prange
 
 from ..cpu_jit import kernel, serial_kernel
 from ..cpu_math import exp, log
+from ..cpu_sums import line_product, line_sum
 from ..memory import empty, zeros
 from .cpu_reduce import reduce_losses, scales_of
 
 _ROWS = 8  # rows that one thread takes at a time
 _TILE = 256  # positions of a plane that one thread takes at a time
-_LANES = 32  # running maxima side by side: a single one would wait for itself, and could not be a vector
+_LANES = 32  # running maxima side by side (a single one would wait for itself), and terms that are added at a time
 
 
 @serial_kernel
 def row_log_sum(x, lanes):
-    """log sum_c exp(x_c) of a row."""
+    """log sum_c exp(x_c) of a row. lanes: [_LANES] of scratch."""
     lanes[:] = x[0]
     whole = x.size - x.size % _LANES
     for start in range(0, whole, _LANES):
@@ -34,8 +35,11 @@ def row_log_sum(x, lanes):
     for i in range(1, _LANES):
         highest = lanes[i] if lanes[i] > highest else highest
     total = x.dtype.type(0)
-    for c in range(x.size):
-        total += exp(x[c] - highest)
+    for start in range(0, x.size, _LANES):
+        block = x[start : start + _LANES]
+        for i in range(block.size):
+            lanes[i] = exp(block[i] - highest)
+        total += line_sum(lanes[: block.size])
     return highest + log(total)
 
 
@@ -50,13 +54,17 @@ def cross_entropy_rows_kernel(x, labels, targets, by_label, weight, ignored, smo
             loss, log_sum = x.dtype.type(0), x.dtype.type(0)
             if not by_label:
                 log_sum = row_log_sum(x[r], lanes)
+                terms = np.empty(classes, x.dtype)
                 for c in range(classes):
-                    loss += weight[c] * (keep * targets[r, c] + share) * (log_sum - x[r, c])
+                    terms[c] = weight[c] * (keep * targets[r, c] + share) * (log_sum - x[r, c])
+                loss = line_sum(terms)
             elif labels[r] != ignored:
                 log_sum = row_log_sum(x[r], lanes)
                 if share > 0:
+                    terms = np.empty(classes, x.dtype)
                     for c in range(classes):
-                        loss += weight[c] * (log_sum - x[r, c])
+                        terms[c] = weight[c] * (log_sum - x[r, c])
+                    loss = line_sum(terms)
                 label = labels[r]
                 loss = loss * share + keep * weight[label] * (log_sum - x[r, label])
             losses[r] = loss
@@ -74,9 +82,7 @@ def cross_entropy_rows_grad_kernel(
         scale = scales[r] if scales.size > 1 else scales[0]
         log_sum = log_sums[r]
         if not by_label:
-            mass = x.dtype.type(0)
-            for c in range(classes):
-                mass += weight[c] * (keep * targets[r, c] + share)
+            mass = keep * line_product(weight, targets[r]) + share * weight_sum
             for c in range(classes):
                 q = weight[c] * (keep * targets[r, c] + share)
                 grad_x[r, c] = (exp(x[r, c] - log_sum) * mass - q) * scale

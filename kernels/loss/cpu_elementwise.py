@@ -13,6 +13,7 @@ from numba.extending import register_jitable
 
 from ..cpu_jit import kernel, serial_kernel
 from ..cpu_math import exp, log, log1p, sigmoid
+from ..cpu_sums import line_sum
 from ..elementwise.broadcasting import sum_to_shape
 from ..memory import empty
 from .cpu_reduce import mean_of
@@ -177,10 +178,7 @@ def elementwise_loss_kernel(code, x, t, other, weight, p, full, keep, losses, pa
         if weighted:
             for i in range(stop - start):
                 values[i] *= weight[start + i]
-        total = x.dtype.type(0)
-        for i in range(stop - start):
-            total += values[i]
-        partial[block] = total
+        partial[block] = line_sum(values)
 
 
 @kernel

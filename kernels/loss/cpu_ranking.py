@@ -6,6 +6,7 @@ import numpy as np
 from numba import prange
 
 from ..cpu_jit import kernel, serial_kernel
+from ..cpu_sums import line_magnitude, line_product
 from ..memory import empty, zeros
 from .cpu_reduce import reduce_losses, scales_of
 
@@ -20,11 +21,8 @@ def cosine_embedding_kernel(a, b, target, margin, losses, cosines, squares):
     """losses, cosines: [N]; squares: [2, N], the squared lengths of the rows of a and b."""
     tiny, one, zero = a.dtype.type(1e-12), a.dtype.type(1), a.dtype.type(0)
     for r in prange(a.shape[0]):
-        product, square_a, square_b = zero, tiny, tiny
-        for c in range(a.shape[1]):
-            product += a[r, c] * b[r, c]
-            square_a += a[r, c] * a[r, c]
-            square_b += b[r, c] * b[r, c]
+        product = line_product(a[r], b[r])
+        square_a, square_b = tiny + line_product(a[r], a[r]), tiny + line_product(b[r], b[r])
         # Two roots: the product of two squares would overflow.
         cosine = product / (np.sqrt(square_a) * np.sqrt(square_b))
         cosines[r], squares[0, r], squares[1, r] = cosine, square_a, square_b
@@ -74,24 +72,19 @@ def cosine_embedding_loss_backward(saved, grad_output, needs):
 @serial_kernel
 def row_distance(a, b, p, eps):
     """|a - b + eps|_p."""
-    total = a.dtype.type(0)
+    apart = a - b + eps
     if p == 1:
-        for c in range(a.size):
-            total += abs(a[c] - b[c] + eps)
-    elif p == 2:
-        for c in range(a.size):
-            d = a[c] - b[c] + eps
-            total += d * d
-        total = np.sqrt(total)
-    elif p == np.inf:
-        for c in range(a.size):
-            d = abs(a[c] - b[c] + eps)
-            total = total if d <= total else d
-    else:
-        for c in range(a.size):
-            total += abs(a[c] - b[c] + eps) ** p
-        total = total ** (a.dtype.type(1) / p)
-    return total
+        return line_magnitude(apart)
+    if p == 2:
+        return np.sqrt(line_product(apart, apart))
+    total = a.dtype.type(0)
+    if p == np.inf:
+        for d in apart:
+            total = total if abs(d) <= total else abs(d)
+        return total
+    for d in apart:
+        total += abs(d) ** p
+    return total ** (a.dtype.type(1) / p)
 
 
 @serial_kernel

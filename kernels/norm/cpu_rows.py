@@ -6,6 +6,7 @@ import numpy as np
 from numba import prange
 
 from ..cpu_jit import kernel
+from ..cpu_sums import line_scaled_deviations
 from ..memory import empty
 from .cpu_moments import row_deviations, row_sum
 
@@ -49,11 +50,7 @@ def normalize_rows_grad_kernel(
                     part_grad_weight[part, c] += grad_y[r, c] * ((x[r, c] - centre) * scale)
                     part_grad_bias[part, c] += grad_y[r, c]
             if needs_x:
-                total, products = x.dtype.type(0), x.dtype.type(0)
-                for c in range(x.shape[1]):
-                    grad_xhat = grad_y[r, c] * weight[c]
-                    total += grad_xhat
-                    products += grad_xhat * (x[r, c] - centre)
+                total, products = line_scaled_deviations(grad_y[r], weight, x[r], centre)
                 slope = x.dtype.type(np.float64(products) * scale * scale * scale * inverse)
                 constant = x.dtype.type(np.float64(total) * scale * inverse if centred else 0.0)
                 for c in range(x.shape[1]):

@@ -12,7 +12,7 @@ import triton
 import triton.language as tl
 
 from ..gpu_arrays import cast, contiguous, zeros
-from ..gpu_lines import Tiling, accumulator, deliver, state_dtype, sum_partials, tile_lines
+from ..gpu_lines import Tiling, accumulator, deliver, line_choice, state_dtype, sum_partials, tile_lines
 from ..launch import empty, launch
 from .gpu_kernels import (
     inference_grad_statistics_kernel,
@@ -44,6 +44,9 @@ __all__ = [
     "rms_norm_forward",
     "running_average_forward",
 ]
+
+
+FORWARD, GRAD_X, GRAD_SUMS = (line_choice(f"norm.{name}") for name in ("forward", "grad_x", "grad_sums"))
 
 
 class _Rows(NamedTuple):
@@ -126,7 +129,7 @@ def _trailing(x, normalized_shape, centred):
 def _rows_forward(x, weight, bias, rows, eps, affine_shape):
     x, weight, bias = contiguous(x), _flat(weight), _flat(bias)
     y, mean, variance = empty(x), _state(x, rows.count), _state(x, rows.count)
-    tiling, count = tile_lines(rows.count, rows.length, 1, x.dtype), max(rows.length, 1)
+    tiling, count = tile_lines(FORWARD, x, rows.count, rows.length, 1), max(rows.length, 1)
     constants = {"EPS": float(eps), **rows.by_channel, "ACCUMULATOR": accumulator(x.dtype), **tiling.constants}
     if tiling.chunks == 1:
         launch(
@@ -152,9 +155,9 @@ def _rows_backward(saved, grad_y, grad_mean, grad_variance, needs):
     batch = x.size // max(channels * rows.spatial, 1)
     by_item = rows.groups == 1 and rows.spatial == 1
     if by_item:  # columns through rows that have a mean each
-        tiling, outer = tile_lines(1, batch, channels, x.dtype, cut=True), 1
+        tiling, outer = tile_lines(GRAD_SUMS, x, 1, batch, channels, cut=True), 1
     else:  # planes, `members` of which share a mean
-        tiling, outer = tile_lines(batch * channels, rows.spatial, 1, x.dtype), batch
+        tiling, outer = tile_lines(GRAD_SUMS, x, batch * channels, rows.spatial, 1), batch
     moments = saved.mean, saved.variance, saved.eps
     sums = _grad_sums(x, grad_y, None, *moments, rows, tiling, owners=rows.members, by_item=by_item)
     grad_bias, grad_weight = _totals(sums, channels, outer)
@@ -163,7 +166,7 @@ def _rows_backward(saved, grad_y, grad_mean, grad_variance, needs):
 
 def _rows_grad_x(saved, grad_y, grad_mean, grad_variance):
     x, weight, mean, variance, eps, rows, _ = saved
-    grad_x, tiling, count = empty(x), tile_lines(rows.count, rows.length, 1, x.dtype), max(rows.length, 1)
+    grad_x, tiling, count = empty(x), tile_lines(GRAD_X, x, rows.count, rows.length, 1), max(rows.length, 1)
     constants = {
         "EPS": eps, "CENTRED": rows.centred, **rows.by_channel, "ACCUMULATOR": accumulator(x.dtype), **tiling.constants
     }  # fmt: skip
@@ -227,7 +230,7 @@ def _channels_forward(x, weight, bias, eps, mean=None, variance=None):
     shape, given, as_columns = x.shape, mean is not None, _lies_as_columns(x)
     x = _rows_of_channels(x) if as_columns else contiguous(x)
     weight, bias, channels = _flat(weight), _flat(bias), shape[1]
-    tiling, outer = _channel_tiling(x, shape, as_columns)
+    tiling, outer = _channel_tiling(FORWARD, x, shape, as_columns)
     if not given:
         mean, variance = _state(x, channels), _state(x, channels)
         _moments(x, tiling, True, mean, variance, outer)
@@ -248,7 +251,7 @@ def _channels_backward(saved, grad_y, grad_mean, grad_variance, needs):
         grad_y = zeros(x)
     else:
         grad_y = _rows_of_channels(grad_y) if as_columns else contiguous(grad_y)
-    (tiling, outer), channels = _channel_tiling(x, shape, as_columns), shape[1]
+    (tiling, outer), channels = _channel_tiling(GRAD_X, x, shape, as_columns), shape[1]
     totals, grad_x = (None, None), None
     if needs[1] or needs[2] or not given:
         rows = _Rows(channels, 0, channels, 1, 1, True)
@@ -267,11 +270,11 @@ def _channels_backward(saved, grad_y, grad_mean, grad_variance, needs):
     return (grad_x, *grads), totals
 
 
-def _channel_tiling(x, shape, as_columns) -> tuple[Tiling, int]:
+def _channel_tiling(choice, x, shape, as_columns) -> tuple[Tiling, int]:
     """Lines of one channel each, and how many of them in turn make up a channel."""
     if as_columns:
-        return tile_lines(1, x.shape[0], shape[1], x.dtype, cut=True), 1
-    return tile_lines(math.prod(shape[:2]), math.prod(shape[2:]), 1, x.dtype), shape[0]
+        return tile_lines(choice, x, 1, x.shape[0], shape[1], cut=True), 1
+    return tile_lines(choice, x, math.prod(shape[:2]), math.prod(shape[2:]), 1), shape[0]
 
 
 def _lies_as_columns(x) -> bool:

@@ -7,8 +7,10 @@ import triton
 import triton.language as tl
 
 from ..gpu_arrays import contiguous
-from ..gpu_lines import accumulator, line_tile, state_dtype, tile_lines
+from ..gpu_lines import accumulator, line_choice, line_tile, state_dtype, tile_lines
 from ..launch import empty, launch
+
+RESPONSE = line_choice("norm.local_response")
 
 
 @triton.jit
@@ -93,4 +95,4 @@ def local_response_norm_backward(saved, grad_y, needs):
 
 
 def _tiling(x):
-    return tile_lines(x.shape[0], x.shape[1], math.prod(x.shape[2:]), x.dtype, cut=True)
+    return tile_lines(RESPONSE, x, x.shape[0], x.shape[1], math.prod(x.shape[2:]), cut=True)

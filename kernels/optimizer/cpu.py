@@ -15,6 +15,7 @@ from numba import prange
 
 from ..check import refuse_type, refuse_value
 from ..cpu_jit import kernel
+from ..cpu_sums import wide_magnitude, wide_squares
 from ..memory import empty
 
 # Sums of one chunk are added in order by one thread, so the norm does not depend on the number of threads.
@@ -152,11 +153,9 @@ def gradient_power_sums_kernel(gradient, power, sums):
         chunk = gradient[c * _CHUNK : min((c + 1) * _CHUNK, gradient.size)]
         total = 0.0
         if power == 2.0:
-            for i in range(chunk.size):
-                total += np.float64(chunk[i]) * np.float64(chunk[i])
+            total = wide_squares(chunk)
         elif power == 1.0:
-            for i in range(chunk.size):
-                total += abs(np.float64(chunk[i]))
+            total = wide_magnitude(chunk)
         else:
             for i in range(chunk.size):
                 total += abs(np.float64(chunk[i])) ** power

@@ -12,6 +12,7 @@ import numpy as np
 from numba import get_num_threads, prange
 
 from ..cpu_jit import kernel
+from ..cpu_sums import line_sum
 from ..memory import empty
 from .geometry import adaptive_windows, as_planes, padded_lengths, pooled_shape, sliding_windows, three
 
@@ -152,10 +153,7 @@ def avg_pool_grad_input_kernel(grad_y, depth, height, width, over_depth, over_he
 def global_avg_pool_kernel(planes, y):
     """y[p] = mean of planes[p]: one contiguous sum a plane."""
     for p in prange(planes.shape[0]):
-        total = planes.dtype.type(0)
-        for position in range(planes.shape[1]):
-            total += planes[p, position]
-        y[p] = total / planes.dtype.type(planes.shape[1])
+        y[p] = line_sum(planes[p]) / planes.dtype.type(planes.shape[1])
 
 
 def chunk_count(units):

@@ -6,6 +6,7 @@ import numpy as np
 from numba import prange
 
 from ..cpu_jit import kernel
+from ..cpu_sums import line_deviations, line_magnitude, line_product, line_sum
 from ..elementwise.broadcasting import broadcast_to
 from ..memory import empty, zeros
 
@@ -19,10 +20,7 @@ _quiet = np.errstate(all="ignore")
 
 @kernel
 def row_sums_kernel(x, code, centre, power, partial):
-    """partial[o, b] = sum of f(x[o, k]) over the k of block b; f is x, x^2, |x|, |x|^power or (x - centre[o])^2.
-
-    The sum of a block runs in several vector lanes, so its rounding error is that of a much shorter sum.
-    """
+    """partial[o, b] = sum of f(x[o, k]) over the k of block b; f is x, x^2, |x|, |x|^power or (x - centre[o])^2."""
     rows, blocks = partial.shape
     for job in prange(rows * blocks):
         o, b = job // blocks, job % blocks
@@ -30,21 +28,16 @@ def row_sums_kernel(x, code, centre, power, partial):
         line = x[o, b * _LONG : (b + 1) * _LONG]
         total = x.dtype.type(0)
         if code == _PLAIN:
-            for k in range(len(line)):
-                total += line[k]
+            total = line_sum(line)
         elif code == _SQUARE:
-            for k in range(len(line)):
-                total += line[k] * line[k]
+            total = line_product(line, line)
         elif code == _ABSOLUTE:
-            for k in range(len(line)):
-                total += abs(line[k])
+            total = line_magnitude(line)
         elif code == _POWER:
             for k in range(len(line)):
                 total += abs(line[k]) ** power
         elif code == _DEVIATION:
-            middle = centre[o]
-            for k in range(len(line)):
-                total += (line[k] - middle) * (line[k] - middle)
+            _, total = line_deviations(line, centre[o])
         partial[o, b] = total
 
 

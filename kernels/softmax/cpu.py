@@ -12,6 +12,7 @@ from numba import prange
 
 from ..cpu_jit import kernel, serial_kernel
 from ..cpu_math import exp, log
+from ..cpu_sums import line_product, line_sum
 from ..memory import empty
 
 _STRIP = 256
@@ -46,26 +47,23 @@ def softmax_rows_kernel(x, code, y):
         peak = row_max(x[row])
         if code == _LOGSUMEXP and abs(peak) == np.inf:
             peak = zero  # infinities then come out of exp and log by themselves
-        total = zero
         if code == _SOFTMAX:
             for i in range(n):
                 y[row, i] = exp(x[row, i] - peak)
-                total += y[row, i]
-            scale = x.dtype.type(1) / total
+            scale = x.dtype.type(1) / line_sum(y[row])
             for i in range(n):
                 y[row, i] *= scale
         elif code == _LOG_SOFTMAX:
-            # Through memory: in one expression, x - peak - log(total) could be reordered and lose what peak cancels.
             for i in range(n):
-                y[row, i] = x[row, i] - peak
-                total += exp(y[row, i])
-            log_total = log(total)
+                y[row, i] = exp(x[row, i] - peak)
+            log_total = log(line_sum(y[row]))
             for i in range(n):
-                y[row, i] -= log_total
+                y[row, i] = x[row, i] - peak - log_total
         else:
+            terms = np.empty(n, x.dtype)
             for i in range(n):
-                total += exp(x[row, i] - peak)
-            y[row, 0] = peak + log(total)
+                terms[i] = exp(x[row, i] - peak)
+            y[row, 0] = peak + log(line_sum(terms))
 
 
 @kernel
@@ -129,15 +127,12 @@ def softmax_rows_grad_input_kernel(grad_y, y, code, grad_x):
     """grad_x [rows, n] = y (grad_y - sum of grad_y y), for log_softmax grad_y - e^y (sum of grad_y)."""
     n = y.shape[1]
     for row in prange(y.shape[0]):
-        total = y.dtype.type(0)
         if code == _SOFTMAX:
-            for i in range(n):
-                total += grad_y[row, i] * y[row, i]
+            total = line_product(grad_y[row], y[row])
             for i in range(n):
                 grad_x[row, i] = y[row, i] * (grad_y[row, i] - total)
         else:
-            for i in range(n):
-                total += grad_y[row, i]
+            total = line_sum(grad_y[row])
             for i in range(n):
                 grad_x[row, i] = grad_y[row, i] - exp(y[row, i]) * total
 

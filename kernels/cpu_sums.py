@@ -1,0 +1,216 @@
+"""Sums over one contiguous line, in an order that is written down: the same bits from every process and processor.
+
+A loop `total += x[i]` vectorises only if the compiler may reorder it, and then its bits depend on the compiler's mood:
+Numba optimises the body of a `prange` loop several times over, and the process that has just compiled it runs another
+version than those that load it from the cache. Here the order is fixed: element i goes to lane i % 64 (float32; 32 in
+float64) of four vectors, the vectors are added in pairs, then halves of the lanes, until one is left.
+
+Call them from kernels, on slices: `total = line_sum(x[row])`. All arrays of a call have one length and one dtype.
+"""
+
+from __future__ import annotations
+
+from llvmlite import ir
+from numba import types
+from numba.core import cgutils
+from numba.extending import intrinsic
+
+_VECTOR_BYTES = 64  # on every processor, in as many registers as that takes
+_VECTORS = 4  # side by side, so that one addition need not wait for the one before
+
+_FLAGS = ("contract",)
+
+
+def _line_sums(term, *operands, results=1, wide=False):
+    """What an intrinsic returns for the sums of `term` over the elements of its lines.
+
+    Args:
+        term: `term(builder, *vectors) -> a tuple of vectors`, in LLVM; a scalar comes as a vector of equal lanes.
+        operands: the types of the intrinsic's arguments: lines, and scalars that take the lines' dtype.
+        results: how many sums there are.
+        wide: the lines are converted to float64 first.
+    """
+    kind = operands[0].dtype
+    if any(isinstance(o, types.Array) and (o.dtype, o.ndim, o.layout) != (kind, 1, "C") for o in operands):
+        return None
+    total = types.float64 if wide else kind
+    signature = (types.UniTuple(total, results) if results > 1 else total)(
+        *(o if isinstance(o, types.Array) else kind for o in operands)
+    )
+
+    def generate(context, builder, signature, values):
+        return _Loop(context, builder, signature, values, wide).sums(term, results)
+
+    return signature, generate
+
+
+class _Loop:
+    """Emits the loop over the lines of a call."""
+
+    def __init__(self, context, builder, signature, values, wide):
+        self.builder, self.wide = builder, wide
+        kind = signature.args[0].dtype
+        self.itemsize = kind.bitwidth // 8
+        self.lanes = _VECTOR_BYTES // self.itemsize
+        self.vector = ir.VectorType(context.get_data_type(kind), self.lanes)
+        self.total = ir.VectorType(ir.DoubleType(), self.lanes) if wide else self.vector
+        self.length = None
+        self.operands = []
+        for value, value_type in zip(values, signature.args):
+            if isinstance(value_type, types.Array):
+                array = context.make_array(value_type)(context, builder, value)
+                self.length = builder.extract_value(array.shape, 0) if self.length is None else self.length
+                self.operands.append((array.data, None))
+            else:
+                self.operands.append((None, self._spread(value, self.vector)))
+
+    def sums(self, term, results):
+        builder, lanes, integer = self.builder, self.lanes, self.length.type
+        zero = ir.Constant(self.total, None)
+        slots = [[cgutils.alloca_once_value(builder, zero) for _ in range(results)] for _ in range(_VECTORS)]
+        for row in slots:
+            for slot in row:
+                builder.store(zero, slot)
+
+        def add(row, terms):
+            for slot, value in zip(row, terms):
+                builder.store(builder.fadd(builder.load(slot), value, flags=_FLAGS), slot)
+
+        block = ir.Constant(integer, _VECTORS * lanes)
+        blocks = builder.sdiv(self.length, block)
+        with cgutils.for_range(builder, blocks, intp=integer) as loop:
+            start = builder.mul(loop.index, block)
+            for v, row in enumerate(slots):
+                add(row, term(builder, *self._load(builder.add(start, ir.Constant(integer, v * lanes)))))
+        done = builder.mul(blocks, block)
+        for v, row in enumerate(slots):
+            start = builder.add(done, ir.Constant(integer, v * lanes))
+            with builder.if_then(builder.icmp_signed("<", start, self.length)):
+                mask = self._mask(builder.sub(self.length, start))
+                add(row, [builder.select(mask, t, zero) for t in term(builder, *self._load(start, mask))])
+        totals = [self._across([builder.load(row[r]) for row in slots]) for r in range(results)]
+        return totals[0] if results == 1 else cgutils.pack_array(builder, totals)
+
+    def _load(self, start, mask=None):
+        """The vectors of all operands at `start`; of a masked one, lanes that are beyond the line are 0."""
+        builder, loaded = self.builder, []
+        for pointer, spread in self.operands:
+            if pointer is not None:
+                place = builder.bitcast(builder.gep(pointer, [start]), self.vector.as_pointer())
+                spread = builder.load(place, align=self.itemsize) if mask is None else self._load_masked(place, mask)
+            if self.wide and spread.type != self.total:
+                spread = builder.fpext(spread, self.total)
+            loaded.append(spread)
+        return loaded
+
+    def _load_masked(self, place, mask):
+        zero, index = ir.Constant(self.vector, None), ir.IntType(32)
+        function = cgutils.get_or_insert_function(
+            self.builder.module,
+            ir.FunctionType(self.vector, [place.type, index, mask.type, self.vector]),
+            f"llvm.masked.load.v{self.lanes}f{8 * self.itemsize}.p0",
+        )
+        return self.builder.call(function, [place, ir.Constant(index, self.itemsize), mask, zero])
+
+    def _mask(self, rest):
+        """Lanes below `rest`."""
+        numbers = ir.VectorType(rest.type, self.lanes)
+        return self.builder.icmp_signed("<", ir.Constant(numbers, list(range(self.lanes))), self._spread(rest, numbers))
+
+    def _spread(self, value, vector):
+        builder, index = self.builder, ir.IntType(32)
+        first = builder.insert_element(ir.Constant(vector, ir.Undefined), value, ir.Constant(index, 0))
+        return builder.shuffle_vector(
+            first,
+            ir.Constant(vector, ir.Undefined),
+            ir.Constant(ir.VectorType(index, vector.count), [0] * vector.count),
+        )
+
+    def _across(self, vectors):
+        builder = self.builder
+        while len(vectors) > 1:
+            vectors = [builder.fadd(a, b) for a, b in zip(vectors[::2], vectors[1::2])]
+        (vector,) = vectors
+        while vector.type.count > 1:
+            half, undefined = vector.type.count // 2, ir.Constant(vector.type, ir.Undefined)
+            low, high = (
+                builder.shuffle_vector(
+                    vector,
+                    undefined,
+                    ir.Constant(ir.VectorType(ir.IntType(32), half), list(range(first, first + half))),
+                )
+                for first in (0, half)
+            )
+            vector = builder.fadd(low, high)
+        return builder.extract_element(vector, ir.Constant(ir.IntType(32), 0))
+
+
+@intrinsic
+def line_sum(typing_context, x):
+    """The sum of x."""
+    return _line_sums(lambda builder, x: (x,), x)
+
+
+@intrinsic
+def line_product(typing_context, x, y):
+    """The sum of x * y."""
+    return _line_sums(lambda builder, x, y: (builder.fmul(x, y, flags=_FLAGS),), x, y)
+
+
+@intrinsic
+def line_magnitude(typing_context, x):
+    """The sum of |x|."""
+    return _line_sums(lambda builder, x: (_absolute(builder, x),), x)
+
+
+@intrinsic
+def wide_magnitude(typing_context, x):
+    """The sum of |x|, in float64."""
+    return _line_sums(lambda builder, x: (_absolute(builder, x),), x, wide=True)
+
+
+@intrinsic
+def wide_squares(typing_context, x):
+    """The sum of x * x, in float64."""
+    return _line_sums(lambda builder, x: (builder.fmul(x, x, flags=_FLAGS),), x, wide=True)
+
+
+@intrinsic
+def line_deviations(typing_context, x, centre):
+    """The sum of x - centre, and that of its squares."""
+
+    def term(builder, x, centre):
+        deviation = builder.fsub(x, centre)
+        return deviation, builder.fmul(deviation, deviation, flags=_FLAGS)
+
+    return _line_sums(term, x, centre, results=2)
+
+
+@intrinsic
+def line_weighted_deviations(typing_context, weight, x, centre):
+    """The sum of weight, and that of weight * (x - centre)."""
+
+    def term(builder, weight, x, centre):
+        return weight, builder.fmul(weight, builder.fsub(x, centre), flags=_FLAGS)
+
+    return _line_sums(term, weight, x, centre, results=2)
+
+
+@intrinsic
+def line_scaled_deviations(typing_context, grad, scale, x, centre):
+    """The sum of grad * scale, and that of grad * scale * (x - centre)."""
+
+    def term(builder, grad, scale, x, centre):
+        weight = builder.fmul(grad, scale)
+        return weight, builder.fmul(weight, builder.fsub(x, centre), flags=_FLAGS)
+
+    return _line_sums(term, grad, scale, x, centre, results=2)
+
+
+def _absolute(builder, x):
+    function = cgutils.get_or_insert_function(
+        builder.module,
+        ir.FunctionType(x.type, [x.type]),
+        f"llvm.fabs.v{x.type.count}f{32 if x.type.element == ir.FloatType() else 64}",
+    )
+    return builder.call(function, [x])
