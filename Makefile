@@ -4,6 +4,8 @@ PYTHON ?= python3
 EXTRAS ?= test
 INSTALLED := .venv/installed-$(EXTRAS)
 RUN := .venv/bin/python
+# The tests' processes share the cores: threads that wait for the next loop shall sleep.
+TEST := OMP_WAIT_POLICY=passive $(RUN) -m pytest
 
 .PHONY: help train test test-quick lint format bench gpu clean
 
@@ -14,10 +16,10 @@ train: .venv/installed-base  ## train a network on real handwritten digits, abou
 	@.venv/bin/ranvier train digits
 
 test: $(INSTALLED)  ## all tests (EXTRAS=test,judges,gpu-proof: those that need PyTorch, ONNX, Triton, CuPy too)
-	$(RUN) -m pytest
+	$(TEST)
 
 test-quick: $(INSTALLED)  ## the quick part, under two minutes
-	$(RUN) -m pytest -m "not slow and not judge"
+	$(TEST) -m "not slow and not judge"
 
 lint: $(INSTALLED)  ## ruff: style and format
 	$(RUN) -m ruff check .

@@ -7,27 +7,10 @@ only at the file of the kernel itself: after an edit of `cpu_math.py`, run `make
 
 from __future__ import annotations
 
-import contextlib
-import os
 from types import FunctionType
 
 from numba import get_num_threads, njit
 
-
-def _load_openmp_with_threads_that_sleep() -> None:
-    """GNU OpenMP's threads spin for milliseconds after every loop, on the very cores that BLAS's threads then need:
-    products between kernels took ten times as long. It reads its policy once, when it is loaded; what the user has set
-    stays, and the environment is left as it was."""
-    if "OMP_WAIT_POLICY" in os.environ:
-        return
-    os.environ["OMP_WAIT_POLICY"] = "passive"
-    # A Numba without OpenMP has threads of its own, which sleep anyway.
-    with contextlib.suppress(ImportError):
-        import numba.np.ufunc.omppool  # noqa: F401
-    del os.environ["OMP_WAIT_POLICY"]
-
-
-_load_openmp_with_threads_that_sleep()
 
 # Multiply-adds may be contracted; NaN and infinities keep their meaning, and sums their order: a loop `total += x[i]`
 # does not vectorise, `cpu_sums.py` has those that do. Were LLVM free to reorder them, their bits would depend on how
