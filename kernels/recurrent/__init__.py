@@ -15,8 +15,8 @@ Sources: S. Hochreiter and J. Schmidhuber, Long Short-Term Memory, 1997; F. Gers
 H. Sak et al., Long Short-Term Memory Recurrent Neural Network Architectures, 2014 (projection); K. Cho et al., Learning
 Phrase Representations using RNN Encoder-Decoder, 2014, with the reset gate behind the product, as cuDNN has it.
 
-`reference.py` is the definition, `cpu.py` runs it on NumPy arrays; its loops over time are in `cpu_time.py`, the small
-matrix product inside them in `cpu_product.py`.
+`reference.py` is the definition, `cpu.py` runs it on NumPy arrays; its loops over time are in `cpu_time.py` (which says
+how they walk), `cpu_lstm.py` and `cpu_gru.py`, the small matrix products inside them in `cpu_product.py`.
 """
 
 from __future__ import annotations

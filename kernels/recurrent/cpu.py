@@ -1,5 +1,5 @@
-"""Recurrent layers on NumPy arrays: one product has the inputs of all time steps, another makes the gradients of the
-weights at the end; between the two, one kernel walks through time.
+"""Recurrent layers on NumPy arrays: one kernel walks through time, and one product makes the gradients of a weight at
+the end.
 
 With lengths, only time steps that exist are stored and multiplied: what stands in a padded place, NaN too, has no
 effect.
@@ -12,17 +12,13 @@ from numba import get_num_threads
 
 from ..cpu_matmul import matmul
 from ..memory import empty, zeros
-from .cpu_product import pack, product_scratch
-from .cpu_time import (
-    gru_forward_kernel,
-    gru_grad_gates_kernel,
-    lstm_forward_kernel,
-    lstm_grad_gates_kernel,
-    rnn_forward_kernel,
-    rnn_grad_sums_kernel,
-)
+from .cpu_gru import gru_forward_kernel, gru_grad_gates_kernel
+from .cpu_lstm import lstm_forward_kernel, lstm_grad_gates_kernel
+from .cpu_product import no_weight, pack, product_scratch
+from .cpu_time import rnn_forward_kernel, rnn_grad_sums_kernel
 
 _ROWS_PER_BLOCK = 64  # states and sums of so many sequences fit into the second-level cache
+_ROWS_OF_INPUTS = 128  # multiplied at a time, so that their weight comes from memory once for several steps
 
 
 class _Walk(NamedTuple):
@@ -48,14 +44,21 @@ class _Walk(NamedTuple):
         x = np.ascontiguousarray(x).reshape(-1, x.shape[-1])
         return x if self.valid is None else x[self.valid]
 
-    def scatter(self, rows):
-        """The rows that exist -> [T, N, size], zero elsewhere."""
-        shape = (*self.places.shape, rows.shape[1])
-        if self.valid is None:
-            return rows.reshape(shape)
-        x = zeros((self.valid.size, rows.shape[1]), rows.dtype)
-        x[self.valid] = rows
-        return x.reshape(shape)
+    def at_places(self, size, dtype):
+        """Room for [T * N, size] of which only what exists is written: zero elsewhere."""
+        return (empty if self.valid is None else zeros)((self.places.size, size), dtype)
+
+    def by_time(self, x):
+        """[T * N, size] as [T, N, size]."""
+        return x.reshape(*self.places.shape, x.shape[1])
+
+    def sums(self, packed):
+        """Room for the products of a packed weight with the inputs of a step or more."""
+        return product_scratch(self.blocks, max(self.block_rows, _ROWS_OF_INPUTS), packed)
+
+    def products(self, packed):
+        """Room for the products of a packed weight with the states of one step."""
+        return product_scratch(self.blocks, self.block_rows, packed)
 
 
 def _plan(steps, batch, lengths, reverse):
@@ -78,11 +81,6 @@ def _plan(steps, batch, lengths, reverse):
     return _Walk(order, lengths, rows, places, valid, blocks, -(-batch // blocks) if blocks else 0)
 
 
-def _input_sums(x_rows, weight_ih):
-    """W_ih x for all time steps."""
-    return matmul(x_rows, weight_ih.T, empty((x_rows.shape[0], weight_ih.shape[0]), x_rows.dtype))
-
-
 def _bias(size, dtype, *biases):
     total = zeros(size, dtype)
     for bias in biases:
@@ -99,11 +97,6 @@ def _state(given, batch, size, dtype):
     return state
 
 
-def _output(walk, size, dtype):
-    """Room for the output [T * N, size]: zero where a padded place keeps its zeros."""
-    return (empty if walk.valid is None else zeros)((walk.places.size, size), dtype)
-
-
 def _grad_output_rows(grad_output, size, dtype):
     return empty((0, size), dtype) if grad_output is None else np.ascontiguousarray(grad_output).reshape(-1, size)
 
@@ -113,23 +106,31 @@ def _product_of_rows(left, right):
     return matmul(left.T, right, empty((left.shape[1], right.shape[1]), left.dtype))
 
 
-def _sum_of_rows(rows):
-    """A gradient of a bias."""
-    ones = np.ones((1, rows.shape[0]), rows.dtype)
-    return matmul(ones, rows, empty((1, rows.shape[1]), rows.dtype))[0]
+def _pitch(size, dtype):
+    """A pitch for rows that a product reads side by side: an odd number of cache lines, or they would meet in the same
+    lines of the first-level cache."""
+    line = 64 // np.dtype(dtype).itemsize
+    lines = -(-size // line)
+    return (lines + 1 - lines % 2) * line
 
 
-def _input_gradients(walk, x_rows, weight_ih, grad_sums, needs):
-    """Gradients of x, weight_ih and bias_ih."""
-    grad_x = grad_weight = grad_bias = None
-    if needs[0]:
-        rows = matmul(grad_sums, weight_ih, empty((grad_sums.shape[0], weight_ih.shape[1]), grad_sums.dtype))
-        grad_x = walk.scatter(rows)
-    if needs[1]:
-        grad_weight = _product_of_rows(grad_sums, x_rows)
-    if needs[3]:
-        grad_bias = _sum_of_rows(grad_sums)
-    return grad_x, grad_weight, grad_bias
+def _weight_gradients(needs, grad_sums, x_rows, before):
+    """Gradients of weight_ih, weight_hh, bias_ih and bias_hh where the gates add what both weights make."""
+    grad_bias = grad_sums.sum(axis=0) if needs[3] or needs[4] else None
+    return (
+        _product_of_rows(grad_sums, x_rows) if needs[1] else None,
+        _product_of_rows(grad_sums, before) if needs[2] else None,
+        grad_bias,
+        grad_bias.copy() if needs[3] and needs[4] else grad_bias,
+    )
+
+
+def _inputs_backward(walk, weight_ih, needed):
+    """W_ih packed, room for its products and for the gradient of x; all of them empty where that is not needed."""
+    dtype = weight_ih.dtype
+    packed = pack(weight_ih) if needed else no_weight(dtype)
+    grad_x = walk.at_places(weight_ih.shape[1], dtype) if needed else empty((0, 0), dtype)
+    return packed, walk.products(packed), grad_x
 
 
 def _for(needs, *grads):
@@ -147,16 +148,17 @@ def rnn_forward(
     (steps, batch, _), size = x.shape, weight_hh.shape[1]
     walk = _plan(steps, batch, lengths, reverse)
     x_rows, relu = walk.gather(x), nonlinearity == "relu"
-    h_n, output = _state(h0, batch, size, x.dtype), _output(walk, size, x.dtype)
-    packed = pack(weight_hh.T)
+    h_n, output = _state(h0, batch, size, x.dtype), walk.at_places(size, x.dtype)
+    packed_ih, packed = pack(weight_ih.T), pack(weight_hh.T)
     rnn_forward_kernel(
-        _input_sums(x_rows, weight_ih),
+        x_rows,
+        packed_ih,
         _bias(size, x.dtype, bias_ih, bias_hh),
         packed,
         relu,
         *walk.tables,
         walk.scratch(size, x.dtype),
-        product_scratch(walk.blocks, walk.block_rows, packed),
+        walk.sums(packed),
         output,
         h_n,
     )
@@ -169,7 +171,9 @@ def rnn_backward(saved, grads, needs):
     size, batch, dtype = weight_hh.shape[1], len(walk.order), output.dtype
     grad_sums, before = (empty((x_rows.shape[0], size), dtype) for _ in range(2))
     grad_h, packed = _state(grad_h_n, batch, size, dtype), pack(weight_hh)
+    packed_ih, input_products, grad_x = _inputs_backward(walk, weight_ih, needs[0])
     rnn_grad_sums_kernel(
+        packed_ih,
         packed,
         relu,
         *walk.tables,
@@ -177,15 +181,16 @@ def rnn_backward(saved, grads, needs):
         _state(h0, batch, size, dtype),
         _grad_output_rows(grad_output, size, dtype),
         grad_h,
-        walk.scratch(size, dtype, 2),
-        product_scratch(walk.blocks, walk.block_rows, packed),
+        walk.scratch(size, dtype),
+        walk.scratch(_pitch(size, dtype), dtype),
+        walk.products(packed),
+        input_products,
         grad_sums,
         before,
+        grad_x,
     )
-    grad_x, grad_weight_ih, grad_bias_ih = _input_gradients(walk, x_rows, weight_ih, grad_sums, needs)
-    grad_weight_hh = _product_of_rows(grad_sums, before) if needs[2] else None
-    grad_bias_hh = _sum_of_rows(grad_sums) if needs[4] else None
-    return _for(needs, grad_x, grad_weight_ih, grad_weight_hh, grad_bias_ih, grad_bias_hh, grad_h, None)[:length]
+    weights = _weight_gradients(needs, grad_sums, x_rows, before)
+    return _for(needs, walk.by_time(grad_x) if needs[0] else None, *weights, grad_h, None)[:length]
 
 
 def lstm_forward(
@@ -205,20 +210,23 @@ def lstm_forward(
     walk = _plan(steps, batch, lengths, reverse)
     x_rows = walk.gather(x)
     h_n, c_n = _state(h0, batch, state_size, x.dtype), _state(c0, batch, size, x.dtype)
-    gates, cells = _input_sums(x_rows, weight_ih), empty((x_rows.shape[0], size), x.dtype)
+    gates, cells = (empty((x_rows.shape[0], columns), x.dtype) for columns in (4 * size, size))
     hidden = empty(cells.shape if weight_hr is not None else (0, size), x.dtype)
-    output = _output(walk, state_size, x.dtype)
-    packed, packed_projection = pack(weight_hh.T), _pack_projection(None if weight_hr is None else weight_hr.T, x.dtype)
+    output = walk.at_places(state_size, x.dtype)
+    packed_ih, packed = pack(weight_ih.T), pack(weight_hh.T)
+    packed_projection = no_weight(x.dtype) if weight_hr is None else pack(weight_hr.T)
     lstm_forward_kernel(
-        gates,
+        x_rows,
+        packed_ih,
         _bias(4 * size, x.dtype, bias_ih, bias_hh),
         packed,
         packed_projection,
         *walk.tables,
         walk.scratch(state_size, x.dtype),
         walk.scratch(size, x.dtype, 2),
-        product_scratch(walk.blocks, walk.block_rows, packed),
-        product_scratch(walk.blocks, walk.block_rows, packed_projection),
+        walk.sums(packed),
+        walk.products(packed_projection),
+        gates,
         output,
         cells,
         hidden,
@@ -236,10 +244,12 @@ def lstm_backward(saved, grads, needs):
     grad_gates, before = empty(gates.shape, dtype), empty((steps, state_size), dtype)
     grad_projected = empty((steps if weight_hr is not None else 0, state_size), dtype)
     grad_h, grad_c = _state(grad_h_n, batch, state_size, dtype), _state(grad_c_n, batch, size, dtype)
-    packed, packed_projection = pack(weight_hh), _pack_projection(weight_hr, dtype)
+    packed, packed_projection = pack(weight_hh), no_weight(dtype) if weight_hr is None else pack(weight_hr)
+    packed_ih, input_products, grad_x = _inputs_backward(walk, weight_ih, needs[0])
     lstm_grad_gates_kernel(
         gates,
         cells,
+        packed_ih,
         packed,
         packed_projection,
         *walk.tables,
@@ -251,45 +261,45 @@ def lstm_backward(saved, grads, needs):
         grad_c,
         walk.scratch(state_size, dtype),
         walk.scratch(size, dtype, 2),
-        walk.scratch(4 * size, dtype),
-        product_scratch(walk.blocks, walk.block_rows, packed),
-        product_scratch(walk.blocks, walk.block_rows, packed_projection),
+        walk.scratch(_pitch(4 * size, dtype), dtype),
+        walk.products(packed),
+        input_products,
+        walk.products(packed_projection),
         grad_gates,
         grad_projected,
         before,
+        grad_x,
     )
-    grad_x, grad_weight_ih, grad_bias_ih = _input_gradients(walk, x_rows, weight_ih, grad_gates, needs)
-    grad_weight_hh = _product_of_rows(grad_gates, before) if needs[2] else None
-    grad_bias_hh = _sum_of_rows(grad_gates) if needs[4] else None
+    weights = _weight_gradients(needs, grad_gates, x_rows, before)
     grad_weight_hr = _product_of_rows(grad_projected, hidden) if needs[7] else None
-    weights = grad_weight_ih, grad_weight_hh, grad_bias_ih, grad_bias_hh
-    return _for(needs, grad_x, *weights, grad_h, grad_c, grad_weight_hr, None)[:length]
-
-
-def _pack_projection(weight, dtype):
-    return empty((0, 0, 0), dtype) if weight is None else pack(weight)
+    return _for(needs, walk.by_time(grad_x) if needs[0] else None, *weights, grad_h, grad_c, grad_weight_hr, None)[
+        :length
+    ]
 
 
 def gru_forward(x, weight_ih, weight_hh, bias_ih=None, bias_hh=None, h0=None, lengths=None, *, reverse=False):
     (steps, batch, _), size = x.shape, weight_hh.shape[1]
     walk = _plan(steps, batch, lengths, reverse)
     x_rows = walk.gather(x)
-    gates, hidden_new = _input_sums(x_rows, weight_ih), empty((x_rows.shape[0], size), x.dtype)
-    h_n, output = _state(h0, batch, size, x.dtype), _output(walk, size, x.dtype)
+    gates, hidden_new = (empty((x_rows.shape[0], columns), x.dtype) for columns in (3 * size, size))
+    h_n, output = _state(h0, batch, size, x.dtype), walk.at_places(size, x.dtype)
     # b_hh's part for n is reset together with W_n h; the rest adds to b_ih.
     bias, bias_new = _bias(3 * size, x.dtype, bias_ih), zeros(size, x.dtype)
     if bias_hh is not None:
         bias[: 2 * size] += bias_hh[: 2 * size]
         bias_new[...] = bias_hh[2 * size :]
-    packed = pack(weight_hh.T)
+    packed_ih, packed = pack(weight_ih.T), pack(weight_hh.T)
     gru_forward_kernel(
-        gates,
+        x_rows,
+        packed_ih,
         bias,
         bias_new,
         packed,
         *walk.tables,
         walk.scratch(size, x.dtype),
-        product_scratch(walk.blocks, walk.block_rows, packed),
+        walk.sums(packed),
+        walk.products(packed),
+        gates,
         output,
         hidden_new,
         h_n,
@@ -305,9 +315,11 @@ def gru_backward(saved, grads, needs):
     grad_gates = empty(gates.shape, dtype)
     grad_hidden_new, before = empty(hidden_new.shape, dtype), empty(hidden_new.shape, dtype)
     grad_h, packed = _state(grad_h_n, batch, size, dtype), pack(weight_hh)
+    packed_ih, input_products, grad_x = _inputs_backward(walk, weight_ih, needs[0])
     gru_grad_gates_kernel(
         gates,
         hidden_new,
+        packed_ih,
         packed,
         *walk.tables,
         output,
@@ -315,22 +327,33 @@ def gru_backward(saved, grads, needs):
         _grad_output_rows(grad_output, size, dtype),
         grad_h,
         walk.scratch(size, dtype),
-        walk.scratch(3 * size, dtype),
-        product_scratch(walk.blocks, walk.block_rows, packed),
+        walk.scratch(_pitch(3 * size, dtype), dtype),
+        walk.products(packed),
+        input_products,
         grad_gates,
         grad_hidden_new,
         before,
+        grad_x,
     )
-    grad_x, grad_weight_ih, grad_bias_ih = _input_gradients(walk, x_rows, weight_ih, grad_gates, needs)
-    grad_weight_hh = grad_bias_hh = None
-    shared = grad_gates[:, : 2 * size]
+    weights = _gru_weight_gradients(needs, grad_gates, grad_hidden_new, x_rows, before)
+    return _for(needs, walk.by_time(grad_x) if needs[0] else None, *weights, grad_h, None)[:length]
+
+
+def _gru_weight_gradients(needs, grad_gates, grad_hidden_new, x_rows, before):
+    """Gradients of weight_ih, weight_hh, bias_ih and bias_hh: what W_n h makes has a gradient of its own."""
+    split = 2 * before.shape[1]
+    grad_weight_ih = grad_weight_hh = grad_bias_ih = grad_bias_hh = None
+    if needs[1]:
+        grad_weight_ih = _product_of_rows(grad_gates, x_rows)
     if needs[2]:
-        grad_weight_hh = empty(weight_hh.shape, dtype)
-        matmul(shared.T, before, grad_weight_hh[: 2 * size])
-        matmul(grad_hidden_new.T, before, grad_weight_hh[2 * size :])
+        grad_weight_hh = empty((grad_gates.shape[1], before.shape[1]), before.dtype)
+        matmul(grad_gates[:, :split].T, before, grad_weight_hh[:split])
+        matmul(grad_hidden_new.T, before, grad_weight_hh[split:])
+    if needs[3] or needs[4]:
+        grad_bias_ih = grad_gates.sum(axis=0)
     if needs[4]:
-        grad_bias_hh = np.concatenate([_sum_of_rows(shared), _sum_of_rows(grad_hidden_new)])
-    return _for(needs, grad_x, grad_weight_ih, grad_weight_hh, grad_bias_ih, grad_bias_hh, grad_h, None)[:length]
+        grad_bias_hh = np.concatenate([grad_bias_ih[:split], grad_hidden_new.sum(axis=0)])
+    return grad_weight_ih, grad_weight_hh, grad_bias_ih, grad_bias_hh
 
 
 # A cell is one step of its layer.

@@ -1,4 +1,4 @@
-"""The small product inside the time loop: a few rows of state times a weight that every step uses again.
+"""The small products inside the time loop: a few rows of state or input times a weight that every step uses again.
 
 The weight is packed once a sequence (`kernels/cpu_product.py` says how): a BLAS call would pack it anew at every step.
 """
@@ -8,6 +8,8 @@ import numpy as np
 from ..cpu_jit import serial_kernel
 from ..cpu_product import multiply_panels, pack_columns, pack_rows, panel_width
 from ..memory import empty
+
+_TERMS = 320  # of a sum at a time: so much of a panel stays in the nearest cache while all rows go by
 
 
 def pack(matrix):
@@ -22,20 +24,34 @@ def pack(matrix):
     return packed
 
 
+def no_weight(dtype):
+    """What stands for the packed weight of a product that is not to be computed."""
+    return empty((0, 0, 0), dtype)
+
+
 def product_scratch(blocks, rows, packed):
     """Room for the product of `rows` rows with a packed matrix, once a block: [blocks, rows, columns filled up]."""
     return empty((blocks, rows, packed.shape[0] * packed.shape[2]), packed.dtype)
 
 
 @serial_kernel
-def multiply_rows(left, rows, packed, product):
-    """product[:rows] = left[:rows] @ matrix, for `packed = pack(matrix)`.
+def multiply_rows(left, starts, rows, packed, product, first, add):
+    """product[first : first + rows] = (add: itself +) rows of left @ matrix, for `packed = pack(matrix)`.
 
-    left: [at least rows, inner], product: [at least rows, columns filled up to whole panels], both C-contiguous.
+    Args:
+        left: flat; row r is the matrix's inner size from left[starts[r]].
+        product: [at least first + rows, columns filled up to whole panels], C-contiguous.
     """
     panels, inner, width = packed.shape
-    starts = np.arange(rows) * inner
-    multiply_panels(
-        left.reshape(-1), 0, starts, 0, rows, packed.reshape(-1), 0, inner * width, width, inner, panels,
-        product.reshape(-1), 0, panels * width, False,
-    )  # fmt: skip
+    for term in range(0, max(inner, 1), _TERMS):
+        multiply_panels(
+            left, term, starts, 0, rows, packed.reshape(-1), term * width, inner * width, width,
+            min(_TERMS, inner - term), panels, product.reshape(-1), first * panels * width, panels * width,
+            add or term > 0,
+        )  # fmt: skip
+
+
+@serial_kernel
+def row_starts(rows, pitch):
+    """Where rows that stand one after the other begin in flat memory."""
+    return np.arange(rows) * pitch

@@ -21,20 +21,31 @@ def weights(rng, gates, size, features, dtype=np.float32):
     return [rng.uniform(-0.4, 0.4, shape).astype(dtype) for shape in shapes]
 
 
-@given(st.integers(0, 21), st.integers(1, 40), st.integers(1, 80), st.sampled_from(["f4", "f8"]), st.integers(0, 99))
+@given(
+    st.integers(0, 21),
+    st.sampled_from([1, 2, 7, 16, 40, 319, 320, 321, 700]),
+    st.integers(1, 80),
+    st.sampled_from(["f4", "f8"]),
+    st.integers(0, 99),
+)
 @settings(max_examples=40, deadline=None, derandomize=True)
 def test_product_with_a_packed_weight(rows, inner, columns, dtype, seed):
     rng = np.random.default_rng(seed)
     left = rng.standard_normal((rows + 2, inner)).astype(dtype)
     matrix = rng.standard_normal((inner, columns)).astype(dtype)
     packed = pack(matrix)
-    product = product_scratch(1, rows + 2, packed)[0]
+    product = product_scratch(1, rows + 3, packed)[0]
     product.fill(7)
-    multiply_rows(left, rows, packed, product)
+    picked = rng.permutation(rows + 2)[:rows]
+    multiply_rows(left.reshape(-1), picked * inner, rows, packed, product, 1, False)
     tolerance = 1e-4 if dtype == "f4" else 1e-12
-    np.testing.assert_allclose(product[:rows, :columns], left[:rows] @ matrix, atol=tolerance, rtol=tolerance)
-    assert (product[:rows, columns:] == 0).all()
-    assert (product[rows:] == 7).all(), "rows past the number asked for were written"
+    np.testing.assert_allclose(product[1 : rows + 1, :columns], left[picked] @ matrix, atol=tolerance, rtol=tolerance)
+    assert (product[1 : rows + 1, columns:] == 0).all()
+    others = np.delete(product, np.s_[1 : rows + 1], axis=0)
+    assert (others == 7).all(), "rows that were not asked for were written"
+    multiply_rows(left.reshape(-1), picked * inner, rows, packed, product, 1, True)
+    expected = 2 * (left[picked] @ matrix)
+    np.testing.assert_allclose(product[1 : rows + 1, :columns], expected, atol=tolerance, rtol=tolerance)
 
 
 @pytest.mark.parametrize(("kind", "gates"), KINDS.items())

@@ -1,0 +1,138 @@
+"""GRU on the CPU: its gates, and its loops over time (`cpu_time.py` says how they walk)."""
+
+from numba import prange
+
+from ..cpu_jit import kernel, serial_kernel
+from ..cpu_math import sigmoid, tanh
+from .cpu_product import multiply_rows, row_starts
+from .cpu_time import add, add_two, copy, multiply_back, multiply_inputs, running_again, still_running
+
+
+@serial_kernel
+def gru_gates(input_sums, sums, bias, bias_new, gate, h_new, h):
+    """r, z = sigmoid of (both sums + bias); n = tanh(input_sums + bias + r (sums + bias_new)); h = (1 - z) n + z h.
+
+    Args:
+        input_sums, sums: [3H], W_ih x and W_hh h.
+        gate: [3H], r, z, n, written; h_new: [H], W_n h + bias_new, written.
+    """
+    size, one = h.shape[0], h.dtype.type(1)
+    gate_r, gate_z, gate_n = gate[:size], gate[size:], gate[2 * size :]
+    sums_n, bias_n = input_sums[2 * size :], bias[2 * size :]
+    add_two(input_sums, bias, gate[: 2 * size])
+    add(sums, gate[: 2 * size])
+    for j in range(2 * size):
+        gate[j] = sigmoid(gate[j])
+    add_two(sums[2 * size :], bias_new, h_new)
+    for j in range(size):
+        gate_n[j] = sums_n[j] + bias_n[j]
+    for j in range(size):
+        gate_n[j] = tanh(gate_n[j] + gate_r[j] * h_new[j])
+    for j in range(size):
+        h[j] = (one - gate_z[j]) * gate_n[j] + gate_z[j] * h[j]
+
+
+@serial_kernel
+def gru_grad_gates(gate, h_new, h, dh, grad_gate):
+    """The gradient of W_ih x, to grad_gate [3H], from that of h'; dh becomes what the gates hand on to h."""
+    size, one = h_new.shape[0], h_new.dtype.type(1)
+    gate_r, gate_z, gate_n = gate[:size], gate[size:], gate[2 * size :]
+    grad_r, grad_z, grad_n = grad_gate[:size], grad_gate[size:], grad_gate[2 * size :]
+    for j in range(size):
+        grad_n[j] = dh[j] * (one - gate_z[j]) * (one - gate_n[j] * gate_n[j])
+    for j in range(size):
+        grad_r[j] = grad_n[j] * h_new[j] * gate_r[j] * (one - gate_r[j])
+    for j in range(size):
+        grad_z[j] = dh[j] * (h[j] - gate_n[j]) * gate_z[j] * (one - gate_z[j])
+    for j in range(size):
+        dh[j] *= gate_z[j]
+
+
+@kernel
+def gru_forward_kernel(
+    x, packed_ih, bias, bias_new, packed, order, lengths, rows, places, h, sums, products, gates, output, hidden_new,
+    h_n,
+):  # fmt: skip
+    """r, z = sigmoid of (W_ih x + W_hh h + bias); n = tanh(W_in x + bias + r (W_n h + bias_new)); h' = (1 - z) n + z h.
+
+    Args:
+        x: [S, I].
+        packed_ih, packed: W_ih^T and W_hh^T, packed.
+        bias: [3H], b_ih, and for r and z b_hh too; bias_new: [H], b_hh's part for n.
+        h: [blocks, rows, H]; sums: [blocks, at least rows, 3H filled up]; products: [blocks, rows, 3H filled up].
+        gates: [S, 3H], r, z, n; output: [T * N, H], written at places; hidden_new: [S, H], W_n h + bias_new.
+        h_n: [N, H], the initial state, then the final one.
+    """
+    for block in prange(h.shape[0]):
+        members = order[block :: h.shape[0]]
+        starts = row_starts(h.shape[1], h.shape[2])
+        active, first, ahead = len(members), 0, 0
+        for i in range(active):
+            copy(h_n[members[i]], h[block, i])
+        for step in range(lengths[members[0]]):
+            active = still_running(members, lengths, step, active)
+            if step == ahead:
+                ahead = multiply_inputs(x, rows, members, lengths, step, active, packed_ih, sums[block])
+                first = 0
+            multiply_rows(h[block].reshape(-1), starts, active, packed, products[block], 0, False)
+            for i in range(active):
+                row, state = rows[step, members[i]], h[block, i]
+                gru_gates(
+                    sums[block, first + i], products[block, i], bias, bias_new, gates[row], hidden_new[row], state
+                )
+                copy(state, output[places[step, members[i]]])
+            first += active
+        for i in range(len(members)):
+            copy(h[block, i], h_n[members[i]])
+
+
+@kernel
+def gru_grad_gates_kernel(
+    gates, hidden_new, packed_ih, packed, order, lengths, rows, places, output, h0, grad_output, grad_h,
+    state_scratch, gate_scratch, products, input_products, grad_gates, grad_hidden_new, before, grad_x,
+):  # fmt: skip
+    """Gradients of the sums before the gates and of x, and the state that each step started from.
+
+    Args:
+        gates, hidden_new: what the forward pass left.
+        packed_ih, packed: W_ih and W_hh, packed; the former without panels where grad_x is not wanted.
+        grad_output: [T * N, H], or no rows for none.
+        grad_h: [N, H], the gradient of h_n, then that of h0.
+        state_scratch: [blocks, rows, H]; gate_scratch: [blocks, rows, at least 3H].
+        grad_gates: [S, 3H], of W_ih x, and for r and z of W_hh h; grad_hidden_new: [S, H], of W_n h; before: [S, H];
+            grad_x: [T * N, I], at places.
+    """
+    size = hidden_new.shape[1]
+    for block in prange(products.shape[0]):
+        members = order[block :: products.shape[0]]
+        grad_state, grad_sums = state_scratch[block], gate_scratch[block]
+        starts = row_starts(grad_sums.shape[0], grad_sums.shape[1])
+        for i in range(len(members)):
+            copy(grad_h[members[i]], grad_state[i])
+        active = 0
+        for step in range(lengths[members[0]] - 1, -1, -1):
+            active = running_again(members, lengths, step, active)
+            for i in range(active):
+                n = members[i]
+                row, place, dh = rows[step, n], places[step, n], grad_state[i]
+                copy(output[places[step - 1, n]] if step > 0 else h0[n], before[row])
+                if grad_output.shape[0] > 0:
+                    add(grad_output[place], dh)
+                gru_grad_gates(gates[row], hidden_new[row], before[row], dh, grad_sums[i])
+                copy(grad_sums[i][: 3 * size], grad_gates[row])
+            if packed_ih.shape[0] > 0:
+                multiply_back(
+                    grad_sums.reshape(-1), starts, active, packed_ih, input_products[block], places, members, step,
+                    grad_x,
+                )  # fmt: skip
+            for i in range(active):
+                row = rows[step, members[i]]
+                grad_n, gate_r = grad_sums[i][2 * size : 3 * size], gates[row]
+                for j in range(size):
+                    grad_n[j] *= gate_r[j]
+                copy(grad_n, grad_hidden_new[row])
+            multiply_rows(grad_sums.reshape(-1), starts, active, packed, products[block], 0, False)
+            for i in range(active):
+                add(products[block, i], grad_state[i])
+        for i in range(len(members)):
+            copy(grad_state[i], grad_h[members[i]])
