@@ -16,6 +16,7 @@ import triton.language as tl
 
 from .gpu_arrays import contiguous, copy_into
 from .launch import launch
+from .tuning import Choice
 
 _TILE_BYTES = 65536  # of a tile that holds whole lines: 32 float32 values a thread of 512
 _CHUNK_BYTES = 16384  # of a tile where lines are cut: enough programs for few long lines
@@ -61,7 +62,7 @@ class Tiling(NamedTuple):
     chunks: int
     tile_lines: int
     tile_items: int
-    itemsize: int
+    warps: int
 
     @property
     def grid(self) -> tuple[int]:
@@ -74,29 +75,58 @@ class Tiling(NamedTuple):
 
     @property
     def constants(self) -> dict[str, int]:
-        size = self.tile_lines * self.tile_items * self.itemsize
         return {
             "LINES": self.tile_lines,
             "ITEMS": self.tile_items,
             "AXIS": 1 if self.inner == 1 else 0,
-            "num_warps": min(max(size // 2048, 1), 16),
+            "num_warps": self.warps,
         }
 
 
-def tile_lines(outer: int, n: int, inner: int, dtype, cut: bool = False) -> Tiling:
+def tile_lines(choice: Choice, like, outer: int, n: int, inner: int, dtype=None, cut: bool = False) -> Tiling:
     """The tiling for kernels that compute in float32, or in 8 bytes for dtypes of 8 bytes.
 
     Lines stay whole where a tile can hold them (chunks = 1), unless `cut` asks for the smaller tiles of kernels that do
     not care where a line ends.
+
+    Args:
+        choice: the kernel's, from `line_choice`.
+        like: an array of the call; its dtype counts unless another is given.
     """
-    lines, itemsize = outer * inner, 8 if np.dtype(dtype).itemsize == 8 else 4
-    least = min(1 if inner == 1 else _COALESCED, triton.next_power_of_2(max(lines, 1)))
-    items = triton.next_power_of_2(max(n, 1))
-    if items * least * itemsize > (_CHUNK_BYTES if cut else _TILE_BYTES):
-        items = _CHUNK_BYTES // itemsize // least
-    most = triton.next_power_of_2(max(lines, 1))
-    width = min(max(least, 2048 // items), most)
-    return Tiling(lines, n, inner, max(triton.cdiv(n, items), 1), width, items, itemsize)
+    dtype = like.dtype if dtype is None else np.dtype(dtype)
+    width, items, warps = choice.pick(like, outer * inner, n, inner == 1, cut, dtype=dtype).values()
+    return Tiling(outer * inner, n, inner, max(triton.cdiv(n, items), 1), width, items, warps)
+
+
+def line_choice(name: str) -> Choice:
+    """Lines and items of a kernel's tile, and its warps; the sizes are the number of lines, their length, whether a
+    line's elements lie side by side, and whether the kernel does not care where a line ends."""
+    return Choice(name, ("LINES", "ITEMS", "num_warps"), _line_candidates, _default_lines)
+
+
+def _default_lines(architecture, dtype, lines, n, side_by_side, cut):
+    return _tile_of(dtype, lines, n, side_by_side, cut, 2048, _CHUNK_BYTES, 2048)
+
+
+def _line_candidates(dtype, lines, n, side_by_side, cut):
+    return [
+        _tile_of(dtype, lines, n, side_by_side, cut, elements, chunk_bytes, warp_bytes)
+        for elements in (1024, 2048, 4096)
+        for chunk_bytes in (_CHUNK_BYTES // 2, _CHUNK_BYTES, 2 * _CHUNK_BYTES)
+        for warp_bytes in (1024, 2048, 4096)
+    ]
+
+
+def _tile_of(dtype, lines, n, side_by_side, cut, elements, chunk_bytes, warp_bytes):
+    """A tile of so many elements where lines are short and so many bytes where they are cut, and a warp for so many
+    bytes of it."""
+    itemsize = 8 if dtype.itemsize == 8 else 4
+    least = min(1 if side_by_side else _COALESCED, lines)
+    items = n
+    if items * least * itemsize > (chunk_bytes if cut else _TILE_BYTES):
+        items = chunk_bytes // itemsize // least
+    width = min(max(least, elements // items), lines)
+    return width, items, min(max(width * items * itemsize // warp_bytes, 1), 16)
 
 
 def accumulator(dtype):

@@ -29,6 +29,7 @@ class Array:
 
 class _Memory(NamedTuple):
     ptr: int
+    device_id: int | None = None
 
 
 class Launch(NamedTuple):
@@ -66,16 +67,29 @@ def _address(array: np.ndarray) -> int:
 
 def launches_of_sample(operation: Operation, sample: Sample, dtype: np.dtype) -> list[Launch]:
     """Every launch that the forward and backward pass of a sample makes."""
-    inputs = sample.build(_Zeros(np.random.PCG64(0)), dtype)
+    inputs = zero_inputs(sample, dtype)
     needs = tuple(isinstance(x, np.ndarray) and x.dtype == dtype for x in inputs)
+    return launches_of(lambda: [run() for run in gpu_passes(operation, sample, inputs, needs)])
 
-    def both_passes():
-        output, saved = operation.forward(*inputs, implementation="gpu", **sample.attributes)
-        if operation.differentiable:
-            # No kernel runs, so the outputs serve as their own gradients.
-            operation.backward(saved, output, needs, implementation="gpu")
 
-    return launches_of(both_passes)
+def zero_inputs(sample: Sample, dtype: np.dtype) -> list:
+    """The sample's inputs, with zeros for normal values."""
+    return sample.build(_Zeros(np.random.PCG64(0)), dtype)
+
+
+def gpu_passes(operation: Operation, sample: Sample, inputs: list, needs: tuple[bool, ...]) -> list[Callable[[], None]]:
+    """Functions that make the GPU's forward pass and then, where there is one, its backward pass, for `launches_of`."""
+    made = []
+
+    def forward():
+        made.append(operation.forward(*inputs, implementation="gpu", **sample.attributes))
+
+    def backward():
+        output, saved = made.pop()
+        # No kernel runs, so the outputs serve as their own gradients.
+        operation.backward(saved, output, needs, implementation="gpu")
+
+    return [forward, backward] if operation.differentiable else [forward]
 
 
 class _Zeros(np.random.Generator):

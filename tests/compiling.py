@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import numpy as np
 
-from ranvier.kernels import launch
+from ranvier.kernels import launch, tuning
 from ranvier.profiling.launches import Array, launches_of, launches_of_sample
+from ranvier.profiling.occupancy import ARCHITECTURES as LIMITS
 
 ARCHITECTURES = (80, 90, 100)
 
@@ -19,11 +20,11 @@ def compile_kernel(kernel, arguments, architecture: int, **constants) -> launch.
 
 
 def assert_fits(kernel, arguments, architecture: int, **constants) -> None:
-    """Compiled, the kernel keeps everything in registers and in the shared memory that every architecture has."""
+    """Compiled, the kernel keeps everything in registers and in the shared memory that the architecture has."""
     compiled = compile_kernel(kernel, arguments, architecture, **constants)
     assert compiled.info.registers <= 255
     assert compiled.info.stack_bytes == 0, f"{compiled.name} spills {compiled.info.stack_bytes} bytes"
-    assert compiled.shared_bytes <= 163 * 1024  # what a block can have on sm_80, the smallest of the three
+    assert compiled.shared_bytes <= LIMITS[architecture].block_shared_bytes
 
 
 def record_launches(call) -> list[tuple]:
@@ -33,13 +34,17 @@ def record_launches(call) -> list[tuple]:
 
 def assert_launches_fit(call, architecture: int) -> set[str]:
     """Every kernel that `call()` launches fits, in the form in which it is launched. Returns the kernels' names."""
-    return _assert_fit(launches_of(call), architecture)
+    with tuning.assuming(architecture):
+        launches = launches_of(call)
+    return _assert_fit(launches, architecture)
 
 
 def assert_sample_fits(operation, name: str, dtype: str, architecture: int) -> None:
     """Every kernel that the named sample of an operation launches, forward and backward, fits."""
     sample = next(sample for sample in operation.samples if sample.name == name)
-    assert _assert_fit(launches_of_sample(operation, sample, np.dtype(dtype)), architecture)
+    with tuning.assuming(architecture):
+        launches = launches_of_sample(operation, sample, np.dtype(dtype))
+    assert _assert_fit(launches, architecture)
 
 
 def _assert_fit(launches, architecture: int) -> set[str]:

@@ -13,6 +13,7 @@ from ..dense.gpu_product import sum_parts
 from ..elementwise.broadcasting import broadcast_to
 from ..gpu_arrays import contiguous, strides
 from ..launch import empty, launch
+from ..tuning import Choice, has_room
 from .gpu_kernels import (
     attention_forward_kernel,
     attention_grad_key_value_kernel,
@@ -63,14 +64,9 @@ class _Call(NamedTuple):
         # Draws are float32, and so is what they are held against.
         return self.scale, float(np.float32(self.dropout_p)), factor, self.seed
 
-    def constants(self):
+    def constants(self, choice):
         features, value_features = self.query.shape[3], self.value.shape[3]
-        # Tiles that keep all in registers; a mask, the dropout's draws or wide heads take the room of half a tile.
-        plain = self.mask_kind == _NO_MASK and self.dropout_p == 0 and max(features, value_features) <= 128
-        rows, columns, most = {2: (64, 64 if plain else 32, 128), 4: (32, 32, 64), 8: (32, 32, 32)}[
-            self.query.dtype.itemsize
-        ]
-        chunk = _block(max(features, value_features), most)
+        plain = self.mask_kind == _NO_MASK and self.dropout_p == 0
         return {
             "FEATURES": features,
             "VALUE_FEATURES": value_features,
@@ -80,12 +76,52 @@ class _Call(NamedTuple):
             # Three TF32 products a float32 product: float32's digits at tensor-core speed.
             "PRECISION": "tf32x3" if self.query.dtype == np.float32 else "ieee",
             "ACCUMULATOR": tl.float64 if self.query.dtype == np.float64 else tl.float32,
-            "BLOCK_M": _block(self.query.shape[2], rows),
-            "BLOCK_N": _block(self.key.shape[2], columns),
-            "CHUNK": chunk,
-            "num_warps": 8 if chunk > 64 or self.query.dtype == np.float32 else 4,
-            "num_stages": 2,
+            **choice.pick(self.query, self.query.shape[2], self.key.shape[2], max(features, value_features), plain),
         }
+
+
+def _default(architecture, dtype, length, keys, features, plain):
+    """Tiles that keep all in registers; a mask, the dropout's draws or wide heads take the room of half a tile."""
+    if dtype.itemsize == 8:
+        # Without tensor cores for float64, which the smaller architectures lack, sums live in registers.
+        return (32, 32, 32, 4, 2) if has_room(architecture) else (16, 16, 16, 4, 1)
+    if dtype.itemsize == 4:
+        # What two stages hold of heads wider than 64 is 120 KB.
+        return 32, 32, 64, 8, 2 if has_room(architecture) or features <= 64 else 1
+    warps = 8 if features > 64 else 4
+    if features <= 128:
+        return 64, 64 if plain else 32, 128, warps, 2
+    return 64 if has_room(architecture) else 32, 32, 128, warps, 2
+
+
+def _candidates(dtype, length, keys, features, plain):
+    return {
+        2: [
+            (128, 128, 128, 8, 2), (128, 64, 128, 8, 2), (128, 64, 128, 4, 3), (128, 64, 64, 4, 3),
+            (128, 32, 128, 4, 3), (64, 128, 128, 8, 2), (64, 128, 64, 4, 2), (64, 64, 128, 8, 2),
+            (64, 64, 128, 4, 3), (64, 64, 64, 4, 2), (64, 64, 64, 4, 3), (64, 32, 128, 8, 2),
+            (64, 32, 128, 4, 3), (64, 32, 64, 4, 3), (32, 64, 128, 4, 2), (32, 32, 128, 4, 2),
+            (64, 64, 128, 8, 1), (32, 64, 64, 4, 3),
+        ],
+        4: [
+            (64, 64, 64, 8, 1), (64, 32, 64, 8, 2), (64, 32, 64, 8, 1), (32, 64, 64, 8, 1), (32, 32, 64, 8, 2),
+            (32, 32, 64, 8, 1), (32, 32, 64, 4, 1), (32, 32, 32, 4, 2), (64, 32, 32, 8, 2), (32, 16, 64, 4, 2),
+            (16, 32, 64, 4, 2),
+        ],
+        8: [(32, 32, 32, 4, 2), (32, 32, 32, 4, 1), (32, 16, 32, 4, 2), (16, 32, 32, 4, 2), (16, 16, 16, 4, 1)],
+    }[dtype.itemsize]  # fmt: skip
+
+
+def _choice(name):
+    """Rows, keys and features that a program has at a time, and how they are pipelined."""
+    fields = "BLOCK_M", "BLOCK_N", "CHUNK", "num_warps", "num_stages"
+    return Choice(name, fields, _candidates, _default, along={"BLOCK_M": 0, "BLOCK_N": 1, "CHUNK": 2})
+
+
+FORWARD = _choice("attention.forward")
+GRAD_QUERY = _choice("attention.grad_query")
+GRAD_KEY_VALUE = _choice("attention.grad_key_value")
+GRAD_MASK = _choice("attention.grad_mask")
 
 
 def scaled_dot_product_attention_forward(
@@ -117,7 +153,7 @@ def scaled_dot_product_attention_forward(
     batch, heads, length, _ = call.query.shape
     output = empty(query, (*query.shape[:-1], value.shape[-1])) if out is None else out
     log_sums = empty(query, (batch, heads, length), call.accumulator)
-    constants = call.constants()
+    constants = call.constants(FORWARD)
     launch(
         attention_forward_kernel,
         (batch * heads * _tiles(value.shape[-1], constants["CHUNK"]) * triton.cdiv(length, constants["BLOCK_M"]),),
@@ -150,14 +186,15 @@ def _row_dots(call, output, grad_output):
         attention_row_dots_kernel,
         (triton.cdiv(rows, 32),),
         output, grad_output, row_dots, rows, heads, length, *strides(grad_output)[:3],
-        VALUE_FEATURES=features, ACCUMULATOR=call.constants()["ACCUMULATOR"], BLOCK_M=32, CHUNK=_block(features, 128),
+        VALUE_FEATURES=features, ACCUMULATOR=tl.float64 if output.dtype == np.float64 else tl.float32,
+        BLOCK_M=32, CHUNK=min(128, max(16, triton.next_power_of_2(features))),
     )  # fmt: skip
     return row_dots
 
 
 def _grad_query(call, arrays):
     batch, heads, length, features = call.query.shape
-    grad_query, constants = empty(call.query), call.constants()
+    grad_query, constants = empty(call.query), call.constants(GRAD_QUERY)
     launch(
         attention_grad_query_kernel,
         (batch * heads * _tiles(features, constants["CHUNK"]) * triton.cdiv(length, constants["BLOCK_M"]),),
@@ -169,7 +206,7 @@ def _grad_query(call, arrays):
 def _grad_key_value(call, arrays, needs):
     grad_key = empty(call.key, call.shapes[1]) if needs[1] else None
     grad_value = empty(call.value, call.shapes[2]) if needs[2] else None
-    constants = call.constants()
+    constants = call.constants(GRAD_KEY_VALUE)
     written = max(x.shape[-1] for x in (grad_key, grad_value) if x is not None)
     chunks = _tiles(written, constants["CHUNK"])
     launch(
@@ -183,7 +220,7 @@ def _grad_key_value(call, arrays, needs):
 
 def _grad_mask(call, arrays):
     (batch, heads, length, _), keys, shape = call.query.shape, call.key.shape[2], call.mask.shape
-    constants = call.constants()
+    constants = call.constants(GRAD_MASK)
     row_tiles, column_tiles = triton.cdiv(length, constants["BLOCK_M"]), triton.cdiv(keys, constants["BLOCK_N"])
     rows_own, rows_walked = (1, row_tiles) if shape[2] == 1 else (row_tiles, 1)
     columns_own, columns_walked = (1, column_tiles) if shape[3] == 1 else (column_tiles, 1)
@@ -242,11 +279,6 @@ def _mask_of(mask, query):
             mask = broadcast_to(mask, (*whole, *mask.shape[-3:]))
         mask = contiguous(mask).reshape(math.prod(mask.shape[:-3]), *mask.shape[-3:])
     return mask, kind
-
-
-def _block(size, most) -> int:
-    """A tile's edge for `size` rows: a power of two that tensor cores take, and no more than `most`."""
-    return min(most, max(16, triton.next_power_of_2(size)))
 
 
 def _tiles(size, block) -> int:

@@ -11,6 +11,7 @@ import triton.language as tl
 from ..dense.gpu_product import parts_of, sum_parts
 from ..gpu_arrays import contiguous
 from ..launch import empty, launch
+from ..tuning import Choice
 from .gpu_products import cells_of
 
 
@@ -145,11 +146,10 @@ def spread(z, weight, bias, shape, x, relu, z_strides, x_strides) -> None:
 def grad_weight(x, grad_z, shape, result, x_strides, grad_strides) -> None:
     """result [out, 1, *kernel], contiguous, from x and grad_z."""
     positions = shape.batch * shape.out_size
-    # Threads lie along channels where these are neighbours in memory, else along positions.
-    block_c, block_p = (32, 4) if grad_strides[1] == 1 and shape.out_channels > 1 else (1, 128)
+    tile = GRAD_WEIGHT.pick(x, shape.out_channels, positions, grad_strides[1] == 1 and shape.out_channels > 1)
     block_t = min(16, triton.next_power_of_2(shape.taps))
-    tiles = triton.cdiv(shape.out_channels, block_c) * triton.cdiv(shape.taps, block_t)
-    parts = parts_of(tiles, triton.cdiv(positions, block_p))
+    tiles = triton.cdiv(shape.out_channels, tile["BLOCK_C"]) * triton.cdiv(shape.taps, block_t)
+    parts = parts_of(tiles, triton.cdiv(positions, tile["BLOCK_P"]))
     accumulator = np.float64 if x.dtype == np.float64 else np.float32
     target = result if parts == 1 else empty(result, (parts, result.size), accumulator)
     launch(
@@ -158,7 +158,7 @@ def grad_weight(x, grad_z, shape, result, x_strides, grad_strides) -> None:
         shape.batch, shape.out_channels, shape.out_channels // shape.in_channels, parts, result.size,
         *shape.input, *shape.output, *shape.stride, *shape.padding, *shape.dilation, *x_strides, *grad_strides,
         **dict(zip(("KERNEL_D", "KERNEL_H", "KERNEL_W"), shape.kernel)), ACCUMULATOR=_accumulator(x.dtype),
-        BLOCK_C=block_c, BLOCK_T=block_t, BLOCK_P=block_p, num_warps=4,
+        BLOCK_T=block_t, **tile,
     )  # fmt: skip
     if parts > 1:
         sum_parts(target, result, parts)
@@ -167,17 +167,54 @@ def grad_weight(x, grad_z, shape, result, x_strides, grad_strides) -> None:
 def _convolve(source, weight, bias, shape, result, relu, source_strides, result_strides, source_sizes, sizes, spread):
     channels = shape.in_channels if spread else shape.out_channels
     positions = shape.batch * (shape.in_size if spread else shape.out_size)
-    block_c, block_p = (64, 8) if result_strides[1] == 1 and channels > 1 else (1, 512)
+    tile = CONVOLVE.pick(source, channels, positions, result_strides[1] == 1 and channels > 1)
     launch(
-        conv_depthwise_kernel, (triton.cdiv(channels, block_c) * triton.cdiv(positions, block_p),),
+        conv_depthwise_kernel, (triton.cdiv(channels, tile["BLOCK_C"]) * triton.cdiv(positions, tile["BLOCK_P"]),),
         source, contiguous(weight), bias, result,
         shape.batch, channels, shape.out_channels // shape.in_channels, *source_sizes, *sizes,
         *shape.padding, *shape.dilation, *source_strides, *result_strides,
         **dict(zip(("KERNEL_D", "KERNEL_H", "KERNEL_W"), shape.kernel)),
         **dict(zip(("STRIDE_D", "STRIDE_H", "STRIDE_W"), shape.stride)),
         SPREAD=spread, RELU=relu, ACCUMULATOR=_accumulator(source.dtype),
-        BLOCK_C=block_c, BLOCK_P=block_p, num_warps=4,
+        **tile,
     )  # fmt: skip
+
+
+# Threads lie along channels where these are neighbours in memory, else along positions.
+CONVOLVE = Choice(
+    "conv.depthwise",
+    ("BLOCK_C", "BLOCK_P", "num_warps"),
+    candidates=lambda dtype, channels, positions, channels_last: (
+        [
+            (64, 8, 4),
+            (64, 4, 4),
+            (64, 16, 4),
+            (64, 16, 8),
+            (32, 8, 4),
+            (32, 16, 4),
+            (128, 4, 4),
+            (128, 8, 8),
+            (32, 4, 2),
+        ]
+        if channels_last
+        else [(1, 512, 4), (1, 256, 4), (1, 256, 2), (1, 1024, 4), (1, 1024, 8), (1, 2048, 8), (1, 128, 1)]
+    ),
+    default=lambda architecture, dtype, channels, positions, channels_last: (
+        (64, 8, 4) if channels_last else (1, 512, 4)
+    ),
+)
+GRAD_WEIGHT = Choice(
+    "conv.depthwise_grad_weight",
+    ("BLOCK_C", "BLOCK_P", "num_warps"),
+    candidates=lambda dtype, channels, positions, channels_last: (
+        [(32, 4, 4), (32, 8, 8), (32, 8, 4), (32, 2, 4), (64, 2, 4), (64, 4, 8), (16, 4, 2)]
+        if channels_last
+        else [(1, 128, 4), (1, 256, 4), (1, 256, 8), (1, 64, 2), (1, 512, 8), (1, 128, 2)]
+    ),
+    default=lambda architecture, dtype, channels, positions, channels_last: (
+        (32, 4, 4) if channels_last else (1, 128, 4)
+    ),
+)
 
 
 def _accumulator(dtype):

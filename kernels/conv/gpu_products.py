@@ -15,6 +15,7 @@ import triton.language as tl
 from ..dense.gpu_product import parts_of, sum_parts
 from ..gpu_arrays import contiguous
 from ..launch import empty, launch
+from ..tuning import Choice, has_room
 
 _FEW_CHANNELS = 16  # the least that tl.dot sums over
 _WIDE = 2**31 - 2**20  # from so many positions on, they are counted in 64 bits
@@ -243,7 +244,7 @@ def grad_weight(x, grad_z, shape, result, x_strides, grad_strides) -> None:
     positions = shape.batch * shape.out_size
     gathered = flat or x_strides[1] != 1 or grad_strides[1] != 1
     lanes = channels * shape.taps if flat else channels
-    tile = _tile(x.dtype, gathered, BLOCK_M=features, BLOCK_N=lanes, BLOCK_K=positions)
+    tile = GRAD_WEIGHT.pick(x, features, lanes, positions, gathered)
     tiles_n = triton.cdiv(lanes, tile["BLOCK_N"]) * (1 if flat else shape.taps)
     tiles = shape.groups * tiles_n * triton.cdiv(features, tile["BLOCK_M"])
     parts = parts_of(tiles, triton.cdiv(positions, tile["BLOCK_K"]))
@@ -274,7 +275,7 @@ def _correlate(source, weight, bias, shape, result, relu, source_strides, result
     positions = shape.batch * math.prod(cells)
     lanes = channels * shape.taps if flat else channels
     gathered = flat or source_strides[1] != 1
-    tile = _tile(source.dtype, gathered, BLOCK_M=features, BLOCK_P=positions, BLOCK_K=lanes)
+    tile = CORRELATE.pick(source, features, positions, lanes, gathered)
     steps = [stride // math.gcd(stride, dilation) for stride, dilation in zip(shape.stride, shape.dilation)]
     inverses = [
         pow(dilation // math.gcd(stride, dilation), -1, step)
@@ -327,19 +328,47 @@ def _types(dtype) -> dict:
     }
 
 
-def _tile(dtype, gathered: bool, **sizes) -> dict:
-    """The block of a result that a program makes and how it is pipelined: rows, columns, and what of the sum it takes
-    at a time, from the sizes of these axes.
+def _default(architecture, dtype, rows, columns, inner, gathered):
+    """Where values are gathered one by one (channels that do not lie side by side), their addresses and masks fill
+    registers, so blocks are smaller."""
+    if dtype.itemsize == 8:
+        return 32, 32, 16, 4, 2
+    if dtype.itemsize == 4:
+        return 64, 64, 32, 8, 3
+    # 96 KB of shared memory, or half of that where two blocks would not fit otherwise.
+    return (64, 128, 32, 8, 3) if gathered else (128, 128, 64 if has_room(architecture) else 32, 8, 3)
 
-    Where values are gathered one by one (channels that do not lie side by side), their addresses and masks fill
-    registers, so blocks are smaller.
-    """
-    if dtype.itemsize == 2:
-        limits = (64, 128, 32) if gathered else (128, 128, 64)
-    else:
-        limits = (32, 32, 16) if dtype == np.float64 else (64, 64, 32)
-    # tl.dot wants 16 of each axis: masks fill up what is smaller.
-    tile = {
-        name: max(16, min(limit, triton.next_power_of_2(size))) for (name, size), limit in zip(sizes.items(), limits)
-    }
-    return tile | ({"num_warps": 4, "num_stages": 2} if dtype == np.float64 else {"num_warps": 8, "num_stages": 3})
+
+def _candidates(dtype, rows, columns, inner, gathered):
+    return {
+        2: [
+            (128, 256, 64, 8, 3), (256, 128, 64, 8, 3), (128, 128, 64, 8, 4), (128, 128, 64, 8, 3),
+            (128, 128, 32, 8, 4), (128, 128, 32, 8, 3), (128, 64, 64, 8, 3), (64, 128, 64, 8, 3),
+            (64, 128, 32, 8, 3), (64, 128, 32, 4, 3), (128, 64, 32, 4, 3), (64, 64, 64, 4, 3),
+            (64, 64, 32, 4, 4), (64, 64, 32, 8, 3), (32, 128, 32, 4, 3), (32, 64, 64, 4, 3),
+        ],
+        4: [
+            (128, 64, 32, 8, 2), (64, 128, 32, 8, 2), (128, 64, 16, 8, 3), (64, 128, 16, 8, 3), (64, 64, 32, 8, 3),
+            (64, 64, 32, 8, 2), (64, 64, 16, 8, 4), (64, 64, 16, 4, 3), (64, 32, 32, 4, 3), (32, 64, 32, 4, 3),
+            (32, 128, 32, 8, 3), (32, 32, 32, 4, 3),
+        ],
+        8: [(64, 64, 16, 8, 2), (64, 32, 16, 4, 2), (32, 64, 16, 4, 2), (32, 32, 16, 4, 2), (32, 32, 32, 4, 2)],
+    }[dtype.itemsize]  # fmt: skip
+
+
+# Rows and columns of the result that a program makes, what of the sum it takes at a time, and how it is pipelined. The
+# sizes are those of the three axes, and whether values are gathered one by one. Masks fill up what is less than 16.
+CORRELATE = Choice(
+    "conv.correlate",
+    ("BLOCK_M", "BLOCK_P", "BLOCK_K", "num_warps", "num_stages"),
+    _candidates,
+    _default,
+    along={"BLOCK_M": 0, "BLOCK_P": 1, "BLOCK_K": 2},
+)
+GRAD_WEIGHT = Choice(
+    "conv.grad_weight",
+    ("BLOCK_M", "BLOCK_N", "BLOCK_K", "num_warps", "num_stages"),
+    _candidates,
+    _default,
+    along={"BLOCK_M": 0, "BLOCK_N": 1, "BLOCK_K": 2},
+)

@@ -9,6 +9,7 @@ import triton.language as tl
 
 from ..gpu_arrays import contiguous
 from ..launch import empty, launch
+from ..tuning import Choice
 from .gpu_product import product
 
 _RELU, _SIGMOID, _TANH, _GELU = (tl.constexpr(code) for code in range(1, 5))
@@ -52,14 +53,24 @@ def column_sum_kernel(
     tl.store(total + column, tl.sum(partial, axis=0).to(total.dtype.element_ty), mask=column < columns)
 
 
+COLUMN_SUM = Choice(
+    "dense.column_sum",
+    ("BLOCK_ROWS", "BLOCK_COLUMNS", "num_warps"),
+    candidates=lambda dtype, rows, columns: [
+        (128, 32, 4), (128, 32, 8), (64, 64, 4), (64, 32, 8), (64, 32, 4), (256, 16, 8), (128, 16, 4), (256, 8, 4),
+    ],
+    default=lambda architecture, dtype, rows, columns: (64, 32, 4),
+)  # fmt: skip
+
+
 def column_sum(x):
     """The sum of x [rows, columns] over its rows."""
-    total = empty(x, (x.shape[1],))
+    total, tile = empty(x, (x.shape[1],)), COLUMN_SUM.pick(x, *x.shape)
     launch(
         column_sum_kernel,
-        (triton.cdiv(x.shape[1], 32),),
+        (triton.cdiv(x.shape[1], tile["BLOCK_COLUMNS"]),),
         x, total, *x.shape,
-        BLOCK_ROWS=64, BLOCK_COLUMNS=32, ACCUMULATOR=tl.float64 if x.dtype == np.float64 else tl.float32,
+        ACCUMULATOR=tl.float64 if x.dtype == np.float64 else tl.float32, **tile,
     )  # fmt: skip
     return total
 

@@ -10,9 +10,12 @@ import triton.language as tl
 
 from ..gpu_arrays import merged, strides
 from ..launch import empty, launch
+from ..tuning import Choice, has_room
 
 _IDENTITY, _RELU, _SIGMOID, _TANH, _GELU = (tl.constexpr(code) for code in range(5))
-_PROGRAMS = 264  # two for each multiprocessor of a large device; a constant, so that sums are the same on every device
+_PROGRAMS = (
+    264  # two for each multiprocessor of a large device; a constant, so that a sum is split alike whatever the device
+)
 _LEAST_STEPS = 8  # of a part of a split sum: below that, adding the parts costs more than is won
 
 
@@ -140,8 +143,8 @@ def product(a, b, c, bias=None, state=None, activation: int = 0, summed: tuple[i
     if 0 in inner:
         inner = [1, 0]  # nothing to sum: c is what the epilogue makes of 0
 
-    tile = _tile(a.dtype, m, n, math.prod(batch))
     matrices = batch[-2] * batch[-1]
+    tile = PRODUCT.pick(a, m, n, math.prod(inner), math.prod(batch))
     tiles = triton.cdiv(m, tile["BLOCK_M"]) * triton.cdiv(n, tile["BLOCK_N"]) * matrices
     split = parts_of(tiles, inner[-2] * triton.cdiv(inner[-1], tile["BLOCK_K"]))
     parts = split * math.prod(inner[:-2])
@@ -186,14 +189,45 @@ def parts_of(tiles: int, steps: int) -> int:
     return max(1, min(_PROGRAMS // tiles, steps // _LEAST_STEPS))
 
 
-def _tile(dtype, m: int, n: int, matrices: int) -> dict:
-    """The block of c that a program makes, and how it is pipelined."""
-    if dtype == np.float64:
-        return {"BLOCK_M": 32, "BLOCK_N": 32, "BLOCK_K": 32, "GROUP_M": 8, "num_warps": 4, "num_stages": 2}
+def _default(architecture, dtype, m, n, k, matrices):
+    if dtype.itemsize == 8:
+        return 32, 32, 32, 8, 4, 2
     if dtype.itemsize == 2 and triton.cdiv(m, 128) * triton.cdiv(n, 128) * matrices >= _PROGRAMS // 2:
-        return {"BLOCK_M": 128, "BLOCK_N": 128, "BLOCK_K": 64, "GROUP_M": 8, "num_warps": 8, "num_stages": 3}
-    block_m, block_n = 64 if m > 32 else 32, 64 if n > 32 else 32
-    return {"BLOCK_M": block_m, "BLOCK_N": block_n, "BLOCK_K": 32, "GROUP_M": 8, "num_warps": 4, "num_stages": 3}
+        # 96 KB of shared memory, or half of that where two blocks would not fit otherwise.
+        return 128, 128, 64 if has_room(architecture) else 32, 8, 8, 3
+    return 64 if m > 32 else 32, 64 if n > 32 else 32, 32, 8, 4, 3
+
+
+def _candidates(dtype, m, n, k, matrices):
+    """Tiles no larger than c, and larger ones only where a sum is long enough to fill their pipeline."""
+    every = {
+        2: [
+            (128, 256, 64, 8, 8, 3), (256, 128, 64, 8, 8, 3), (128, 128, 64, 8, 8, 4), (128, 128, 64, 8, 8, 3),
+            (128, 128, 64, 8, 4, 3), (128, 128, 32, 8, 8, 4), (128, 128, 32, 8, 8, 3), (128, 128, 32, 8, 4, 4),
+            (128, 64, 64, 8, 4, 3), (64, 128, 64, 8, 4, 3), (128, 64, 32, 8, 4, 4), (64, 128, 32, 8, 4, 4),
+            (64, 64, 64, 8, 4, 4), (64, 64, 32, 8, 4, 5), (64, 64, 32, 8, 4, 3), (64, 32, 64, 8, 4, 4),
+            (32, 64, 64, 8, 4, 4), (32, 128, 64, 8, 4, 4), (32, 32, 64, 8, 2, 4), (32, 32, 128, 8, 4, 3),
+        ],
+        4: [
+            (128, 128, 32, 8, 8, 2), (128, 128, 16, 8, 8, 3), (128, 64, 32, 8, 8, 3), (64, 128, 32, 8, 8, 3),
+            (128, 64, 16, 8, 4, 3), (64, 128, 16, 8, 4, 3), (64, 64, 32, 8, 8, 3), (64, 64, 32, 8, 4, 4),
+            (64, 64, 32, 8, 4, 3), (64, 64, 16, 8, 4, 4), (64, 32, 32, 8, 4, 3), (32, 64, 32, 8, 4, 3),
+            (32, 32, 32, 8, 4, 3), (32, 32, 64, 8, 4, 3), (32, 32, 32, 8, 2, 4),
+        ],
+        8: [
+            (64, 64, 16, 8, 8, 2), (64, 64, 32, 8, 8, 2), (64, 32, 32, 8, 4, 2), (32, 64, 32, 8, 4, 2),
+            (32, 32, 32, 8, 4, 3), (32, 32, 32, 8, 4, 2), (32, 32, 16, 8, 4, 3),
+        ],
+    }[dtype.itemsize]  # fmt: skip
+    return [tile for tile in every if tile[0] <= max(m, 32) and tile[1] <= max(n, 32) and tile[2] <= max(k, 32)]
+
+
+PRODUCT = Choice(
+    "dense.product",
+    ("BLOCK_M", "BLOCK_N", "BLOCK_K", "GROUP_M", "num_warps", "num_stages"),
+    _candidates,
+    _default,
+)
 
 
 def _broadcast_strides(x, leading: int) -> list[int]:

@@ -14,6 +14,7 @@ from ..dense.gpu import column_sum
 from ..dense.gpu_product import product
 from ..gpu_arrays import add, cast, contiguous, copy_into, zeros
 from ..launch import empty, launch
+from ..tuning import Choice
 from .gpu_time import (
     gru_grad_gates_kernel,
     gru_step_kernel,
@@ -26,7 +27,13 @@ from .gpu_time import (
     rnn_step_kernel,
 )
 
-_BLOCK = 256
+# A program has so many neighbours of a state's [N, size] values.
+STEP = Choice(
+    "recurrent.step",
+    ("BLOCK", "num_warps"),
+    candidates=lambda dtype, values: [(128, 2), (128, 4), (256, 2), (256, 4), (256, 8), (512, 4), (512, 8), (1024, 8)],
+    default=lambda architecture, dtype, values: (256, 4),
+)
 
 
 class _Walk(NamedTuple):
@@ -65,9 +72,11 @@ class _Walk(NamedTuple):
 
     def run(self, kernel, arguments, step, size, **constants):
         """A kernel over the [N, size] values of a state at one step."""
+        values = self.batch * size
+        tile = STEP.pick(arguments[0], values)
         launch(
-            kernel, (triton.cdiv(self.batch * size, _BLOCK),), *arguments, step, self.steps, self.batch, size,
-            **constants, REVERSE=self.reverse, BLOCK=_BLOCK,
+            kernel, (triton.cdiv(values, tile["BLOCK"]),), *arguments, step, self.steps, self.batch, size,
+            **constants, REVERSE=self.reverse, **tile,
         )  # fmt: skip
 
 

@@ -11,7 +11,7 @@ import triton.language as tl
 
 from ..elementwise.broadcasting import broadcast_to
 from ..gpu_arrays import cast, contiguous
-from ..gpu_lines import accumulator, deliver, lines_of, state_dtype, tile_lines
+from ..gpu_lines import accumulator, deliver, line_choice, lines_of, state_dtype, tile_lines
 from ..launch import empty, launch
 from .gpu_kernels import (
     choice_kernel,
@@ -23,6 +23,7 @@ from .gpu_kernels import (
     scan_total_kernel,
 )
 
+FORWARD, GRAD_X, SCAN = (line_choice(f"reduce.{name}") for name in ("forward", "grad_x", "scan"))
 _PLAIN, _SQUARE, _ABSOLUTE, _POWER, _DEVIATION, _EQUAL, _ABSOLUTE_EQUAL = range(7)
 _PRODUCT, _LARGEST, _SMALLEST, _LARGEST_ABSOLUTE, _ANY, _ALL = range(7, 13)
 _AS_IT_IS, _SCALED, _SCALED_ROOT, _POWER_ROOT = range(4)
@@ -86,7 +87,7 @@ def _reduce(x, axis, code, dtype, centre=None, finish=_AS_IT_IS, factor=1.0, p=1
 def _reduce_lines(x, lines, code, y, state, centre, finish, factor, p, joined=False) -> None:
     """Writes y, one value for each line of x seen as (outer, n, inner); `joined`: x holds results of chunks."""
     number = tl.float64 if joined and code == _PLAIN and _is_float(state) else _number(x.dtype)
-    tiling = tile_lines(*lines, x.dtype if number == tl.float32 else np.float64, cut=True)
+    tiling = tile_lines(FORWARD, x, *lines, x.dtype if number == tl.float32 else np.float64, cut=True)
     whole = tiling.chunks == 1
     target = y if whole else empty(x, (tiling.lines, tiling.chunks), state)
     launch(
@@ -103,7 +104,7 @@ def _grad_x(x, y, count, grad_y, shape, axis, code, factor=1.0, p=1.0):
     lines, left = _last_run(shape, list(axis))
     y, count, grad_y = (None if a is None else contiguous(broadcast_to(a, left)) for a in (y, count, grad_y))
     grad_x = empty(grad_y, shape)
-    tiling = tile_lines(*lines, grad_y.dtype, cut=True)
+    tiling = tile_lines(GRAD_X, grad_y, *lines, cut=True)
     launch(
         reduce_grad_x_kernel, tiling.grid, x, y, count, grad_y, grad_x, *tiling.sizes, tiling.chunks, float(factor),
         CODE=code, P=float(p), ACCUMULATOR=accumulator(grad_y.dtype), **tiling.constants,
@@ -235,7 +236,7 @@ def prod_backward(saved, grad_y, needs):
     before, after = (empty(x, rows.shape, state) for _ in range(2))
     _scan(rows, lines, before, product=True, exclusive=True)
     _scan(rows, lines, after, product=True, exclusive=True, backwards=True)
-    grad_x, tiling = empty(rows), tile_lines(*lines, x.dtype, cut=True)
+    grad_x, tiling = empty(rows), tile_lines(GRAD_X, x, *lines, cut=True)
     launch(
         prod_grad_x_kernel, tiling.grid, before, after, contiguous(grad_y), grad_x, *tiling.sizes, tiling.chunks,
         ACCUMULATOR=accumulator(x.dtype), **tiling.constants,
@@ -262,7 +263,7 @@ def _choose(x, axis, largest, with_values):
     x, lines = lines_of(x, axis)
     shape, values, places = _kept_shape(x.shape, (axis,)), x, None
     while True:
-        tiling = tile_lines(*lines, np.int64, cut=True)
+        tiling = tile_lines(FORWARD, x, *lines, np.int64, cut=True)
         left = shape if tiling.chunks == 1 else (tiling.lines, tiling.chunks)
         y = empty(x, left) if with_values or tiling.chunks > 1 else None
         chosen = empty(x, left, np.int64)
@@ -304,7 +305,7 @@ def argmin_forward(x, *, axis, keepdims=False):
 
 def _scan(x, lines, y, product, exclusive=False, backwards=False) -> None:
     """Writes the running sums or products along the lines of a contiguous x seen as (outer, n, inner)."""
-    tiling = tile_lines(*lines, x.dtype if _is_float(x.dtype) else np.int64, cut=True)
+    tiling = tile_lines(SCAN, x, *lines, x.dtype if _is_float(x.dtype) else np.int64, cut=True)
     constants = {"PRODUCT": product, "REVERSED": backwards, "ACCUMULATOR": _number(x.dtype), **tiling.constants}
     before = None
     if tiling.chunks > 1:
@@ -344,7 +345,7 @@ def cumprod_backward(saved, grad_y, needs):
     x, lines = saved
     grad_x, before = empty(x), empty(x, dtype=state_dtype(x.dtype))
     _scan(x, lines, before, product=True, exclusive=True)
-    tiling = tile_lines(*lines, x.dtype, cut=True)._replace(chunks=1)
+    tiling = tile_lines(GRAD_X, x, *lines, cut=True)._replace(chunks=1)
     launch(
         cumprod_grad_x_kernel, tiling.grid, x, before, contiguous(grad_y), grad_x, *tiling.sizes,
         ACCUMULATOR=accumulator(x.dtype), **tiling.constants,

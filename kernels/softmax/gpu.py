@@ -5,8 +5,10 @@ import triton
 import triton.language as tl
 
 from ..gpu_arrays import cast, contiguous
-from ..gpu_lines import accumulator, deliver, line_tile, lines_of, state_dtype, sum_partials, tile_lines
+from ..gpu_lines import accumulator, deliver, line_choice, line_tile, lines_of, state_dtype, sum_partials, tile_lines
 from ..launch import empty, launch
+
+FORWARD, GRAD_X = line_choice("softmax.forward"), line_choice("softmax.grad_x")
 
 _SOFTMAX, _LOG_SOFTMAX, _LOGSUMEXP = (tl.constexpr(code) for code in range(3))
 
@@ -168,7 +170,7 @@ def logsumexp_grad_x_kernel(
 
 def _run_forward(x, shape, code, y) -> None:
     """Writes y for x seen as `shape` = (outer, n, inner)."""
-    tiling = tile_lines(*shape, x.dtype)
+    tiling = tile_lines(FORWARD, x, *shape)
     number = {"ACCUMULATOR": accumulator(x.dtype)}
     if tiling.chunks == 1:
         launch(softmax_forward_kernel, tiling.grid, x, y, *tiling.sizes, CODE=code, **number, **tiling.constants)
@@ -199,7 +201,7 @@ def _backward(saved, grad_y, needs):
     if not needs[0]:
         return (None,)
     y, shape, code = saved
-    grad_y, grad_x, tiling = contiguous(grad_y), empty(y), tile_lines(*shape, y.dtype)
+    grad_y, grad_x, tiling = contiguous(grad_y), empty(y), tile_lines(GRAD_X, y, *shape)
     constants = {"CODE": code, "ACCUMULATOR": accumulator(y.dtype), **tiling.constants}
     if tiling.chunks == 1:
         launch(softmax_grad_x_kernel, tiling.grid, grad_y, y, grad_x, *tiling.sizes, **constants)
@@ -236,7 +238,7 @@ def logsumexp_backward(saved, grad_y, needs):
     if not needs[0]:
         return (None,)
     x, y, shape = saved
-    grad_x, tiling = empty(x), tile_lines(*shape, x.dtype, cut=True)
+    grad_x, tiling = empty(x), tile_lines(GRAD_X, x, *shape, cut=True)
     launch(
         logsumexp_grad_x_kernel, tiling.grid, contiguous(grad_y), x, y, grad_x, *tiling.sizes, tiling.chunks,
         ACCUMULATOR=accumulator(x.dtype), **tiling.constants,

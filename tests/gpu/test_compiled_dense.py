@@ -29,7 +29,7 @@ def test_the_product_fits_in_its_largest_tile(summed, dtype, architecture):
         SUMMED=summed,
         PRECISION="tf32x3" if dtype == "float32" else "ieee",
         ACCUMULATOR=tl.float32,
-        **gpu_product._tile(np.dtype(dtype), 4096, 4096, 32),
+        **gpu_product.PRODUCT.shipped(architecture, np.dtype(dtype), (4096, 4096, 4096, 32)),
     )
 
 
