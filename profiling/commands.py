@@ -1,4 +1,4 @@
-"""The commands `ranvier profile` and `ranvier bench`: which module answers which words.
+"""The commands `ranvier profile`, `ranvier bench` and `ranvier tune`: which module answers which words.
 
 It is imported when asked, so that other commands start at once."""
 
@@ -19,11 +19,15 @@ more:
 
 
 def add_parsers(commands) -> None:
-    """Adds `profile` and `bench` to the command line's subparsers.
+    """Adds `profile`, `bench` and `tune` to the command line's subparsers.
 
     What follows the command's name is parsed by the module that answers, so nothing in it counts as an option here.
     """
-    for name, text in (("profile", _HELP), ("bench", "this library's standing table against PyTorch on this machine")):
+    for name, text in (
+        ("profile", _HELP),
+        ("bench", "this library's standing table against PyTorch on this machine"),
+        ("tune", "search for the fastest tiles of GPU kernels on this machine's GPU: `ranvier tune dense`"),
+    ):
         parser = commands.add_parser(name, help=text, add_help=False, prefix_chars="\0")
         parser.add_argument("words", nargs="*")
 
@@ -42,6 +46,11 @@ def profile(options: argparse.Namespace) -> int:
 def bench(options: argparse.Namespace) -> int:
     """Runs `ranvier bench`; returns the exit status."""
     return _run("bench", "bench", list(options.words))
+
+
+def tune(options: argparse.Namespace) -> int:
+    """Runs `ranvier tune`; returns the exit status."""
+    return _run("tune", "tune", list(options.words))
 
 
 def _run(module_name: str, command: str, words: list[str], epilog: str | None = None) -> int:

@@ -103,6 +103,12 @@ def _bench(options: argparse.Namespace) -> int:
     return commands.bench(options)
 
 
+def _tune(options: argparse.Namespace) -> int:
+    from ranvier.profiling import commands
+
+    return commands.tune(options)
+
+
 def _devices(options: argparse.Namespace) -> int:
     from ranvier.profiling import devices
 
@@ -117,7 +123,14 @@ def _positive(text: str) -> int:
     return value
 
 
-_COMMANDS = {"train": _train, "predict": _predict, "profile": _profile, "bench": _bench, "devices": _devices}
+_COMMANDS = {
+    "train": _train,
+    "predict": _predict,
+    "profile": _profile,
+    "bench": _bench,
+    "tune": _tune,
+    "devices": _devices,
+}
 
 if __name__ == "__main__":
     sys.exit(main())
