@@ -200,14 +200,20 @@ class Operation:
 
         Returns (output, saved); `saved` is what `backward` needs. An `out=` attribute names the array(s) to write to.
         """
-        out = attributes.pop("out", None)
-        self.check(*inputs, **attributes)
-        if out is not None:
-            attributes["out"] = out
+        if "out" in attributes:
+            out = attributes.pop("out")
+            self.check(*inputs, **attributes)
+            if out is not None:
+                attributes["out"] = out
+        else:
+            self.check(*inputs, **attributes)
         implementation = implementation or implementation_for(self.name, inputs)
         forward = self.passes(implementation)[0]
-        if implementation == "cpu" and any(getattr(x, "dtype", None) in HALF_TYPES for x in inputs):
-            return self._forward_in_float32(forward, inputs, attributes)
+        if implementation == "cpu":
+            for x in inputs:
+                # Few types have two bytes: asking for the size first is quicker than to look each one up.
+                if type(x) is np.ndarray and x.itemsize == 2 and x.dtype in HALF_TYPES:
+                    return self._forward_in_float32(forward, inputs, attributes)
         return forward(*inputs, **attributes)
 
     def backward(self, saved, grad_output, needs: tuple[bool, ...], implementation: str | None = None) -> tuple:

@@ -203,9 +203,12 @@ def record(name: str, backward: Callable, saved, inputs: tuple, output):
     """
     node = None
     if _state.recording:
-        edges = tuple(_edge(x) if isinstance(x, Tensor) else None for x in inputs)
-        if any(edge is not None for edge in edges):
-            node = Node(name, backward, saved, edges, len(output) if type(output) is tuple else 1)
+        for x in inputs:
+            if isinstance(x, Tensor) and x.requires_grad:
+                node = Node(
+                    name, backward, saved, tuple(map(_edge, inputs)), len(output) if type(output) is tuple else 1
+                )
+                break
     if type(output) is tuple:
         return tuple(_wrap(array, node, index) for index, array in enumerate(output))
     return _wrap(output, node, 0)
@@ -242,9 +245,9 @@ def is_grad_enabled() -> bool:
     return _state.recording
 
 
-def _edge(x: Tensor):
-    """Where the gradient of x goes: None, a leaf, or (node, index of the node's output)."""
-    if not x.requires_grad:
+def _edge(x):
+    """Where the gradient of an input goes: None, a leaf, or (node, index of the node's output)."""
+    if not isinstance(x, Tensor) or not x.requires_grad:
         return None
     # Not x itself for results: the node must not keep an array alive that no backward needs.
     return x if x._node is None else (x._node, x._output)
