@@ -12,7 +12,7 @@ import numpy as np
 import triton
 import triton.language as tl
 
-from .elementwise.broadcasting import broadcast_to
+from .elementwise.broadcasting import broadcast_to, merged
 from .launch import empty, launch
 
 _BLOCK = 1024
@@ -166,22 +166,3 @@ def extent(indices, ignored: int | None = None) -> tuple[int, int] | None:
 def strides(x) -> tuple[int, ...]:
     """Strides in elements."""
     return tuple(stride // x.itemsize for stride in x.strides)
-
-
-def merged(shape, *steps_of_sides) -> tuple[list[int], list[list[int]]]:
-    """A shape and each side's strides, axes of size 1 dropped, neighbours merged that all sides walk as one."""
-    sizes: list[int] = []
-    sides: list[list[int]] = [[] for _ in steps_of_sides]
-    for axis, size in enumerate(shape):
-        if size == 1:
-            continue
-        steps = [side[axis] for side in steps_of_sides]
-        if sizes and all(side[-1] == step * size for side, step in zip(sides, steps)):
-            sizes[-1] *= size
-            for side, step in zip(sides, steps):
-                side[-1] = step
-        else:
-            sizes.append(size)
-            for side, step in zip(sides, steps):
-                side.append(step)
-    return sizes, sides

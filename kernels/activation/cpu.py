@@ -12,6 +12,8 @@ from numba import prange
 from ..cpu_jit import kernel, serial_kernel
 from ..cpu_math import erf, exp, expm1, log1p, sigmoid, tanh
 from ..cpu_philox import uniform
+from ..cpu_sums import line_sum
+from ..elementwise.memory_order import axes_by_memory, deliver, flat, unflat
 from ..memory import empty, zeros
 from .reference import SELU_ALPHA, SELU_SCALE
 
@@ -196,14 +198,14 @@ def activation_grad_input_kernel(grad_y, state, code, p, q, r, grad_x):
 
 
 def _forward(code, x, out, p=0.0, q=0.0, r=0.0):
-    order = _axes_by_memory(x)
-    flat = _flat(x, order)
-    result = empty(flat.size, x.dtype)
+    order = axes_by_memory(x)
+    vector = flat(x, order)
+    result = empty(vector.size, x.dtype)
     # One block is not worth waking the other threads for.
-    (activate if flat.size <= _BLOCK else activation_forward_kernel)(flat, code, p, q, r, result)
-    y = _unflat(result, x.shape, order)
-    state = result if code in _SAVE_OUTPUT else flat
-    return _deliver(y, out), (state, x.shape, order, code, p, q, r)
+    (activate if vector.size <= _BLOCK else activation_forward_kernel)(vector, code, p, q, r, result)
+    y = unflat(result, x.shape, order)
+    state = result if code in _SAVE_OUTPUT else vector
+    return deliver(y, out), (state, x.shape, order, code, p, q, r)
 
 
 def _backward(saved, grad_y, needs):
@@ -212,34 +214,9 @@ def _backward(saved, grad_y, needs):
     state, shape, order, code, p, q, r = saved
     grad_x = empty(state.size, state.dtype)
     (activate_grad if state.size <= _BLOCK else activation_grad_input_kernel)(
-        _flat(grad_y, order), state, code, p, q, r, grad_x
+        flat(grad_y, order), state, code, p, q, r, grad_x
     )
-    return (_unflat(grad_x, shape, order),)
-
-
-def _deliver(y, out):
-    """y, in the caller's array where there is one."""
-    if out is None:
-        return y
-    out[...] = y
-    return out
-
-
-def _axes_by_memory(x):
-    """The axes from the widest stride to the narrowest; None for C order. Channels-last input gives such output."""
-    return None if x.flags.c_contiguous else tuple(np.argsort([-abs(s) for s in x.strides], kind="stable").tolist())
-
-
-def _flat(x, order):
-    """x as a vector in the given order of axes; shares memory where x lies so."""
-    return np.ascontiguousarray(x if order is None else x.transpose(order)).reshape(-1)
-
-
-def _unflat(vector, shape, order):
-    """A vector from `_flat` as an array of the shape."""
-    if order is None:
-        return vector.reshape(shape)
-    return vector.reshape([shape[axis] for axis in order]).transpose(np.argsort(order))
+    return (unflat(grad_x, shape, order),)
 
 
 def sigmoid_forward(x, *, out=None):
@@ -350,19 +327,19 @@ def rrelu_grad_input_kernel(grad_y, x, lower, width, seed, grad_x):
 
 
 def rrelu_forward(x, *, lower=1 / 8, upper=1 / 3, seed=0, out=None):
-    flat = np.ascontiguousarray(x).reshape(-1)
-    result = empty(flat.size, x.dtype)
+    vector = np.ascontiguousarray(x).reshape(-1)
+    result = empty(vector.size, x.dtype)
     numbers = float(lower), float(upper - lower), int(seed)
-    rrelu_forward_kernel(flat, *numbers, result)
-    return _deliver(result.reshape(x.shape), out), (flat, x.shape, numbers)
+    rrelu_forward_kernel(vector, *numbers, result)
+    return deliver(result.reshape(x.shape), out), (vector, x.shape, numbers)
 
 
 def rrelu_backward(saved, grad_y, needs):
     if not needs[0]:
         return (None,)
-    flat, shape, numbers = saved
-    grad_x = empty(flat.size, flat.dtype)
-    rrelu_grad_input_kernel(np.ascontiguousarray(grad_y).reshape(-1), flat, *numbers, grad_x)
+    vector, shape, numbers = saved
+    grad_x = empty(vector.size, vector.dtype)
+    rrelu_grad_input_kernel(np.ascontiguousarray(grad_y).reshape(-1), vector, *numbers, grad_x)
     return (grad_x.reshape(shape),)
 
 
@@ -380,12 +357,12 @@ def prelu_grad_kernel(grad_y, x, weight, grad_x, grad_slope):
     """grad_x [rows, length], and each row's share of its slope's gradient, grad_slope [rows]."""
     for row in prange(x.shape[0]):
         slope = weight[row % weight.size]
-        total = x.dtype.type(0)
+        terms = np.empty(x.shape[1], x.dtype)
         for i in range(x.shape[1]):
             positive = x[row, i] > 0
             grad_x[row, i] = grad_y[row, i] if positive else grad_y[row, i] * slope
-            total += x.dtype.type(0) if positive else grad_y[row, i] * x[row, i]
-        grad_slope[row] = total
+            terms[i] = x.dtype.type(0) if positive else grad_y[row, i] * x[row, i]
+        grad_slope[row] = line_sum(terms)
 
 
 def _channel_rows(x, channels):
@@ -400,7 +377,7 @@ def prelu_forward(x, weight, *, out=None):
     slopes = np.ascontiguousarray(weight).reshape(-1)
     if y.size:
         prelu_forward_kernel(rows, slopes, y)
-    return _deliver(y.reshape(x.shape), out), (rows, slopes, x.shape, weight.shape)
+    return deliver(y.reshape(x.shape), out), (rows, slopes, x.shape, weight.shape)
 
 
 def prelu_backward(saved, grad_y, needs):
@@ -440,7 +417,7 @@ def glu_forward(x, *, axis=-1, out=None):
     halves = np.ascontiguousarray(x).reshape(math.prod(x.shape[:axis]), 2, length)
     y = empty(shape, x.dtype)
     glu_forward_kernel(halves, y.reshape(halves.shape[0], length))
-    return _deliver(y, out), (halves, x.shape)
+    return deliver(y, out), (halves, x.shape)
 
 
 def glu_backward(saved, grad_y, needs):

@@ -31,12 +31,35 @@ def broadcast_to(x, shape):
     return cupy.lib.stride_tricks.as_strided(x, shape, strides)
 
 
+def merged(shape, *steps_of_sides) -> tuple[list[int], list[list[int]]]:
+    """A shape and each side's strides, axes of size 1 dropped, neighbours merged that all sides walk as one."""
+    sizes: list[int] = []
+    sides: list[list[int]] = [[] for _ in steps_of_sides]
+    for axis, size in enumerate(shape):
+        if size == 1:
+            continue
+        steps = [side[axis] for side in steps_of_sides]
+        if sizes and all(side[-1] == step * size for side, step in zip(sides, steps)):
+            sizes[-1] *= size
+            for side, step in zip(sides, steps):
+                side[-1] = step
+        else:
+            sizes.append(size)
+            for side, step in zip(sides, steps):
+                side.append(step)
+    return sizes, sides
+
+
+def stretched_axes(shape, operand_shape) -> tuple[int, ...]:
+    """The axes of `shape` that broadcasting added to an operand of the other shape, or stretched from 1."""
+    added = len(shape) - len(operand_shape)
+    return tuple(
+        axis for axis, size in enumerate(shape) if axis < added or (operand_shape[axis - added] == 1 and size != 1)
+    )
+
+
 def sum_to_shape(x, shape):
     """x summed over the axes that broadcasting added or stretched, so that it has `shape` again."""
     if x.shape == shape:
         return x
-    added = x.ndim - len(shape)
-    stretched = tuple(
-        axis for axis, size in enumerate(x.shape) if axis < added or (shape[axis - added] == 1 and size != 1)
-    )
-    return x.sum(axis=stretched, keepdims=True).reshape(shape)
+    return x.sum(axis=stretched_axes(x.shape, shape), keepdims=True).reshape(shape)

@@ -10,8 +10,21 @@ from ..cpu_jit import kernel
 from ..cpu_math import erf, exp, expm1, log, log1p
 from ..memory import empty, zeros
 from .broadcasting import broadcast_shape, broadcast_to, shape_of, sum_to_shape
+from .cpu_arithmetic import (
+    ADD,
+    DIVIDE,
+    MAXIMUM,
+    MINIMUM,
+    MULTIPLY,
+    SUBTRACT,
+    both_gradients,
+    combined,
+    summed_to_shape,
+    worth_threads,
+)
+from .memory_order import axes_by_memory, deliver, flat, unflat
 
-_EXP, _EXPM1, _LOG, _LOG1P, _SQRT, _RSQRT, _RECIPROCAL, _ERF = range(8)
+_EXP, _EXPM1, _LOG, _LOG1P, _SQRT, _RSQRT, _RECIPROCAL, _ERF, _SQUARE, _ABS, _NEGATIVE = range(11)
 _BLOCK = 4096  # elements a thread takes at a time: two arrays of it stay in the first-level cache
 
 # Division by zero, logarithms of negative numbers and overflow give infinities and NaNs, and no warning.
@@ -52,12 +65,21 @@ def unary_kernel(x, code, y):
         elif code == _ERF:
             for i in range(len(part)):
                 to[i] = erf(part[i])
+        elif code == _SQUARE:
+            for i in range(len(part)):
+                to[i] = part[i] * part[i]
+        elif code == _ABS:
+            for i in range(len(part)):
+                to[i] = abs(part[i])
+        elif code == _NEGATIVE:
+            for i in range(len(part)):
+                to[i] = -part[i]
 
 
 @kernel
 def unary_grad_kernel(grad_y, state, code, grad_x):
     """grad_x = grad_y * f'(x) over flat arrays; `state` is x or y, whichever gives the derivative more cheaply."""
-    one, half = state.dtype.type(1), state.dtype.type(0.5)
+    zero, one, half = state.dtype.type(0), state.dtype.type(1), state.dtype.type(0.5)
     for block in prange((state.size + _BLOCK - 1) // _BLOCK):
         first, last = block * _BLOCK, (block + 1) * _BLOCK
         grad, known, to = grad_y[first:last], state[first:last], grad_x[first:last]
@@ -86,25 +108,37 @@ def unary_grad_kernel(grad_y, state, code, grad_x):
             scale = state.dtype.type(2 / math.sqrt(math.pi))
             for i in range(len(known)):
                 to[i] = grad[i] * scale * exp(-known[i] * known[i])
+        elif code == _SQUARE:
+            for i in range(len(known)):
+                to[i] = grad[i] * (known[i] + known[i])
+        elif code == _ABS:
+            for i in range(len(known)):
+                sign = one if known[i] > zero else zero * known[i]
+                to[i] = grad[i] * (-one if known[i] < zero else sign)
+        elif code == _NEGATIVE:
+            for i in range(len(known)):
+                to[i] = -grad[i]
 
 
 def _compiled(code, state):
     """Forward and backward by the kernels above; `state` names what the derivative is computed from, 'x' or 'y'."""
 
     def forward(x, *, out=None):
-        y = empty(x.shape, x.dtype) if out is None else out
-        flat = np.ascontiguousarray(x).reshape(-1)
-        run = unary_kernel if flat.size > _BLOCK else unary_kernel.serial
-        run(flat, code, y.reshape(-1))
-        return y, flat if state == "x" else y
+        order = axes_by_memory(x)
+        vector = flat(x, order)
+        result = empty(vector.size, x.dtype)
+        (unary_kernel if vector.size > _BLOCK else unary_kernel.serial)(vector, code, result)
+        saved = (vector if state == "x" else result), order
+        return deliver(unflat(result, x.shape, order), out), saved
 
     def backward(saved, grad_y, needs):
         if not needs[0]:
             return (None,)
-        grad_x = empty(grad_y.shape, grad_y.dtype)
+        vector, order = saved
+        grad_x = empty(vector.size, vector.dtype)
         run = unary_grad_kernel if grad_x.size > _BLOCK else unary_grad_kernel.serial
-        run(np.ascontiguousarray(grad_y).reshape(-1), saved.reshape(-1), code, grad_x.reshape(-1))
-        return (grad_x,)
+        run(flat(grad_y, order), vector, code, grad_x)
+        return (unflat(grad_x, grad_y.shape, order),)
 
     return forward, backward
 
@@ -150,10 +184,7 @@ def _no_slope(x, grad_y):
     return broadcast_to(np.zeros((), grad_y.dtype), grad_y.shape)
 
 
-negative_forward, negative_backward = _unary(np.negative, lambda x, grad_y: _elementwise(np.negative, (grad_y,)))
-abs_forward, abs_backward = _unary(np.abs, lambda x, grad_y: _times(_elementwise(np.sign, (x,)), grad_y))
 sign_forward, sign_backward = _unary(np.sign, _no_slope)
-square_forward, square_backward = _unary(np.square, lambda x, grad_y: _times(_elementwise(np.multiply, (x, 2)), grad_y))
 floor_forward, floor_backward = _unary(np.floor, _no_slope)
 ceil_forward, ceil_backward = _unary(np.ceil, _no_slope)
 round_forward, round_backward = _unary(np.rint, _no_slope)
@@ -161,6 +192,21 @@ sin_forward, sin_backward = _unary(np.sin, lambda x, grad_y: _times(_elementwise
 cos_forward, cos_backward = _unary(
     np.cos, lambda x, grad_y: _times(np.negative(s := _elementwise(np.sin, (x,)), out=s), grad_y)
 )
+
+
+def _floats_compiled(code, ufunc):
+    """The same for what takes integers too, which are NumPy's and have no gradient."""
+    forward_floats, backward = _compiled(code, "x")
+
+    def forward(x, *, out=None):
+        return forward_floats(x, out=out) if x.dtype.kind == "f" else (_elementwise(ufunc, (x,), out), None)
+
+    return forward, backward
+
+
+negative_forward, negative_backward = _floats_compiled(_NEGATIVE, np.negative)
+abs_forward, abs_backward = _floats_compiled(_ABS, np.abs)
+square_forward, square_backward = _floats_compiled(_SQUARE, np.square)
 
 
 def clip_forward(x, *, min=None, max=None, out=None):
@@ -189,14 +235,19 @@ def _masked(grad, mask):
 
 
 def _to_shape(grad, operand):
-    return sum_to_shape(grad, shape_of(operand))
+    return summed_to_shape(grad, shape_of(operand))
 
 
-def _binary(ufunc, grad_x, grad_y):
-    """Forward by a NumPy function; backward by grad_x(grad, x, y) and grad_y(grad, x, y), summed to the shapes."""
+def _binary(ufunc, grad_x, grad_y, code=None):
+    """Forward by a NumPy function; backward by grad_x(grad, x, y) and grad_y(grad, x, y), summed to the shapes. Large
+    arrays forward by the kernel of that code, if there is one."""
 
     @_quiet
     def forward(x, y, *, out=None):
+        if code is not None and worth_threads(x, y):
+            z = combined(code, x, y, out)
+            if z is not None:
+                return z, (x, y)
         return _elementwise(ufunc, (x, y), out), (x, y)
 
     @_quiet
@@ -210,12 +261,29 @@ def _binary(ufunc, grad_x, grad_y):
     return forward, backward
 
 
+def _fused(code, passes):
+    """The passes of `_binary`, with the gradients of large arrays by one kernel."""
+    forward, backward_by_numpy = passes
+
+    @_quiet
+    def backward(saved, grad, needs):
+        if not worth_threads(grad):
+            return backward_by_numpy(saved, grad, needs)
+        x, y = saved
+        if needs == (True, False) and code in (MULTIPLY, DIVIDE) and shape_of(x) == grad.shape:
+            grad_x = combined(code, grad, y)
+            if grad_x is not None:
+                return grad_x, None
+        both = both_gradients(code, x, y, grad)
+        if both is None:
+            return backward_by_numpy(saved, grad, needs)
+        return tuple(operand_grad if need else None for operand_grad, need in zip(both, needs))
+
+    return forward, backward
+
+
 def _pass_on(grad, x, y):
     return grad
-
-
-def _negated(grad, x, y):
-    return _elementwise(np.negative, (grad,))
 
 
 def _divide_grad_y(grad, x, y):
@@ -276,20 +344,32 @@ def _share(larger):
     return grad_operand
 
 
-add_forward, add_backward = _binary(np.add, _pass_on, _pass_on)
-subtract_forward, subtract_backward = _binary(np.subtract, _pass_on, _negated)
-multiply_forward, multiply_backward = _binary(
-    np.multiply,
-    lambda grad, x, y: _elementwise(np.multiply, (grad, y)),
-    lambda grad, x, y: _elementwise(np.multiply, (grad, x)),
+add_forward, add_backward = _binary(np.add, _pass_on, _pass_on, ADD)
+subtract_forward, _ = _binary(np.subtract, _pass_on, _pass_on, SUBTRACT)
+
+
+def subtract_backward(saved, grad, needs):
+    x, y = saved
+    grad_y = negative_forward(_to_shape(grad, y))[0] if needs[1] else None
+    return _to_shape(grad, x) if needs[0] else None, grad_y
+
+
+multiply_forward, multiply_backward = _fused(
+    MULTIPLY,
+    _binary(
+        np.multiply,
+        lambda grad, x, y: _elementwise(np.multiply, (grad, y)),
+        lambda grad, x, y: _elementwise(np.multiply, (grad, x)),
+        MULTIPLY,
+    ),
 )
-divide_forward, divide_backward = _binary(
-    np.divide, lambda grad, x, y: _elementwise(np.divide, (grad, y)), _divide_grad_y
+divide_forward, divide_backward = _fused(
+    DIVIDE, _binary(np.divide, lambda grad, x, y: _elementwise(np.divide, (grad, y)), _divide_grad_y, DIVIDE)
 )
 power_forward, power_backward = _binary(_power, _power_grad_x, _power_grad_y)
 remainder_forward, remainder_backward = _binary(np.remainder, _pass_on, _remainder_grad_y)
-maximum_forward, maximum_backward = _binary(np.maximum, _share(np.greater), _share(np.less))
-minimum_forward, minimum_backward = _binary(np.minimum, _share(np.less), _share(np.greater))
+maximum_forward, maximum_backward = _fused(MAXIMUM, _binary(np.maximum, _share(np.greater), _share(np.less), MAXIMUM))
+minimum_forward, minimum_backward = _fused(MINIMUM, _binary(np.minimum, _share(np.less), _share(np.greater), MINIMUM))
 
 
 def where_forward(condition, x, y, *, out=None):

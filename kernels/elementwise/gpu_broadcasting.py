@@ -11,9 +11,9 @@ import numpy as np
 import triton
 import triton.language as tl
 
-from ..gpu_arrays import copy_into, merged
+from ..gpu_arrays import copy_into
 from ..launch import empty, launch
-from .broadcasting import shape_of
+from .broadcasting import merged, shape_of
 from .gpu_functions import apply
 
 _BLOCK = 1024
