@@ -113,7 +113,7 @@ def _line_candidates(dtype, lines, n, side_by_side, cut):
         _tile_of(dtype, lines, n, side_by_side, cut, elements, chunk_bytes, warp_bytes)
         for elements in (1024, 2048, 4096)
         for chunk_bytes in (_CHUNK_BYTES // 2, _CHUNK_BYTES, 2 * _CHUNK_BYTES)
-        for warp_bytes in (1024, 2048, 4096)
+        for warp_bytes in (1024, 2048, 4096, 8192)
     ]
 
 
