@@ -1,5 +1,6 @@
 """Triton kernels on CuPy arrays, with no framework between: compiled by `triton.compile` for the device's architecture,
-loaded and launched by CuPy on its arrays' device and CuPy's current stream there.
+loaded and launched by CuPy on its arrays' device and CuPy's current stream there. Numba-CUDA kernels go the same way
+(`launch_numba.py`).
 
     launch(softmax_forward_kernel, (rows,), x, y, columns, BLOCK=1024, num_warps=4)
 
@@ -15,6 +16,7 @@ import math
 import struct
 import sys
 import threading
+from abc import ABC, abstractmethod
 from collections.abc import Callable
 from typing import Any
 
@@ -44,14 +46,14 @@ _MAX_DYNAMIC_SHARED_SIZE = 8  # CU_FUNC_ATTRIBUTE_MAX_DYNAMIC_SHARED_SIZE_BYTES
 _SHARED_WITHOUT_ASKING = 48 * 1024
 _HELPERS = {f"{__package__}.{name}" for name in ("accumulate", "gpu_arrays")}  # they ask for memory in others' names
 _pointer_types: dict[int, str] = {}  # by dtype.num
-_kernels: dict[int, TritonKernel] = {}  # by id: a kernel's own hash is its source's, and slow
+_kernels: dict[int, Kernel] = {}  # by id: a kernel's own hash is its source's, and slow
 
 
 def launch(kernel, grid: tuple[int, ...], *arguments, **constants) -> None:
-    """Runs a `@triton.jit` kernel over a grid of one to three axes; an empty grid runs nothing.
+    """Runs a kernel over a grid of one to three axes; an empty grid runs nothing.
 
     Args:
-        kernel: the decorated function.
+        kernel: the decorated function, `@triton.jit` or `@NumbaKernel` (`launch_numba.py`).
         grid: programs along each axis.
         arguments: arrays and numbers for the parameters that are not `tl.constexpr`, in order.
         constants: the `tl.constexpr` parameters by name, and compile options such as `num_warps`, `num_stages`.
@@ -63,7 +65,7 @@ def launch(kernel, grid: tuple[int, ...], *arguments, **constants) -> None:
         return
     known = _kernels.get(id(kernel))
     if known is None:
-        known = _kernels[id(kernel)] = TritonKernel(kernel)
+        known = _kernels[id(kernel)] = kernel_of(kernel)
     known(grid, *arguments, **constants)
 
 
@@ -96,18 +98,27 @@ class OutOfMemory(MemoryError):
     """The GPU has less memory left than an operation asks for."""
 
 
-class TritonKernel:
+class Kernel(ABC):
     """A kernel with all its compiled forms: one for each combination of argument types, constants and device."""
 
-    def __init__(self, function):
-        self.function = function
-        self.runtime = [p for p in function.params if not p.is_constexpr]
-        self.constexpr = {p.name: p.default if p.has_default else None for p in function.params if p.is_constexpr}
-        self._specialise = tuple(
-            (not p.do_not_specialize, not p.do_not_specialize_on_alignment, p.annotation_type or None)
-            for p in self.runtime
-        )
+    def __init__(self):
         self._loaded: dict[tuple, Loaded] = {}
+
+    @abstractmethod
+    def bind(self, arguments) -> tuple[list, list]:
+        """The types that a form is compiled for, and the values that a launch passes."""
+
+    @abstractmethod
+    def key(self, signature: tuple, architecture: int, **constants) -> str:
+        """A hash of all that a compiled form depends on."""
+
+    @abstractmethod
+    def _build(self, signature: tuple, architecture: int, constants: dict):
+        """What the compiler makes: an object with `metadata` and `asm`, as `triton.compile` gives it."""
+
+    @abstractmethod
+    def _compiled(self, result, signature: tuple, constants: dict) -> Compiled:
+        """What was built, or read from the disk, with what the kind of kernel knows of its parameters."""
 
     def __call__(self, grid: tuple[int, ...], *arguments, **constants) -> None:
         import cupy
@@ -138,6 +149,33 @@ class TritonKernel:
             loaded = self._loaded[key] = Loaded(compiled, device)
         return loaded, values
 
+    def obtain(self, signature: tuple, architecture: int, **constants) -> Compiled:
+        """The kernel for an architecture (80, 90, ...), from the disk if it has been compiled before."""
+        key = self.key(signature, architecture, **constants)
+        result = cubin_cache.read(key)
+        if result is None:
+            result = self._build(signature, architecture, constants)
+            cubin_cache.write(key, result)
+        return self._compiled(result, signature, constants)
+
+    def compile(self, signature: tuple, architecture: int, **constants) -> Compiled:
+        """The kernel for an architecture, by the compiler; needs no GPU."""
+        return self._compiled(self._build(signature, architecture, constants), signature, constants)
+
+
+class TritonKernel(Kernel):
+    """A `@triton.jit` function."""
+
+    def __init__(self, function):
+        super().__init__()
+        self.function = function
+        self.runtime = [p for p in function.params if not p.is_constexpr]
+        self.constexpr = {p.name: p.default if p.has_default else None for p in function.params if p.is_constexpr}
+        self._specialise = tuple(
+            (not p.do_not_specialize, not p.do_not_specialize_on_alignment, p.annotation_type or None)
+            for p in self.runtime
+        )
+
     def bind(self, arguments) -> tuple[list, list]:
         """The arguments' types by Triton's rules of specialisation, and the values that a launch passes."""
         if len(arguments) != len(self._specialise):
@@ -162,34 +200,26 @@ class TritonKernel:
             elif kind is bool:
                 signature.append("u1")
             else:
-                number = argument.dtype.num
-                if number not in _pointer_types:
-                    _pointer_types[number] = "*" + _TYPES[argument.dtype.name]
+                number = pointer_kind(argument)
                 argument = argument.data.ptr
                 # An unaligned view selects a form of its own: vectorised copies need 16 bytes.
-                signature.append(number * 2 + (1 if specialise and align and argument % 16 == 0 else 0))
+                signature.append(number + (1 if specialise and align and argument % 16 == 0 else 0))
             values.append(argument)
         return signature, values
-
-    def obtain(self, signature: tuple, architecture: int, **constants) -> Compiled:
-        """The kernel for an architecture (80, 90, ...), from the disk if it has been compiled before."""
-        parts, options, passed = self._described(signature, constants)
-        key = self.key(signature, architecture, **constants)
-        result = cubin_cache.read(key)
-        if result is None:
-            result = _compile(self.function, parts, options, architecture)
-            cubin_cache.write(key, result)
-        return Compiled(result, passed)
-
-    def compile(self, signature: tuple, architecture: int, **constants) -> Compiled:
-        """The kernel for an architecture, by the compiler; needs no GPU."""
-        parts, options, passed = self._described(signature, constants)
-        return Compiled(_compile(self.function, parts, options, architecture), passed)
 
     def key(self, signature: tuple, architecture: int, **constants) -> str:
         """A hash of all that the compiled form depends on: source, types, constants, architecture, Triton's version."""
         parts, options, _ = self._described(signature, constants)
         return cubin_cache.key_of(self.function, *parts, options, architecture)
+
+    def _build(self, signature: tuple, architecture: int, constants: dict):
+        (types, fixed, attributes), options, _ = self._described(signature, constants)
+        source = ASTSource(self.function, types, constexprs=fixed, attrs=attributes)
+        return triton.compile(source, target=GPUTarget("cuda", architecture, 32), options=options)
+
+    def _compiled(self, result, signature: tuple, constants: dict) -> Compiled:
+        *_, passed = self._described(signature, constants)
+        return Compiled(result, passed, scratch_pointers=2, compiler=f"Triton {triton.__version__}")
 
     def _described(self, signature: tuple, constants: dict) -> tuple[tuple[dict, dict, dict], dict, list[str]]:
         """What the compiler wants to know: types by name, constants and attributes by position; its options; and the
@@ -206,7 +236,7 @@ class TritonKernel:
             if kind is None or kind is _ONE:
                 types[name], fixed[(position,)] = "constexpr", None if kind is None else 1
                 continue
-            typed, aligned = (_pointer_types[kind >> 1], kind & 1) if type(kind) is int else _split_aligned(kind)
+            typed, aligned = (pointer_type(kind), kind & 1) if type(kind) is int else _split_aligned(kind)
             if aligned:
                 attributes[(position,)] = _ALIGNED
             types[name] = typed
@@ -219,17 +249,23 @@ class TritonKernel:
 class Compiled:
     """One compiled form of a kernel, on no device yet. `ptx` is None where it came from the disk.
 
+    Args:
+        result: an object with `metadata` and `asm`, as `triton.compile` gives it.
+        types: of the parameters that a launch passes, such as "i64", "*fp32".
+        scratch_pointers: how many follow them.
+        compiler: whose cubin it is, with its version.
+
     Raises:
         RuntimeError: the cubin's parameters are not laid out as a launch would pack them.
     """
 
-    def __init__(self, result, types: list[str]):
+    def __init__(self, result, types: list[str], scratch_pointers: int, compiler: str):
         metadata = result.metadata
         self.metadata, self.cubin, self.name = metadata, result.asm["cubin"], metadata.name
         self.ptx = result.asm.get("ptx")
         self.threads, self.shared_bytes, self.num_ctas = 32 * metadata.num_warps, metadata.shared, metadata.num_ctas
-        self.scratch_bytes = metadata.global_scratch_size or 0
-        self.format = "@" + "".join("Q" if t[0] == "*" else _PACKED[t] for t in types) + "QQ"
+        self.scratch_bytes, self.scratch_pointers = metadata.global_scratch_size or 0, scratch_pointers
+        self.format = "@" + "".join("Q" if t[0] == "*" else _PACKED[t] for t in types) + "Q" * scratch_pointers
         self.info = read_cubin(self.cubin, self.name)
         packed, offset = [], 0
         for position, code in enumerate(self.format[1:]):
@@ -240,7 +276,7 @@ class Compiled:
         if tuple(packed) != self.info.parameters:
             raise RuntimeError(
                 f"{self.name}: expected parameters (position, offset, size) {packed}, the cubin has "
-                f"{list(self.info.parameters)}; Triton {triton.__version__} is not supported"
+                f"{list(self.info.parameters)}; {compiler} is not supported"
             )
 
 
@@ -273,7 +309,7 @@ class Loaded:
         pack, size = struct.Struct(compiled.format).pack_into, struct.calcsize(compiled.format)
         offsets = [offset for _, offset, _ in compiled.info.parameters]
         function, threads, shared = self._function.ptr, compiled.threads, compiled.shared_bytes
-        clusters, scratch = compiled.num_ctas, compiled.scratch_bytes
+        clusters, scratch, no_scratch = compiled.num_ctas, compiled.scratch_bytes, (0,) * compiled.scratch_pointers
         driver_launch = _driver_launch(cupy, compiled)
         current_stream = cupy.cuda.get_current_stream
         ready = threading.local()
@@ -299,7 +335,7 @@ class Loaded:
             # Scratch goes back to CuPy's pool right after the launch: the pool's reuse is ordered by the stream.
             memory = take_scratch(scratch * grid_x * grid_y * grid_z * clusters) if scratch else None
             buffer, table = buffers.pop() if buffers else new_buffer()
-            pack(buffer, 0, *values, memory.ptr if memory is not None else 0, 0)
+            pack(buffer, 0, *values, *(no_scratch if memory is None else (memory.ptr, 0)))
             stream = current_stream().ptr
             driver_launch(function, grid_x * clusters, grid_y, grid_z, threads, 1, 1, shared, stream, table, 0)
             buffers.append((buffer, table))
@@ -307,10 +343,22 @@ class Loaded:
         return run
 
 
-def _compile(function, parts: tuple[dict, dict, dict], options: dict, architecture: int):
-    types, fixed, attributes = parts
-    source = ASTSource(function, types, constexprs=fixed, attrs=attributes)
-    return triton.compile(source, target=GPUTarget("cuda", architecture, 32), options=options)
+def kernel_of(kernel) -> Kernel:
+    """What compiles and launches a decorated function."""
+    return kernel if isinstance(kernel, Kernel) else TritonKernel(kernel)
+
+
+def pointer_kind(array) -> int:
+    """An array's type as a number, even, which binding finds faster than a word; `pointer_type` is the word."""
+    number = array.dtype.num
+    if number not in _pointer_types:
+        _pointer_types[number] = "*" + _TYPES[array.dtype.name]
+    return number * 2
+
+
+def pointer_type(kind: int) -> str:
+    """ "*fp32" and the like: the word for what `pointer_kind` gave, or that plus 1."""
+    return _pointer_types[kind >> 1]
 
 
 def out_of_memory(asking: str, purpose: str, size: int, device: int) -> OutOfMemory:

@@ -101,12 +101,12 @@ class _Zeros(np.random.Generator):
 
 @dataclass(frozen=True)
 class Form:
-    """One form of a kernel: what Triton compiles, and where it was met.
+    """One form of a kernel: what its compiler is given, and where it was met.
 
     Attributes:
-        kernel: the `@triton.jit` function.
+        kernel: the `@triton.jit` or `@NumbaKernel` function.
         arguments: a word an argument: "*float32:16" (a pointer, aligned to 16 bytes), "i32", "i64:16" (a number that 16
-            divides), "fp32", "1", "None" (these two are compiled in).
+            divides), "fp32", "1", "None" (these two are compiled in); of Numba's, "i64" and "fp64".
         constants: `tl.constexpr` parameters and compile options.
         dtype: of the samples in which it was met.
         sample: the one whose launch has the most programs.
@@ -131,16 +131,16 @@ class Form:
         """Equal for equal forms, and good for a file."""
         return (f"{self.kernel.__module__}.{self.name}", self.arguments, tuple(to_text(self.constants).items()))
 
-    def compile_arguments(self) -> tuple[launch.TritonKernel, tuple]:
+    def compile_arguments(self) -> tuple[launch.Kernel, tuple]:
         """The kernel and the signature that it is compiled with."""
-        known = launch.TritonKernel(self.kernel)
+        known = launch.kernel_of(self.kernel)
         signature, _ = known.bind([_stand_in(word) for word in self.arguments])
         return known, tuple(signature)
 
 
 def form_of(made: Launch, **met) -> Form:
     """The form that a launch uses."""
-    signature, _ = launch.TritonKernel(made.kernel).bind(made.arguments)
+    signature, _ = launch.kernel_of(made.kernel).bind(made.arguments)
     words = []
     for argument, kind in zip(made.arguments, signature):
         if isinstance(argument, Array):

@@ -14,7 +14,7 @@ ARCHITECTURES = (80, 90, 100)
 def compile_kernel(kernel, arguments, architecture: int, **constants) -> launch.Compiled:
     """The form of a kernel that a launch with these arguments would use; a dtype's name stands for an array."""
     arguments = [Array(argument) if isinstance(argument, str) else argument for argument in arguments]
-    known = launch.TritonKernel(kernel)
+    known = launch.kernel_of(kernel)
     signature, _ = known.bind(arguments)
     return known.compile(tuple(signature), architecture, **constants)
 

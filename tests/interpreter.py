@@ -1,14 +1,21 @@
-"""Runs Triton kernels on NumPy arrays in Triton's interpreter: the same source that a GPU runs.
+"""Runs Triton kernels on NumPy arrays in Triton's interpreter, and Numba-CUDA kernels in Numba's simulator: the same
+source that a GPU runs.
 
 TRITON_INTERPRET=1 must be set before Triton is imported, so tests that use this run in a process of their own
 (`make test` starts it). `install()` makes `ranvier.kernels.launch` hand its launches here.
 
 What the interpreter of Triton 3.6 to 3.9 lacks is mended from outside: bfloat16 arithmetic (it takes the bits for
 integers), `range` over a kernel's argument, bool arguments. What it cannot see stays unproved here: tensor-core
-rounding, races, barriers, alignment.
+rounding, races, barriers, alignment. The simulator's threads do wait at barriers, one block after the other, and an
+index out of an array raises there.
 """
 
 from __future__ import annotations
+
+import functools
+import math
+import os
+import threading
 
 import numpy as np
 import triton
@@ -16,7 +23,9 @@ import triton.language as tl
 from triton.runtime import interpreter as machine
 
 from ranvier.kernels import launch
+from ranvier.kernels.launch_numba import NumbaKernel
 
+os.environ["NUMBA_ENABLE_CUDASIM"] = "1"  # read when numba.cuda is imported, which the first of its kernels does
 _VERSION = tuple(int(part) for part in triton.__version__.split(".")[:2])
 
 
@@ -74,8 +83,20 @@ class _Argument:
 
 def interpret(kernel, grid, arguments, constants) -> None:
     """A launch: what `ranvier.kernels.launch.interpreter` is set to."""
+    if isinstance(kernel, NumbaKernel):
+        return _simulate(kernel, grid, arguments, **constants)
     options = {name: value for name, value in constants.items() if name in kernel.arg_names}
     kernel[grid](*[_argument(value) for value in arguments], **options)
+
+
+def _simulate(kernel, grid, arguments, num_warps: int, shared_bytes: int = 0) -> None:
+    """A launch of a Numba-CUDA kernel, whose arrays have one axis each."""
+    from numba import cuda  # the simulator: see NUMBA_ENABLE_CUDASIM above
+
+    for argument in arguments:
+        assert not isinstance(argument, np.ndarray) or (argument.ndim == 1 and argument.flags.c_contiguous)
+    _mend_simulator()
+    cuda.jit(kernel.function)[grid, 32 * num_warps, 0, shared_bytes](*arguments)
 
 
 def install() -> None:
@@ -198,3 +219,34 @@ def _mend_reductions() -> None:
         return [self.to_tensor(np.moveaxis(x, 0, self.axis), dtype) for x, dtype in zip(parts, dtypes)]
 
     machine.ReduceOps.generic_reduce, machine.ScanOps.generic_scan = reduce, scan
+
+
+@functools.cache
+def _mend_simulator() -> None:
+    """Numba's simulator asks its threads in turn whether they wait, which takes the time that they need to run. Here
+    they wake each other; one that does not come to a barrier as the others do is an error."""
+    from numba.cuda.simulator import kernel as simulator
+
+    def run(self, grid_point, *arguments):
+        barrier = threading.Barrier(math.prod(self._block_dim), timeout=60)
+
+        def work():
+            try:
+                self._f(*arguments)
+            except BaseException:
+                barrier.abort()
+                raise
+
+        places = np.ndindex(*self._block_dim)
+        threads = [simulator.BlockThread(work, self, grid_point, place, self._debug) for place in places]
+        for thread in threads:
+            thread.syncthreads = barrier.wait
+            thread.start()
+        for thread in threads:
+            thread.join()
+        errors = [thread.exception for thread in threads if thread.exception is not None]
+        # Those that waited in vain say so too; the reason is what another one says.
+        for kind, trace in sorted(errors, key=lambda error: type(error[0]) is threading.BrokenBarrierError):
+            raise kind.with_traceback(trace)
+
+    simulator.BlockManager.run = run
