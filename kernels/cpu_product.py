@@ -8,7 +8,7 @@ depend neither on the number of threads nor on how rows and columns were shared 
 
 All arrays are flat; where an element stands is the sum of where its row starts and its place in it:
 
-    left element (row, k)         left[left_start + left_rows[row] + k]
+    left element (row, k)         left[left_start + left_rows[row] + k * left_step]
     panels element (k, column)    panels[panels_start + column // width * panel_step + k * row_step + column % width]
     result element (row, column)  result[result_start + row * result_pitch + column]
 """
@@ -48,13 +48,15 @@ def _tile_product(height):
     @intrinsic
     def multiply_tile(
         typing_context, left, left_start, left_rows, row, rows, panels, panel_start, row_step, inner,
-        result, result_start, result_pitch, add,
+        result, result_start, result_pitch, add, left_step,
     ):  # fmt: skip
         """result rows row..row + rows - 1 = (add: themselves +) left rows times one panel. A tile that is higher than
         `rows` computes its last row several times."""
 
         def generate(context, builder, signature, arguments):
-            _, left_start, _, row, rows, _, panel_start, row_step, inner, _, result_start, pitch, add = arguments
+            (
+                _, left_start, _, row, rows, _, panel_start, row_step, inner, _, result_start, pitch, add, left_step
+            ) = arguments  # fmt: skip
             left, left_rows, panels, result = (
                 context.make_array(signature.args[index])(context, builder, arguments[index]).data
                 for index in (0, 2, 5, 9)
@@ -100,8 +102,9 @@ def _tile_product(height):
             panel = at(panels, panel_start)
             with cgutils.for_range(builder, inner, intp=integer) as loop:
                 columns = [builder.load(p, align=4) for p in vectors_at(at(panel, builder.mul(loop.index, row_step)))]
+                place = builder.mul(loop.index, left_step)
                 for left_pointer, slots in zip(left_pointers, sums):
-                    factor = builder.load(at(left_pointer, loop.index))
+                    factor = builder.load(at(left_pointer, place))
                     factor = builder.insert_element(undefined, factor, ir.Constant(ir.IntType(32), 0))
                     factor = builder.shuffle_vector(factor, undefined, first_lane)
                     for column, slot in zip(columns, slots):
@@ -115,7 +118,7 @@ def _tile_product(height):
         integer = types.intp
         return types.void(
             left, integer, left_rows, integer, integer, panels, integer, integer, integer,
-            result, integer, integer, types.boolean,
+            result, integer, integer, types.boolean, integer,
         ), generate  # fmt: skip
 
     return multiply_tile
@@ -129,7 +132,7 @@ _multiply_low = _tile_product(_LOW)
 @serial_kernel
 def multiply_panels(
     left, left_start, left_rows, first_row, last_row, panels, panels_start, panel_step, row_step, inner,
-    panel_count, result, result_start, result_pitch, add,
+    panel_count, result, result_start, result_pitch, add, left_step=1,
 ):  # fmt: skip
     """Rows first_row..last_row - 1 of left times whole panels, to the same rows of result, or added to them.
 
@@ -145,19 +148,19 @@ def multiply_panels(
             if rows >= _TALL_FROM or rows == TALL:
                 _multiply_tall(
                     left, left_start, left_rows, row, TALL, panels, start, row_step, inner,
-                    result, to, result_pitch, add,
+                    result, to, result_pitch, add, left_step,
                 )  # fmt: skip
                 row += TALL
             elif rows >= _MIDDLE_FROM:
                 _multiply_middle(
                     left, left_start, left_rows, row, min(rows, _MIDDLE), panels, start, row_step, inner,
-                    result, to, result_pitch, add,
+                    result, to, result_pitch, add, left_step,
                 )  # fmt: skip
                 row += _MIDDLE
             else:
                 _multiply_low(
                     left, left_start, left_rows, row, min(rows, _LOW), panels, start, row_step, inner,
-                    result, to, result_pitch, add,
+                    result, to, result_pitch, add, left_step,
                 )  # fmt: skip
                 row += _LOW
 

@@ -1,352 +1,410 @@
-"""3x3 convolutions of stride 1 with 16 multiplications for 4 results where the sum as it is written takes 36.
+"""3x3 convolutions of stride 1 with 36 multiplications for 16 results where the sum as it is written takes 144.
 
-F(2x2, 3x3) of A. Lavin and S. Gray, "Fast Algorithms for Convolutional Neural Networks" (2015): of every 4x4 patch of x
-and every 3x3 kernel, 16 combinations are made; products are summed over channels for each of the 16 apart, as matrix
-products; and 2x2 results are combinations of those sums. The factors are 1, -1 and 1/2, so that results are about as
-exact as those of the plain sum (tests/kernels/test_conv.py bounds their error). An infinity becomes NaN in the whole
-patch that it lies in.
+F(4x4, 3x3) of A. Lavin and S. Gray, "Fast Algorithms for Convolutional Neural Networks" (2015): of every 6x6 patch of
+x and every 3x3 kernel, 36 combinations are made (`cpu_winograd_transforms.py`); products are summed over channels for
+each of the 36 apart, as matrix products; and 4x4 results are combinations of those sums. Rounding errors are about
+twice those of the plain sum (tests/kernels/test_conv.py bounds them). An infinity becomes NaN in the whole patch that
+it lies in.
 
-    patches    d -> B^T d B    B^T = rows d0 - d2, d1 + d2, d2 - d1, d1 - d3
-    kernels    g -> G g G^T    G   = rows g0, (g0 + g1 + g2) / 2, (g0 - g1 + g2) / 2, g2
-    results    m -> A^T m A    A^T = rows m0 + m1 + m2, m1 - m2 - m3
+With a dilation, the positions of a plane that are a multiple of it apart are a convolution of their own: only where a
+patch's elements lie differs. A third axis is summed as it is written, one of its taps after the other.
 
-A task is some images, or some rows of patches of one; it has a frame as in plan.py, of one image.
+Everything is computed a vector of channels at a time: planes are transposed into frames of that width as they are read,
+and back as they are written. A task is some images, or some bands of patches of one, and some of their results.
 """
 
 from functools import lru_cache
 from typing import NamedTuple
 
 import numpy as np
-from llvmlite import ir
-from numba import prange, types
-from numba.extending import intrinsic
+from numba import prange
 
 from ..cpu_jit import kernel, serial_kernel
-from ..cpu_product import PANEL_BYTES, REGISTER_BYTES, copy_line, multiply_panels, panel_width
+from ..cpu_product import PANEL_BYTES, REGISTER_BYTES, copy_vector, multiply_panels, panel_width, transpose
 from ..memory import workspace
-from .cpu_tiles import conv_transpose_weight_kernel, fill_frame, threads_of
+from .cpu_tiles import threads_of
+from .cpu_winograd_transforms import POINTS, combine_gradient, combine_kernel, combine_patch, results_of
 from .plan import INNER
 
-_WORK_BYTES = 1 << 20  # combinations of patches and their sums, in a core's second-level cache
-_PHASES = (np.array([0]),) * 3  # a frame has one
-_SHIFT = (
-    80  # elements by which the 16 parts lie further apart: at powers of two they would meet in the same cache lines
-)
+TILE = 4  # results of a patch along each axis
 _CHANNELS = 16  # with fewer, on either side, combining takes longer than it saves
-_PATCHES = 256  # with fewer, so does transforming the weight
+_PATCHES = 16  # with fewer, so does combining the kernels
+_WORTH = 2  # times as many multiplications of the plain sum
+_WORK_BYTES = 5 << 18  # combined patches and their sums, in a core's second-level cache
+_WEIGHT_BYTES = 5 << 19  # of combined kernels that are worth keeping for all tasks
+_RESULTS, _TERMS, _ROWS = 96, 32, 48  # results and terms of kernels that are combined at a time; patches, at least
 
 
 def suits(shape) -> bool:
     """Whether this way is open for a convolution, and shorter."""
-    patches = shape.batch * (-(-shape.output[1] // 2)) * (-(-shape.output[2] // 2))
-    return (
-        shape.kernel == (1, 3, 3)
-        and shape.stride == shape.dilation == (1, 1, 1)
-        and shape.input[0] == shape.output[0] == 1
-        and min(shape.in_channels, shape.out_channels) >= _CHANNELS * shape.groups
-        and patches >= _PATCHES
-    )
+    if (
+        shape.kernel[1:] != (3, 3)
+        or shape.stride != (1, 1, 1)
+        or min(shape.in_channels, shape.out_channels) < _CHANNELS * shape.groups
+    ):
+        return False
+    for _, height, width in (shape.output, shape.input):
+        patches = len(patches_of(height, width, *shape.dilation[1:]).rows)
+        if shape.batch * patches < _PATCHES or 9 * height * width < _WORTH * POINTS * patches:
+            return False
+    return True
 
 
-class _Vectors:
-    """Whole vectors in flat arrays, for the two intrinsics below."""
+class Places(NamedTuple):
+    """The patches of a plane, band by band: a band's results fill whole rows of the plane.
 
-    def __init__(self, context, builder, signature, arguments, arrays):
-        self.builder = builder
-        self.pointers = {i: context.make_array(signature.args[i])(context, builder, arguments[i]).data for i in arrays}
-        element = signature.args[arrays[0]].dtype
-        self.lanes = REGISTER_BYTES // (4 if element == types.float32 else 8)
-        self.vector = ir.VectorType(context.get_data_type(element), self.lanes)
+    Attributes:
+        rows, columns: of each patch's first result.
+        bands: each band's first patch, and the number of patches.
+    """
 
-    def _at(self, array, *offsets):
-        total = offsets[0]
-        for offset in offsets[1:]:
-            total = self.builder.add(total, offset)
-        return self.builder.bitcast(self.builder.gep(self.pointers[array], [total]), self.vector.as_pointer())
-
-    def load(self, array, *offsets):
-        return self.builder.load(self._at(array, *offsets), align=4)
-
-    def store(self, value, array, *offsets):
-        self.builder.store(value, self._at(array, *offsets), align=4)
-
-    def times(self, value, factor):
-        return self.builder.mul(value, ir.Constant(value.type, factor))
-
-    def everywhere(self, value):
-        """A vector with one value in every place."""
-        index = ir.Constant(ir.VectorType(ir.IntType(32), self.lanes), [0] * self.lanes)
-        undefined = ir.Constant(ir.VectorType(value.type, self.lanes), ir.Undefined)
-        first = self.builder.insert_element(undefined, value, ir.Constant(ir.IntType(32), 0))
-        return self.builder.shuffle_vector(first, undefined, index)
-
-    def chosen(self, a, b, order):
-        """Elements of two vectors that follow each other, by their numbers."""
-        return self.builder.shuffle_vector(a, b, ir.Constant(ir.VectorType(ir.IntType(32), self.lanes), order))
-
-    def every_other(self, a, b, first):
-        """Every other element of two vectors, from the first or the second on."""
-        return self.chosen(a, b, list(range(first, 2 * self.lanes, 2)))
-
-    def interleaved(self, even, odd):
-        """The vectors' elements in turns, as two vectors."""
-        order = [i // 2 + (self.lanes if i % 2 else 0) for i in range(2 * self.lanes)]
-        return [self.chosen(even, odd, half) for half in (order[: self.lanes], order[self.lanes :])]
+    rows: np.ndarray
+    columns: np.ndarray
+    bands: np.ndarray
 
 
-@intrinsic
-def _combine_patches(typing_context, frame, start, row_pitch, combined, to, size):
-    """The 16 combinations of as many patches side by side as a register holds, `size` elements from each other."""
-
-    def generate(context, builder, signature, arguments):
-        _, start, row_pitch, _, to, size = arguments
-        vectors = _Vectors(context, builder, signature, arguments, (0, 3))
-
-        def combinations(d0, d1, d2, d3):
-            return builder.fsub(d0, d2), builder.fadd(d1, d2), builder.fsub(d2, d1), builder.fsub(d1, d3)
-
-        lines = []
-        for row in range(4):
-            line = builder.add(start, vectors.times(row_pitch, row))
-            # The patches' columns 0 and 1 are every other element; 2 and 3 are those two elements further.
-            pairs = [
-                [vectors.load(0, line, ir.Constant(start.type, shift + part * vectors.lanes)) for part in range(2)]
-                for shift in (0, 2)
-            ]
-            lines.append([vectors.every_other(*pair, first) for pair in pairs for first in range(2)])
-        by_column = [combinations(*(line[column] for line in lines)) for column in range(4)]
-        for row in range(4):
-            for column, value in enumerate(combinations(*(values[row] for values in by_column))):
-                vectors.store(value, 3, to, vectors.times(size, 4 * row + column))
-        return context.get_dummy_value()
-
-    integer = types.intp
-    return types.void(frame, integer, integer, combined, integer, integer), generate
-
-
-@intrinsic
-def _combine_sums(typing_context, sums, start, size, lines, to, line_size, bias, relu):
-    """Two lines of results of as many patches side by side as a register holds, from their 16 sums and the bias."""
-
-    def generate(context, builder, signature, arguments):
-        _, start, size, _, to, line_size, bias, relu = arguments
-        vectors = _Vectors(context, builder, signature, arguments, (0, 3))
-
-        def two(m0, m1, m2, m3):
-            return builder.fadd(builder.fadd(m0, m1), m2), builder.fsub(builder.fsub(m1, m2), m3)
-
-        biases = vectors.everywhere(bias)
-        zero = ir.Constant(biases.type, None)
-
-        def finished(value):
-            value = builder.fadd(value, biases)
-            negative = builder.and_(builder.fcmp_ordered("<", value, zero), vectors.everywhere(relu))
-            return builder.select(negative, zero, value)  # a NaN stays one
-
-        by_column = []
-        for column in range(4):
-            values = (vectors.load(0, start, vectors.times(size, 4 * row + column)) for row in range(4))
-            by_column.append(two(*values))
-        for line in range(2):
-            parts = vectors.interleaved(*two(*(values[line] for values in by_column)))
-            for part, value in enumerate(parts):
-                place = ir.Constant(to.type, part * vectors.lanes)
-                vectors.store(finished(value), 3, to, vectors.times(line_size, line), place)
-        return context.get_dummy_value()
-
-    integer = types.intp
-    return types.void(sums, integer, integer, lines, integer, integer, bias, types.boolean), generate
+@lru_cache(maxsize=256)
+def patches_of(height, width, row_step, column_step) -> Places:
+    rows, columns, bands = [], [], [0]
+    for band in range(0, height, TILE * row_step):
+        for row in range(band, min(band + row_step, height)):
+            for column in range(min(column_step, width)):
+                across = range(column, width, TILE * column_step)
+                rows += [row] * len(across)
+                columns += across
+        bands.append(len(rows))
+    return Places(np.array(rows), np.array(columns), np.array(bands))
 
 
 @serial_kernel
-def _combine_taps(g0, g1, g2, u0, u1, u2, u3):
-    half = g0.dtype.type(0.5)
-    for i in range(len(g0)):
-        u0[i] = g0[i]
-        u3[i] = g2[i]
-    for i in range(len(g0)):
-        u1[i] = half * (g0[i] + g1[i] + g2[i])
-    for i in range(len(g0)):
-        u2[i] = half * (g0[i] - g1[i] + g2[i])
+def combine_patches(
+    x, start, channel_pitch, channels, plane, low, high, padding, dilation, rows, columns, gradient, frame,
+    edge, combined, to, row_pitch, point_pitch,
+):  # fmt: skip
+    """combined[to + patch * row_pitch + point * point_pitch + channel] = the combinations of patches.
+
+    Args:
+        x: flat; channel c of the plane at start + c * channel_pitch.
+        plane: its height and width; low, high: its rows that go into the frame.
+        padding: what a patch begins before its first result, along the two axes.
+        rows, columns: of the patches' first results.
+        gradient: whether patches are 4x4, of the results' gradients.
+        frame: scratch for high - low rows, a vector each position; edge: for 37 vectors, the last one zero.
+    """
+    lanes, width = REGISTER_BYTES // x.itemsize, plane[1]
+    size = 4 if gradient else 6
+    row_step, column_step = dilation[0] * width * lanes, dilation[1] * lanes
+    zero = 36 * lanes
+    for channel in range(0, channels, lanes):
+        there = start + channel * channel_pitch + low * width
+        transpose(x, there, channel_pitch, min(lanes, channels - channel), (high - low) * width, frame, 0, lanes)
+        for patch in range(len(rows)):
+            row, column = rows[patch] - padding[0], columns[patch] - padding[1]
+            target = to + patch * row_pitch + channel
+            last_row, last_column = row + (size - 1) * dilation[0], column + (size - 1) * dilation[1]
+            if row >= low and last_row < high and column >= 0 and last_column < width:
+                place = ((row - low) * width + column) * lanes
+                if gradient:
+                    combine_gradient(frame, place, row_step, column_step, combined, target, point_pitch)
+                else:
+                    combine_patch(frame, place, row_step, column_step, combined, target, point_pitch)
+                continue
+            for i in range(size):
+                r = row + i * dilation[0]
+                for j in range(size):
+                    c = column + j * dilation[1]
+                    inside = r >= low and r < high and c >= 0 and c < width
+                    if inside:
+                        copy_vector(frame, ((r - low) * width + c) * lanes, edge, (i * size + j) * lanes)
+                    else:
+                        copy_vector(edge, zero, edge, (i * size + j) * lanes)
+            if gradient:
+                combine_gradient(edge, 0, size * lanes, lanes, combined, target, point_pitch)
+            else:
+                combine_patch(edge, 0, size * lanes, lanes, combined, target, point_pitch)
+
+
+@serial_kernel
+def _combine_kernels(
+    weight, start, result_pitch, term_pitch, results, terms, depth, flipped, taps, panels, to, panel_terms
+):
+    """panels[to + ((d * POINTS + point) * panel_terms + term) * panel width + result] for a vector of results."""
+    lanes, width = REGISTER_BYTES // weight.itemsize, PANEL_BYTES // weight.itemsize
+    inner = depth * 9
+    if results < lanes:
+        taps[: terms * inner * lanes] = weight.dtype.type(0)
+    if flipped:
+        for term in range(terms):
+            for tap in range(inner):
+                there, here = weight[start + term * term_pitch + tap :], taps[(term * inner + tap) * lanes :]
+                for i in range(results):
+                    here[i] = there[i * result_pitch]
+    else:
+        transpose(weight, start, result_pitch, results, terms * inner, taps, 0, lanes)
+    step = -lanes if flipped else lanes
+    for term in range(terms):
+        for d in range(depth):
+            first = (term * inner + ((depth - d) * 9 - 1 if flipped else d * 9)) * lanes
+            target = to + (d * POINTS * panel_terms + term) * width
+            combine_kernel(taps, first, 3 * step, step, panels, target, panel_terms * width)
+
+
+@serial_kernel
+def _combine_panels(
+    weight, start, result_pitch, term_pitch, results, terms, depth, flipped, taps, panels, to, panel_terms
+):
+    """As many whole panels as `results` need."""
+    lanes, width = REGISTER_BYTES // weight.itemsize, PANEL_BYTES // weight.itemsize
+    for first in range(0, results, width):
+        for part in range(first, first + width, lanes):
+            count = max(0, min(lanes, results - part))
+            there = to + first * depth * POINTS * panel_terms + part - first
+            for term in range(0, terms, _TERMS):
+                _combine_kernels(
+                    weight, start + part * result_pitch + term * term_pitch, result_pitch, term_pitch, count,
+                    min(_TERMS, terms - term), depth, flipped, taps, panels, there + term * width, panel_terms,
+                )  # fmt: skip
 
 
 @kernel
-def winograd_weight_kernel(weight, flipped, by_line, combined):
-    """combined [16, lines, size] = the combinations of weight's kernels.
+def winograd_weight_kernel(weight, groups, results, terms, depth, flipped, result_pitch, term_pitch, combined):
+    """combined [groups, panels, depth, POINTS, terms, panel width] = the combinations of all kernels."""
+    width, lanes = PANEL_BYTES // weight.itemsize, REGISTER_BYTES // weight.itemsize
+    panels = (results + width - 1) // width
+    for index in prange(groups * panels):
+        group, first = index // panels, index % panels * width
+        taps = np.empty(_TERMS * depth * 9 * lanes, weight.dtype)
+        _combine_panels(
+            weight, group * results * terms * depth * 9 + first * result_pitch, result_pitch, term_pitch,
+            min(width, results - first), terms, depth, flipped, taps, combined,
+            index * width * depth * POINTS * terms, terms,
+        )  # fmt: skip
 
-    weight is [lines, 9, size], or [lines, size, 9] if not `by_line`; flipped: taps from the last to the first.
-    """
-    lines, size = combined.shape[1:]
-    for line in prange(lines):
-        taps = np.empty((9, size), weight.dtype)
-        rows = np.empty((3, 4, size), weight.dtype)
-        for tap in range(9):
-            source, to = 8 - tap if flipped else tap, taps[tap]
-            if by_line:
-                there = weight[(line * 9 + source) * size : (line * 9 + source + 1) * size]
-                for i in range(size):
-                    to[i] = there[i]
-            else:
-                there = weight[line * size * 9 + source :]
-                for i in range(size):
-                    to[i] = there[i * 9]
-        for column in range(3):
-            r = rows[column]
-            _combine_taps(taps[column], taps[3 + column], taps[6 + column], r[0], r[1], r[2], r[3])
-        for row in range(4):
-            _combine_taps(
-                rows[0, row], rows[1, row], rows[2, row],
-                combined[4 * row, line], combined[4 * row + 1, line], combined[4 * row + 2, line],
-                combined[4 * row + 3, line],
-            )  # fmt: skip
+
+@serial_kernel
+def _write_results(
+    sums, start, row_pitch, point_pitch, bias, first_bias, relu, results, plane, low, high, dilation, rows, columns,
+    lines, edge, z, to, channel_pitch,
+):  # fmt: skip
+    """Rows low..high - 1 of `results` planes of z, from the sums of the patches that fill them."""
+    lanes, width = REGISTER_BYTES // z.itemsize, plane[1]
+    for channel in range(0, results, lanes):
+        for patch in range(len(rows)):
+            row, column = rows[patch] - low, columns[patch]
+            last_row, last_column = row + low + 3 * dilation[0], column + 3 * dilation[1]
+            there, place = start + patch * row_pitch + channel, (row * width + column) * lanes
+            line_step, step = dilation[0] * width * lanes, dilation[1] * lanes
+            if last_row < high and last_column < width:
+                results_of(sums, there, point_pitch, bias, first_bias + channel, relu, lines, place, line_step, step)
+                continue
+            results_of(sums, there, point_pitch, bias, first_bias + channel, relu, edge, 0, 4 * lanes, lanes)
+            for i in range(min(4, (high - low - row + dilation[0] - 1) // dilation[0])):
+                for j in range(min(4, (width - column + dilation[1] - 1) // dilation[1])):
+                    copy_vector(edge, (4 * i + j) * lanes, lines, place + i * line_step + j * step)
+        transpose(
+            lines, 0, lanes, (high - low) * width, min(lanes, results - channel),
+            z, to + channel * channel_pitch + low * width, channel_pitch,
+        )  # fmt: skip
 
 
 @kernel
 def winograd_kernel(
-    x, weight, z, bias, relu, batch, groups, channels, results, source, result, padding, images, rows, patches_wide,
-    pitch, frames, combined, sums,
+    x, weight, ready, depth, flipped, result_pitch, term_pitch, z, bias, relu, batch, groups, channels, results,
+    source, result, padding, dilation, rows, columns, bands, images, bands_at_a_time, parts, results_at_a_time,
+    terms_at_a_time, frames, combined, panels, sums,
 ):  # fmt: skip
     """z [batch, groups * results, *result] = activation(weight x + bias), all flat.
 
     Args:
-        weight: [16, groups * results, channels], combined.
-        images, rows: of patches, of a task; patches_wide: in a row.
-        pitch: of combined patches: a task's patches, and room for a vector.
-        frames, combined, sums: scratch, a row a worker.
+        weight: as it is, or if `ready` as winograd_weight_kernel leaves it.
+        depth: taps along the first axis.
+        bias: [groups * results], filled up with a vector.
+        rows, columns, bands: of patches, as in Places.
+        images, bands_at_a_time: of a task; parts: of a group's results, each in a task of its own.
+        frames, combined, panels, sums: scratch, a row a worker.
     """
-    rows_high, workers, width = (result[1] + 1) // 2, len(frames), PANEL_BYTES // x.itemsize
-    lanes = REGISTER_BYTES // x.itemsize
-    blocks, frame = (rows_high + rows - 1) // rows, (1, 2 * rows + 2, 2 * patches_wide + 2)
-    frame_size, in_size, out_size = frame[1] * frame[2], source[1] * source[2], result[1] * result[2]
-    in_part, out_part = channels * pitch + _SHIFT, results * pitch + _SHIFT
-    weight_rows = np.arange(results) * channels
-    rounds = (channels + INNER - 1) // INNER
-    terms_at_a_time = (channels + rounds - 1) // rounds
-    flat = weight.reshape(-1)
+    width, lanes, workers = PANEL_BYTES // x.itemsize, REGISTER_BYTES // x.itemsize, len(frames)
+    in_plane, out_plane = source[1] * source[2], result[1] * result[2]
+    in_size, out_size = source[0] * in_plane, result[0] * out_plane
+    channel_lanes = (channels + lanes - 1) // lanes * lanes
+    row_pitch, sum_pitch = POINTS * channel_lanes + lanes, POINTS * results_at_a_time + lanes
+    blocks = (len(bands) - 2 + bands_at_a_time) // bands_at_a_time
+    result_panels = (results + width - 1) // width
+    band_rows = TILE * dilation[1]
+    adds = depth > 1 or padding[0] != 0  # to zeros: planes of results have different numbers of taps
     for worker in prange(workers):
-        v, m, line_size = combined[worker], sums[worker], 2 * (patches_wide + lanes)
-        lines = np.empty(2 * line_size, x.dtype)
-        for task in range(worker, (batch + images - 1) // images * blocks, workers):
-            n, first = task // blocks * images, task % blocks * rows
-            task_images, task_rows = min(images, batch - n), min(rows, rows_high - first)
-            count = task_images * task_rows * patches_wide
+        v, m, frame = combined[worker], sums[worker], frames[worker]
+        edge = np.zeros(37 * lanes, x.dtype)
+        taps = np.empty(_TERMS * depth * 9 * lanes, x.dtype)
+        left_rows = np.arange(max(source[0], result[0]) * (v.size // (source[0] * row_pitch))) * row_pitch
+        for task in range(worker, (batch + images - 1) // images * blocks * parts, workers):
+            n, band = task // (blocks * parts) * images, task // parts % blocks * bands_at_a_time
+            part = task % parts
+            begin, end = (
+                part * result_panels // parts * width,
+                min((part + 1) * result_panels // parts * width, results),
+            )
+            task_images, last_band = min(images, batch - n), min(band + bands_at_a_time, len(bands) - 1)
+            there_rows, there_columns = rows[bands[band] : bands[last_band]], columns[bands[band] : bands[last_band]]
+            patches = len(there_rows)
+            together = task_images * patches
+            low, high = band * band_rows, min(last_band * band_rows, result[1])
+            read_low = min(max(low - padding[1], 0), source[1])
+            read_high = max(min(last_band * band_rows + 2 * dilation[1] - padding[1], source[1]), read_low)
             for group in range(groups):
-                for image in range(task_images):
-                    fill_frame(
-                        x, ((n + image) * groups + group) * channels * in_size, channels, source, (0, 2 * first, 0),
-                        (1, 1, 1), padding, _PHASES, frame, frames[worker], 0,
-                    )  # fmt: skip
-                    for channel in range(channels):
-                        for row in range(task_rows):
-                            place = (image * task_rows + row) * patches_wide
-                            for column in range(0, patches_wide, lanes):
-                                _combine_patches(
-                                    frames[worker], channel * frame_size + 2 * (row * frame[2] + column), frame[2],
-                                    v, channel * pitch + place + column, in_part,
-                                )  # fmt: skip
-                for part in range(16):
-                    for k in range(0, channels, terms_at_a_time):
-                        multiply_panels(
-                            flat, (part * groups + group) * results * channels + k, weight_rows, 0, results,
-                            v, part * in_part + k * pitch, width, pitch, min(terms_at_a_time, channels - k),
-                            (count + width - 1) // width, m, part * out_part, pitch, k > 0,
-                        )  # fmt: skip
-                for channel in range(results):
-                    b = bias[group * results + channel] if len(bias) else x.dtype.type(0)
+                for plane in range(source[0]):
                     for image in range(task_images):
-                        plane = ((n + image) * groups + group) * results + channel
-                        for row in range(task_rows):
-                            place = (image * task_rows + row) * patches_wide
-                            for column in range(0, patches_wide, lanes):
-                                _combine_sums(
-                                    m, channel * pitch + place + column, out_part,
-                                    lines, 2 * column, line_size, b, relu,
+                        combine_patches(
+                            x, ((n + image) * groups + group) * channels * in_size + plane * in_plane, in_size,
+                            channels, (source[1], source[2]), read_low, read_high, (padding[1], padding[2]),
+                            (dilation[1], dilation[2]), there_rows, there_columns, False, frame, edge,
+                            v, (plane * together + image * patches) * row_pitch, row_pitch, channel_lanes,
+                        )  # fmt: skip
+                for first in range(begin, end, results_at_a_time):
+                    count = min(results_at_a_time, end - first)
+                    if adds:
+                        m[: result[0] * together * sum_pitch] = x.dtype.type(0)
+                    for term in range(0, channels, terms_at_a_time):
+                        terms = min(terms_at_a_time, channels - term)
+                        if ready:
+                            kernels, panel_terms = weight, channels
+                            panel_start = ((group * result_panels * width + first) * depth * POINTS * channels) + (
+                                term * width
+                            )
+                        else:
+                            kernels, panel_terms, panel_start = panels[worker], terms, 0
+                            there = group * results * channels * depth * 9
+                            there += first * result_pitch + term * term_pitch
+                            _combine_panels(
+                                weight, there, result_pitch, term_pitch, count, terms, depth, flipped, taps, kernels,
+                                0, terms,
+                            )  # fmt: skip
+                        for d in range(depth):
+                            shift = d * dilation[0] - padding[0]
+                            from_plane, to_plane = max(0, -shift), min(result[0], source[0] - shift)
+                            for point in range(POINTS):
+                                multiply_panels(
+                                    v, shift * together * row_pitch + point * channel_lanes + term, left_rows,
+                                    from_plane * together, to_plane * together, kernels,
+                                    panel_start + (d * POINTS + point) * panel_terms * width,
+                                    depth * POINTS * panel_terms * width, width, terms, (count + width - 1) // width,
+                                    m, point * results_at_a_time, sum_pitch, adds or term > 0,
                                 )  # fmt: skip
-                            for line in range(min(2, result[1] - 2 * (first + row))):
-                                to = plane * out_size + (2 * (first + row) + line) * result[2]
-                                copy_line(lines, line * line_size, z, to, result[2])
+                    for plane in range(result[0]):
+                        for image in range(task_images):
+                            _write_results(
+                                m, (plane * together + image * patches) * sum_pitch, sum_pitch, results_at_a_time,
+                                bias, group * results + first, relu, count, (result[1], result[2]), low, high,
+                                (dilation[1], dilation[2]), there_rows, there_columns, frame, edge,
+                                z, (((n + image) * groups + group) * results + first) * out_size + plane * out_plane,
+                                out_size,
+                            )  # fmt: skip
 
 
 class _Tasks(NamedTuple):
     images: int
-    rows: int
-    pitch: int
+    bands: int
+    parts: int
+    count: int
+    patches: int
+    results: int
+    terms: int
+    ready: bool
 
 
 @lru_cache(maxsize=256)
-def _tasks(batch, rows_high, patches_wide, channels, itemsize, threads) -> _Tasks:
+def _tasks(batch, groups, channels, results, depth, source, result, dilation, itemsize, threads) -> _Tasks:
     """How much a task is: what fits into the cache; whole images where they are small; something for each thread."""
     width = panel_width(itemsize)
-    room = max(width, _WORK_BYTES // (16 * channels * itemsize) // width * width)
-    rows = max(1, min(rows_high, room // patches_wide))
-    rows = -(-rows_high // -(-rows_high // rows))  # tasks of about one size
-    if batch < 2 * threads:
-        rows = min(rows, max(1, -(-rows_high * batch // (4 * threads))))
-    images = max(1, min(room // (rows_high * patches_wide), batch // (2 * threads))) if rows == rows_high else 1
-    patches = -(-images * rows * patches_wide // width) * width
-    return _Tasks(images, rows, patches + width // 2)
+    bands = np.diff(patches_of(*result[1:], *dilation[1:]).bands)
+    image = int(bands.sum())
+    ready = groups * results * channels * depth * POINTS * itemsize <= _WEIGHT_BYTES
+    terms = -(-channels // -(-channels // (INNER if ready else _TERMS)))
+    at_a_time = -(-min(results, _RESULTS) // width) * width
+    room = _WORK_BYTES // (POINTS * itemsize * (channels * source[0] + at_a_time * result[0]))
+    room = max(room, _ROWS // result[0])
+    if image > room:
+        images, rows = 1, max(1, room // int(bands.max()))
+    else:
+        images, rows = max(1, min(room // image, -(-batch // threads))), len(bands)
+    rows = -(-len(bands) // -(-len(bands) // rows))  # tasks of about one size
+    blocks = -(-batch // images) * -(-len(bands) // rows)
+    parts = 1 if blocks >= 2 * threads else min(-(-results // width), -(-2 * threads // blocks))
+    starts = range(0, len(bands), rows)
+    patches = images * max(int(bands[start : start + rows].sum()) for start in starts)
+    return _Tasks(images, rows, parts, blocks * parts, patches, at_a_time, terms, ready)
 
 
 def correlate(x, weight, shape, z, bias=None, relu=False):
-    """z [N, out, P] = activation(W x + bias) from x [N, in, input positions] and weight [out, in / groups, 9]."""
-    combined = workspace("winograd weight", (16, shape.out_channels, shape.in_channels // shape.groups), x.dtype)
-    transform = winograd_weight_kernel if threads_of(shape) > 1 else winograd_weight_kernel.serial
-    transform(weight.reshape(-1), False, False, combined)
-    _run(
-        x,
-        combined,
-        shape,
-        shape.in_channels,
-        shape.out_channels,
-        shape.input,
-        shape.output,
-        shape.padding,
-        z,
-        bias,
-        relu,
-    )
+    """z [N, out, P] = activation(W x + bias) from x [N, in, input positions] and weight [out, in / groups, taps]."""
+    _run(x, weight, False, shape, shape.in_channels, shape.out_channels, shape.input, shape.output, z, bias, relu)
 
 
 def spread(z, weight, shape, x, bias=None, relu=False):
     """x [N, in, input positions] = activation(W^T z + bias): the transpose of correlate."""
-    out, channels = shape.out_channels // shape.groups, shape.in_channels // shape.groups
-    parallel = threads_of(shape) > 1
-    transposed = workspace("conv weight", weight.size, weight.dtype)
-    transpose_weight = conv_transpose_weight_kernel if parallel else conv_transpose_weight_kernel.serial
-    transpose_weight(weight.reshape(-1), shape.groups, out, channels * 9, transposed)
-    combined = workspace("winograd weight", (16, shape.in_channels, out), x.dtype)
-    transform = winograd_weight_kernel if parallel else winograd_weight_kernel.serial
-    transform(transposed, True, True, combined)
-    padding = (0, 2 - shape.padding[1], 2 - shape.padding[2])
-    _run(z, combined, shape, shape.out_channels, shape.in_channels, shape.output, shape.input, padding, x, bias, relu)
+    _run(z, weight, True, shape, shape.out_channels, shape.in_channels, shape.output, shape.input, x, bias, relu)
 
 
-def _run(x, weight, shape, channels, results, source, result, padding, z, bias, relu):
-    threads, groups = threads_of(shape), shape.groups
-    rows_high, patches_wide = -(-result[1] // 2), -(-result[2] // 2)
-    tasks = _tasks(shape.batch, rows_high, patches_wide, (channels + results) // groups, x.itemsize, threads)
-    workers = min(threads, -(-shape.batch // tasks.images) * -(-rows_high // tasks.rows))
-    slack = REGISTER_BYTES // x.itemsize
-    frame = channels // groups * (2 * tasks.rows + 2) * (2 * patches_wide + 2) + 2 * slack + 2
+def _run(x, weight, flipped, shape, channels, results, source, result, z, bias, relu):
+    if z.size == 0:
+        return
+    threads, groups, depth = threads_of(shape), shape.groups, shape.kernel[0]
+    channels, results = channels // groups, results // groups
+    tasks = _tasks(shape.batch, groups, channels, results, depth, source, result, shape.dilation, x.itemsize, threads)
+    workers = min(threads, tasks.count)
+    width, lanes = panel_width(x.itemsize), REGISTER_BYTES // x.itemsize
+    padding = shape.padding
+    if flipped:
+        padding = tuple((k - 1) * d - p for k, d, p in zip(shape.kernel, shape.dilation, padding))
+    pitches = (shape.taps, results * shape.taps) if flipped else (channels * shape.taps, shape.taps)
+    flat = weight.reshape(-1)
+    panels = 0
+    if tasks.ready:
+        combined = workspace(
+            "winograd weight", groups * -(-results // width) * width * depth * POINTS * channels, x.dtype
+        )
+        transform = winograd_weight_kernel if workers > 1 else winograd_weight_kernel.serial
+        transform(flat, groups, results, channels, depth, flipped, *pitches, combined)
+        flat = combined
+    else:
+        panels = depth * POINTS * tasks.terms * tasks.results
+    places = patches_of(*result[1:], *shape.dilation[1:])
+    band = TILE * shape.dilation[1] * tasks.bands
+    positions = max((band + 2 * shape.dilation[1]) * source[2], band * result[2])
+    biases = np.zeros(groups * results + lanes, x.dtype)
+    if bias is not None:
+        biases[: len(bias)] = bias
     run = winograd_kernel if workers > 1 else winograd_kernel.serial
     run(
         x.reshape(-1),
-        weight,
+        flat,
+        tasks.ready,
+        depth,
+        flipped,
+        *pitches,
         z.reshape(-1),
-        np.empty(0, x.dtype) if bias is None else bias,
+        biases,
         relu,
         shape.batch,
         groups,
-        channels // groups,
-        results // groups,
+        channels,
+        results,
         source,
         result,
         padding,
+        shape.dilation,
+        *places,
         tasks.images,
-        tasks.rows,
-        patches_wide,
-        tasks.pitch,
-        workspace("winograd frames", (workers, frame), x.dtype),
-        workspace("winograd patches", (workers, 16 * (channels // groups * tasks.pitch + _SHIFT)), x.dtype),
-        workspace("winograd sums", (workers, 16 * (results // groups * tasks.pitch + _SHIFT)), x.dtype),
+        tasks.bands,
+        tasks.parts,
+        tasks.results,
+        tasks.terms,
+        workspace("winograd frames", (workers, positions * lanes), x.dtype),
+        workspace(
+            "winograd patches",
+            (workers, source[0] * tasks.patches * (POINTS * -(-channels // lanes) * lanes + lanes)),
+            x.dtype,
+        ),
+        workspace("winograd panels", (workers, panels), x.dtype),
+        workspace("winograd sums", (workers, result[0] * tasks.patches * (POINTS * tasks.results + lanes)), x.dtype),
     )

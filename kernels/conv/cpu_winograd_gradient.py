@@ -1,0 +1,253 @@
+"""The gradient of 3x3 kernels by the same combinations as `cpu_winograd.py`: its transpose with respect to the kernels.
+
+    grad_weight = G^T (sum over patches of (A grad_z A^T) (B^T x B)) G
+
+For each of the 36 points apart the sum over patches is a matrix product, [results, patches] times [patches, channels].
+A task is one chunk of the images and one part of a group's results. Whatever the number of threads, the batch has the
+same chunks, and these are added in their order.
+"""
+
+from functools import lru_cache
+from typing import NamedTuple
+
+import numpy as np
+from numba import prange
+
+from ..cpu_jit import kernel, serial_kernel
+from ..cpu_product import PANEL_BYTES, REGISTER_BYTES, multiply_panels, panel_width
+from ..memory import workspace
+from .cpu_tiles import threads_of
+from .cpu_winograd import TILE, combine_patches, patches_of
+from .cpu_winograd_transforms import POINTS, gradient_of_kernel
+from .plan import INNER
+
+_WORK_BYTES = 5 << 18  # combined patches of a task, in a core's second-level cache
+_PARTIAL_BYTES = 3 << 20  # of a weight's gradient's sums, all chunks of the batch together
+_CHUNKS = 8
+
+
+@serial_kernel
+def _write_gradient(sums, chunk_size, chunks, start, pitch, point_pitch, results, channels, depth, weight, to, taps):
+    """weight[to + (result * channels + channel) * 9 depth + tap] = the gradient from the sum of chunks.
+
+    Sum (result, d, point, channel) stands at start + chunk * chunk_size + (d * POINTS + point) * point_pitch +
+    result * pitch + channel.
+    """
+    lanes = REGISTER_BYTES // weight.itemsize
+    tile, size = taps[: 9 * lanes], POINTS * lanes
+    total = taps[9 * lanes : 9 * lanes + size]
+    for result in range(results):
+        for channel in range(0, channels, lanes):
+            count = min(lanes, channels - channel)
+            for d in range(depth):
+                there = start + d * POINTS * point_pitch + result * pitch + channel
+                if chunks == 1:
+                    gradient_of_kernel(sums, there, 6 * point_pitch, point_pitch, tile, 0, lanes)
+                else:
+                    for point in range(POINTS):
+                        part = total[point * lanes : (point + 1) * lanes]
+                        first = sums[there + point * point_pitch :]
+                        for i in range(lanes):
+                            part[i] = first[i]
+                        for chunk in range(1, chunks):
+                            term = sums[there + chunk * chunk_size + point * point_pitch :]
+                            for i in range(lanes):
+                                part[i] += term[i]
+                    gradient_of_kernel(total, 0, 6 * lanes, lanes, tile, 0, lanes)
+                here = to + ((result * channels + channel) * depth + d) * 9
+                for i in range(count):
+                    kernel_taps = weight[here + i * depth * 9 : here + i * depth * 9 + 9]
+                    for tap in range(9):
+                        kernel_taps[tap] = tile[tap * lanes + i]
+
+
+@kernel
+def winograd_grad_weight_kernel(
+    x, z, weight, batch, groups, channels, results, depth, source, result, padding, dilation, rows, columns, bands,
+    images, bands_at_a_time, parts, results_at_a_time, chunks, sums, at_once, frames, patches, gradients,
+):  # fmt: skip
+    """sums = products of combined patches, a chunk of the batch each; if `at_once`, weight = the gradient.
+
+    Args:
+        x: flat [batch, groups * channels, *source]; z: flat [batch, groups * results, *result].
+        weight: flat [groups * results, channels, depth * 9].
+        images, bands_at_a_time: whose patches are combined at a time.
+        parts: of a group's results, each in a task of its own; results_at_a_time: of those.
+        sums: [chunks, groups, depth, POINTS, results, channels filled up to panels]; at_once: that all patches are
+            combined at a time, so that the sums of results_at_a_time results are enough, a row a worker.
+        frames, patches, gradients: scratch, a row a worker.
+    """
+    width, lanes, workers = PANEL_BYTES // x.itemsize, REGISTER_BYTES // x.itemsize, len(frames)
+    in_plane, out_plane = source[1] * source[2], result[1] * result[2]
+    in_size, out_size = source[0] * in_plane, result[0] * out_plane
+    pitch, result_lanes = (channels + width - 1) // width * width, (results + lanes - 1) // lanes * lanes
+    row_pitch, gradient_pitch = POINTS * pitch + lanes, POINTS * result_lanes + lanes
+    band_rows, flat = TILE * dilation[1], sums.reshape(-1)
+    sum_rows = results_at_a_time if at_once else results
+    for worker in prange(workers):
+        v, g, frame = patches[worker], gradients[worker], frames[worker]
+        edge, taps = np.zeros(37 * lanes, x.dtype), np.empty((9 + POINTS) * lanes, x.dtype)
+        left_rows = np.arange(results)
+        for task in range(worker, chunks * groups * parts, workers):
+            chunk, group, part = task // (groups * parts), task // parts % groups, task % parts
+            begin, end = part * results // parts, (part + 1) * results // parts
+            if at_once:
+                start = worker * sums.shape[1]
+            else:
+                start = (chunk * groups + group) * depth * POINTS * results * pitch
+            add = False
+            last_image = (chunk + 1) * batch // chunks
+            for n in range(chunk * batch // chunks, last_image, images):
+                task_images = min(images, last_image - n)
+                for band in range(0, len(bands) - 1, bands_at_a_time):
+                    last_band = min(band + bands_at_a_time, len(bands) - 1)
+                    there_rows = rows[bands[band] : bands[last_band]]
+                    there_columns = columns[bands[band] : bands[last_band]]
+                    count = len(there_rows)
+                    together = task_images * count
+                    low, high = band * band_rows, min(last_band * band_rows, result[1])
+                    read_low = min(max(low - padding[1], 0), source[1])
+                    read_high = max(min(last_band * band_rows + 2 * dilation[1] - padding[1], source[1]), read_low)
+                    for image in range(task_images):
+                        for plane in range(source[0]):
+                            combine_patches(
+                                x, ((n + image) * groups + group) * channels * in_size + plane * in_plane, in_size,
+                                channels, (source[1], source[2]), read_low, read_high, (padding[1], padding[2]),
+                                (dilation[1], dilation[2]), there_rows, there_columns, False, frame, edge,
+                                v, (plane * together + image * count) * row_pitch, row_pitch, pitch,
+                            )  # fmt: skip
+                        for plane in range(result[0]):
+                            combine_patches(
+                                z, ((n + image) * groups + group) * results * out_size + begin * out_size
+                                + plane * out_plane, out_size,
+                                end - begin, (result[1], result[2]), low, high, (0, 0),
+                                (dilation[1], dilation[2]), there_rows, there_columns, True, frame, edge,
+                                g, (plane * together + image * count) * gradient_pitch, gradient_pitch, result_lanes,
+                            )  # fmt: skip
+                    for first in range(begin, end, results_at_a_time):
+                        last = min(first + results_at_a_time, end)
+                        row_place = 0 if at_once else first
+                        for d in range(depth):
+                            shift = d * dilation[0] - padding[0]
+                            from_plane, to_plane = max(0, -shift), min(result[0], source[0] - shift)
+                            terms = max(0, to_plane - from_plane) * together
+                            for point in range(POINTS):
+                                to = start + ((d * POINTS + point) * sum_rows + row_place) * pitch
+                                if terms == 0 and not add:
+                                    flat[to : to + (last - first) * pitch] = x.dtype.type(0)
+                                for term in range(0, terms, INNER):
+                                    place = from_plane * together + term
+                                    multiply_panels(
+                                        g, place * gradient_pitch + point * result_lanes + first - begin, left_rows,
+                                        0, last - first,
+                                        v, (place + shift * together) * row_pitch + point * pitch, width, row_pitch,
+                                        min(INNER, terms - term), pitch // width, flat, to, pitch, add or term > 0,
+                                        gradient_pitch,
+                                    )  # fmt: skip
+                        if at_once:
+                            _write_gradient(
+                                flat, 0, 1, start, pitch, sum_rows * pitch, last - first, channels, depth,
+                                weight, (group * results + first) * channels * depth * 9, taps,
+                            )  # fmt: skip
+                    add = True
+
+
+@kernel
+def winograd_sum_kernel(sums, results, channels, weight):
+    """weight, flat [groups * results, channels, depth * 9] = the gradient from sums [chunks, groups, depth, ...]."""
+    chunks, groups, depth, pitch = sums.shape[0], sums.shape[1], sums.shape[2], sums.shape[5]
+    lanes, flat = REGISTER_BYTES // weight.itemsize, sums.reshape(-1)
+    size = groups * depth * POINTS * results * pitch
+    for index in prange(groups * results):
+        taps = np.empty((9 + POINTS) * lanes, weight.dtype)
+        group, first = index // results, index % results
+        _write_gradient(
+            flat, size, chunks, (group * depth * POINTS * results + first) * pitch, pitch, results * pitch, 1,
+            channels, depth, weight, index * channels * depth * 9, taps,
+        )  # fmt: skip
+
+
+class _Tasks(NamedTuple):
+    images: int
+    bands: int
+    parts: int
+    chunks: int
+    patches: int
+    results: int
+    at_once: bool
+
+
+@lru_cache(maxsize=256)
+def _tasks(batch, groups, channels, results, depth, source, result, dilation, itemsize, threads) -> _Tasks:
+    width = panel_width(itemsize)
+    bands = np.diff(patches_of(*result[1:], *dilation[1:]).bands)
+    image, pitch = int(bands.sum()), -(-channels // width) * width
+    size = groups * results * pitch * depth * POINTS * itemsize
+    chunks = 1
+    while 2 * chunks <= min(batch, _CHUNKS, _PARTIAL_BYTES // size):
+        chunks *= 2
+    parts = min(results, -(-threads // (chunks * groups)))
+    patch_bytes = POINTS * itemsize * (pitch * source[0] + -(-results // parts) * result[0])
+    room = max(1, max(_WORK_BYTES, size if chunks == 1 else 0) // patch_bytes)
+    if image > room:
+        images, rows = 1, max(1, room // int(bands.max()))
+    else:
+        images, rows = min(room // image, -(-batch // chunks)), len(bands)
+    rows = -(-len(bands) // -(-len(bands) // rows))
+    at_once = chunks == 1 and images >= batch and rows == len(bands)
+    starts = range(0, len(bands), rows)
+    patches = images * max(int(bands[start : start + rows].sum()) for start in starts)
+    at_a_time = min(-(-results // parts), 48 if at_once else 96)
+    return _Tasks(images, rows, parts, chunks, patches, at_a_time, at_once)
+
+
+def grad_weight(x, z, shape, weight):
+    """weight [out, in / groups, taps] = the sum over images of z x^T, from x [N, in, input] and z [N, out, P]."""
+    if shape.batch == 0:
+        weight[...] = 0
+        return
+    threads, groups, depth = threads_of(shape), shape.groups, shape.kernel[0]
+    channels, results = shape.in_channels // groups, shape.out_channels // groups
+    tasks = _tasks(
+        shape.batch, groups, channels, results, depth, shape.input, shape.output, shape.dilation, x.itemsize, threads
+    )
+    workers = min(threads, tasks.chunks * groups * tasks.parts)
+    width, lanes = panel_width(x.itemsize), REGISTER_BYTES // x.itemsize
+    pitch, result_lanes = -(-channels // width) * width, -(-results // lanes) * lanes
+    if tasks.at_once:
+        sums = workspace("winograd sums", (workers, depth * POINTS * tasks.results * pitch, 1, 1, 1, 1), x.dtype)
+    else:
+        sums = workspace("winograd sums", (tasks.chunks, groups, depth, POINTS, results, pitch), x.dtype)
+    band = TILE * shape.dilation[1] * tasks.bands
+    positions = max((band + 2 * shape.dilation[1]) * shape.input[2], band * shape.output[2])
+    run = winograd_grad_weight_kernel if workers > 1 else winograd_grad_weight_kernel.serial
+    run(
+        x.reshape(-1),
+        z.reshape(-1),
+        weight.reshape(-1),
+        shape.batch,
+        groups,
+        channels,
+        results,
+        depth,
+        shape.input,
+        shape.output,
+        shape.padding,
+        shape.dilation,
+        *patches_of(*shape.output[1:], *shape.dilation[1:]),
+        tasks.images,
+        tasks.bands,
+        tasks.parts,
+        tasks.results,
+        tasks.chunks,
+        sums,
+        tasks.at_once,
+        workspace("winograd frames", (workers, positions * lanes), x.dtype),
+        workspace("winograd patches", (workers, shape.input[0] * tasks.patches * (POINTS * pitch + lanes)), x.dtype),
+        workspace(
+            "winograd gradients", (workers, shape.output[0] * tasks.patches * (POINTS * result_lanes + lanes)), x.dtype
+        ),
+    )
+    if not tasks.at_once:
+        add_up = winograd_sum_kernel if workers > 1 else winograd_sum_kernel.serial
+        add_up(sums, results, channels, weight.reshape(-1))
