@@ -47,6 +47,7 @@ def run(options: argparse.Namespace) -> int:
         )
     from tqdm import tqdm
 
+    from ..kernels import tuning
     from . import static_table
     from .launches import forms_of, has_gpu_kernels
     from .static_analysis import analyse
@@ -54,23 +55,28 @@ def run(options: argparse.Namespace) -> int:
     dtypes = list(dict.fromkeys(options.dtype or _DEFAULT_DTYPES))
     skipped = [operation.name for operation in operations if not has_gpu_kernels(operation)]
     wanted = [(o, d) for o in operations if o.name not in skipped for d in dtypes if d in o.dtypes]
-    found = [
-        form
-        for operation, dtype in tqdm(wanted, "finding launches", unit="", leave=False, delay=1)
-        for form in forms_of(operation, dtype, options.all_forms)
-    ]
-    forms = static_table.merged(found, options.all_forms)
-    if not forms:
+    forms = {}
+    for architecture in architectures:
+        # An architecture has tiles of its own.
+        with tuning.assuming(architecture):
+            found = [
+                form
+                for operation, dtype in tqdm(wanted, f"finding launches, sm_{architecture}", leave=False, delay=1)
+                for form in forms_of(operation, dtype, options.all_forms)
+            ]
+        forms[architecture] = static_table.merged(found, options.all_forms)
+    if not any(forms.values()):
         raise ValueError(
             f"profile --static: expected operations that launch GPU kernels in {' or '.join(dtypes)}, "
             f"got {', '.join(operation.name for operation in operations)}"
         )
     analyses = {}
-    with tqdm(total=len(forms) * len(architectures), desc="compiling", unit="", leave=False, delay=1) as bar:
+    with tqdm(total=sum(map(len, forms.values())), desc="compiling", unit="", leave=False, delay=1) as bar:
         for architecture in architectures:
-            analyses[architecture] = analyse(forms, architecture, progress=bar.update)
+            analyses[architecture] = analyse(forms[architecture], architecture, progress=bar.update)
+    what = " ".join(options.what)
     for architecture in architectures:
-        print(static_table.describe(forms, analyses[architecture], architecture, " ".join(options.what)), end="\n\n")
+        print(static_table.describe(forms[architecture], analyses[architecture], architecture, what), end="\n\n")
     if skipped:
         print(f"No GPU kernels: {', '.join(skipped)}.")
     if options.write is not None:

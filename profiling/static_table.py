@@ -10,6 +10,8 @@ import json
 from collections import Counter
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import asdict, replace
+from importlib.metadata import version
+from importlib.util import find_spec
 from pathlib import Path
 
 from ..train.checkpoint import write_atomically
@@ -176,8 +178,9 @@ def _reason(limiter: str, analysis: Analysis) -> str:
     }.get(limiter, f"{analysis.threads} threads a block")
 
 
-def write(path: Path, forms: Sequence[Form], analyses: dict[int, Sequence[Analysis]], command: str) -> None:
-    """Writes the table, whole or not at all: a JSON object whose `forms` stand a line each."""
+def write(path: Path, forms: dict[int, Sequence[Form]], analyses: dict[int, Sequence[Analysis]], command: str) -> None:
+    """Writes the table, whole or not at all: a JSON object whose `forms` stand a line each, with what was found on each
+    architecture that launches the form."""
     import triton
 
     header = {
@@ -185,20 +188,29 @@ def write(path: Path, forms: Sequence[Form], analyses: dict[int, Sequence[Analys
         "what": "GPU kernels as compiled, without a GPU; fields: profiling/static_table.py",
         "command": command,
         "triton": triton.__version__,
+        "numba-cuda": numba_version(),
     }
-    lines = []
-    for index, form in enumerate(sorted_forms := sorted(range(len(forms)), key=lambda i: _order(forms[i]))):
-        form = forms[sorted_forms[index]]
-        kernel, arguments, constants = form.key
-        line = {
-            "kernel": kernel, "arguments": " ".join(arguments), "constants": dict(constants), "dtype": form.dtype,
-            "sample": form.sample, "operations": form.operations,
-        }  # fmt: skip
-        for architecture, results in analyses.items():
-            line[f"sm_{architecture}"] = _entry(results[sorted_forms[index]], architecture)
-        lines.append(json.dumps(line))
-    text = json.dumps(header)[:-1] + ', "forms": [\n' + ",\n".join(lines) + "\n]}\n"
+    lines: dict[tuple, dict] = {}
+    for architecture, results in analyses.items():
+        for form, analysis in zip(forms[architecture], results):
+            line = lines.setdefault(_order(form), _line(form))
+            line[f"sm_{architecture}"] = _entry(analysis, architecture)
+    body = ",\n".join(json.dumps(line) for _, line in sorted(lines.items()))
+    text = json.dumps(header)[:-1] + ', "forms": [\n' + body + "\n]}\n"
     write_atomically(path, lambda temporary: Path(temporary).write_text(text))
+
+
+def numba_version() -> str | None:
+    """Of numba-cuda, which compiles what Triton's blocks do not fit; None where it is not installed."""
+    return version("numba-cuda") if find_spec("numba_cuda") is not None else None
+
+
+def _line(form: Form) -> dict:
+    kernel, arguments, constants = form.key
+    return {
+        "kernel": kernel, "arguments": " ".join(arguments), "constants": dict(constants), "dtype": form.dtype,
+        "sample": form.sample, "operations": form.operations,
+    }  # fmt: skip
 
 
 def _order(form: Form) -> tuple:
