@@ -1,9 +1,5 @@
-"""Resizing and rearranging planes on NumPy arrays.
-
-Interpolation works as pooling does: the input rows that an output row blends are joined over their full width, which
-is contiguous and vectorises, then each output position blends its columns out of the joined row. One pair of kernels
-serves every mode and rank, because a mode is a table of taps.
-"""
+"""Resizing and rearranging planes on NumPy arrays: interpolation is in `cpu_interpolate`, rearranged channels are in
+`cpu_shuffle`, windows as columns here."""
 
 import math
 
@@ -12,89 +8,31 @@ from numba import prange
 
 from ..cpu_jit import kernel
 from ..memory import empty
-from ..pool.cpu import chunk_count
-from ..pool.geometry import as_planes, pooled_shape, three
-from .taps import axis_taps
+from ..pool.geometry import pooled_shape
+from .cpu_interpolate import interpolate_backward, interpolate_forward
+from .cpu_shuffle import (
+    channel_shuffle_backward,
+    channel_shuffle_forward,
+    pixel_shuffle_backward,
+    pixel_shuffle_forward,
+    pixel_unshuffle_backward,
+    pixel_unshuffle_forward,
+)
 
-
-@kernel
-def interpolate_kernel(x, rows_d, weights_d, rows_h, weights_h, columns, weights_w, joined, y):
-    """y = weighted sum of x over the taps of all three axes.
-
-    Args:
-        x: [planes, D, H, W]. y: [planes, OD, OH, OW].
-        rows_d, rows_h, columns: [OD | OH | OW, taps] int64, where -1 ends a list of three or more taps early.
-        weights_d, weights_h, weights_w: their weights, of x's type.
-        joined: [chunks, W] scratch.
-    """
-    outer, inner, taps = rows_d.shape[0], rows_h.shape[0], columns.shape[1]
-    rows = x.shape[0] * outer * inner
-    chunks = joined.shape[0]
-    for chunk in prange(chunks):
-        row = joined[chunk]
-        for unit in range(chunk * rows // chunks, (chunk + 1) * rows // chunks):
-            plane, o, i = unit // (outer * inner), unit // inner % outer, unit % inner
-            for s in range(rows_d.shape[1]):
-                d = rows_d[o, s]
-                for t in range(rows_h.shape[1]):
-                    h = rows_h[i, t]
-                    if d < 0 or h < 0:
-                        break
-                    weight = weights_d[o, s] * weights_h[i, t]
-                    if s == 0 and t == 0:
-                        for w in range(x.shape[3]):
-                            row[w] = weight * x[plane, d, h, w]
-                    else:
-                        for w in range(x.shape[3]):
-                            row[w] += weight * x[plane, d, h, w]
-            if taps == 1:
-                for j in range(columns.shape[0]):
-                    y[plane, o, i, j] = row[columns[j, 0]]
-            elif taps == 2:
-                for j in range(columns.shape[0]):
-                    y[plane, o, i, j] = weights_w[j, 0] * row[columns[j, 0]] + weights_w[j, 1] * row[columns[j, 1]]
-            else:
-                for j in range(columns.shape[0]):
-                    total = x.dtype.type(0)
-                    for t in range(taps):
-                        if columns[j, t] < 0:
-                            break
-                        total += weights_w[j, t] * row[columns[j, t]]
-                    y[plane, o, i, j] = total
-
-
-@kernel
-def interpolate_grad_input_kernel(grad_y, rows_d, weights_d, rows_h, weights_h, columns, weights_w, spread, grad_x):
-    """grad_x = sum over the output positions that read each position of weight * grad_y, plane by plane.
-
-    Arguments as in interpolate_kernel; spread: [chunks, W] scratch.
-    """
-    planes, chunks = grad_x.shape[0], spread.shape[0]
-    for chunk in prange(chunks):
-        row = spread[chunk]
-        for plane in range(chunk * planes // chunks, (chunk + 1) * planes // chunks):
-            for d in range(grad_x.shape[1]):
-                for h in range(grad_x.shape[2]):
-                    for w in range(grad_x.shape[3]):
-                        grad_x[plane, d, h, w] = 0
-            for o in range(rows_d.shape[0]):
-                for i in range(rows_h.shape[0]):
-                    for w in range(grad_x.shape[3]):
-                        row[w] = 0
-                    for j in range(columns.shape[0]):
-                        for t in range(columns.shape[1]):
-                            if columns[j, t] < 0:
-                                break
-                            row[columns[j, t]] += weights_w[j, t] * grad_y[plane, o, i, j]
-                    for s in range(rows_d.shape[1]):
-                        d = rows_d[o, s]
-                        for t in range(rows_h.shape[1]):
-                            h = rows_h[i, t]
-                            if d < 0 or h < 0:
-                                break
-                            weight = weights_d[o, s] * weights_h[i, t]
-                            for w in range(grad_x.shape[3]):
-                                grad_x[plane, d, h, w] += weight * row[w]
+__all__ = [
+    "channel_shuffle_backward",
+    "channel_shuffle_forward",
+    "fold_backward",
+    "fold_forward",
+    "interpolate_backward",
+    "interpolate_forward",
+    "pixel_shuffle_backward",
+    "pixel_shuffle_forward",
+    "pixel_unshuffle_backward",
+    "pixel_unshuffle_forward",
+    "unfold_backward",
+    "unfold_forward",
+]
 
 
 @kernel
@@ -147,37 +85,6 @@ def fold_kernel(columns, kernel_size, dilation, padding, stride, y):
                             y[p, h, b * stride[1] + left] += columns[p, i, j, a, b]
 
 
-# ---- interpolation
-
-
-def interpolate_forward(x, *, size, mode, align_corners=False, scales=None, antialias=False, out=None):
-    rank = len(size)
-    planes = as_planes(x, rank)
-    tables = [np.zeros((1, 1), np.int64), np.ones((1, 1), x.dtype)] * (3 - rank)
-    for length, count, scale in zip(x.shape[-rank:], size, scales or (None,) * rank):
-        index, weight = axis_taps(length, count, mode, align_corners, scale, antialias)
-        tables += [index, weight.astype(x.dtype)]
-    y = empty((*x.shape[:-rank], *size), x.dtype) if out is None else out
-    shape = (planes.shape[0], *three(size, 1))
-    y_planes = y.reshape(shape) if y.flags.c_contiguous else empty(shape, x.dtype)
-    chunks = chunk_count(math.prod(shape[:3]))
-    interpolate_kernel(planes, *tables, empty((chunks, planes.shape[3]), x.dtype), y_planes)
-    if not y.flags.c_contiguous:
-        y[...] = y_planes.reshape(y.shape)
-    return y, (x.shape, planes.shape, tables)
-
-
-def interpolate_backward(saved, grad_y, needs):
-    x_shape, shape, tables = saved
-    if not needs[0]:
-        return (None,)
-    grad_planes = np.ascontiguousarray(grad_y).reshape(shape[0], *(index.shape[0] for index in tables[::2]))
-    grad_x = empty(shape, grad_y.dtype)
-    chunks = chunk_count(shape[0])
-    interpolate_grad_input_kernel(grad_planes, *tables, empty((chunks, shape[3]), grad_y.dtype), grad_x)
-    return (grad_x.reshape(x_shape),)
-
-
 # ---- windows as columns, and back
 
 
@@ -222,54 +129,3 @@ def fold_forward(x, *, output_size, kernel_size, dilation, padding, stride):
 
 def fold_backward(saved, grad_y, needs):
     return (_unfold(grad_y, saved) if needs[0] else None,)
-
-
-# ---- rearranged channels: a view with the axes in their new order, copied once
-
-
-def _pixel_shuffle(x, r):
-    *leading, channels, height, width = x.shape
-    split = x.reshape(math.prod(leading), channels // r**2, r, r, height, width)
-    return _copied(split.transpose(0, 1, 4, 2, 5, 3), (*leading, channels // r**2, height * r, width * r))
-
-
-def _pixel_unshuffle(x, r):
-    *leading, channels, height, width = x.shape
-    split = x.reshape(math.prod(leading), channels, height // r, r, width // r, r)
-    return _copied(split.transpose(0, 1, 3, 5, 2, 4), (*leading, channels * r**2, height // r, width // r))
-
-
-def _channel_shuffle(x, groups, channels_per_group):
-    split = x.reshape(x.shape[0], groups, channels_per_group, math.prod(x.shape[2:]))
-    return _copied(split.transpose(0, 2, 1, 3), x.shape)
-
-
-def _copied(view, shape):
-    y = empty(view.shape, view.dtype)
-    y[...] = view
-    return y.reshape(shape)
-
-
-def pixel_shuffle_forward(x, *, upscale_factor):
-    return _pixel_shuffle(x, upscale_factor), upscale_factor
-
-
-def pixel_shuffle_backward(saved, grad_y, needs):
-    return (_pixel_unshuffle(grad_y, saved) if needs[0] else None,)
-
-
-def pixel_unshuffle_forward(x, *, downscale_factor):
-    return _pixel_unshuffle(x, downscale_factor), downscale_factor
-
-
-def pixel_unshuffle_backward(saved, grad_y, needs):
-    return (_pixel_shuffle(grad_y, saved) if needs[0] else None,)
-
-
-def channel_shuffle_forward(x, *, groups):
-    channels_per_group = x.shape[1] // groups
-    return _channel_shuffle(x, groups, channels_per_group), (channels_per_group, groups)
-
-
-def channel_shuffle_backward(saved, grad_y, needs):
-    return (_channel_shuffle(grad_y, *saved) if needs[0] else None,)

@@ -46,6 +46,33 @@ def axis_taps(size: int, count: int, mode: str, align_corners: bool, scale: floa
     return index, _cubic((source - first)[:, None] - offsets, -0.75)
 
 
+def reading_outputs(size: int, count: int, *options) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """The taps the other way round: which outputs read each input position, in order, and with what weight.
+
+    Returns (starts, outputs, weights), int64 [size + 1], int64 and float64: position k is read by the outputs
+    starts[k]..starts[k + 1] - 1 of the list.
+    """
+    index, weight = axis_taps(size, count, *options)
+    used = index >= 0
+    output = np.broadcast_to(np.arange(count)[:, None], index.shape)[used]
+    pairs, place = np.unique(index[used] * count + output, return_inverse=True)
+    starts = np.searchsorted(pairs, np.arange(size + 1) * count)
+    return starts, pairs % count, np.bincount(place, weight[used])
+
+
+def doubled_taps(size: int, count: int, mode: str, align_corners: bool, scale: float | None, antialias: bool):
+    """The taps of an axis that doubles, where all even outputs have the same weights, and all odd ones.
+
+    Returns (shifts [2], weights [2, taps]) such that output 2 q + p is the sum over t of weights[p, t] times input
+    q + shifts[p] + t, where places beyond either end stand for the last one; None if the axis is not like that.
+    """
+    if count != 2 * size or align_corners or antialias or scale not in (None, 2.0):
+        return None
+    # Any two neighbours far from the ends show the rule: outputs 8 and 9 of 8 positions that become 16.
+    index, weight = axis_taps(8, 16, mode, align_corners, scale, antialias)
+    return index[8:10, 0] - 4, weight[8:10]
+
+
 def _nearest_taps(o, size, scale, exact):
     if not exact and o.size in (size, 2 * size):
         # PyTorch's rule for its first nearest mode: these two sizes go by position, whatever the scale says.

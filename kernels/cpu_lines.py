@@ -1,0 +1,370 @@
+"""Lines of neighbouring elements inside CPU kernels: weighted sums of several lines, and lines taken apart into phases.
+
+With a step of s, element i of a line belongs to phase i % s: what a window reads that moves by s lies side by side
+within a phase, and so fits into vector registers; over every s-th element Numba's own loops do not use them.
+
+A line is named by the memory it lies in, `memory(array)`, and the element it starts at: where lines are short, handing
+arrays on would take longer than the line, because each hand counts its references. Only arrays that the kernel was
+called with may be used like this; one that it makes itself would be freed after its last use by name.
+
+What is left over after whole vectors goes as one more that overlaps the one before: no line may be written over what is
+read. All lines of a call are of one type.
+"""
+
+from __future__ import annotations
+
+from llvmlite import ir
+from numba import types
+from numba.core import cgutils
+from numba.extending import intrinsic
+
+from .cpu_jit import serial_kernel
+from .cpu_product import REGISTER_BYTES
+
+
+@intrinsic
+def memory(typing_context, array):
+    """The elements of a C-contiguous array, as one line: memory(array)[i]."""
+
+    def generate(context, builder, signature, arguments):
+        return context.make_array(signature.args[0])(context, builder, arguments[0]).data
+
+    return types.CPointer(array.dtype)(array), generate
+
+
+@intrinsic
+def lanes_of(typing_context, line):
+    """How many of the line's elements a vector register holds."""
+
+    def generate(context, builder, signature, arguments):
+        return ir.Constant(ir.IntType(64), REGISTER_BYTES * 8 // signature.args[0].dtype.bitwidth)
+
+    return types.intp(line), generate
+
+
+def vector_of(context, line, parts):
+    """The type of a register full of the line's elements, or of a half or a quarter of them."""
+    return ir.VectorType(context.get_data_type(line.dtype), REGISTER_BYTES * 8 // line.dtype.bitwidth // parts)
+
+
+def load_vector(builder, vector, pointer, offset):
+    """The vector that begins `offset` elements after the pointer."""
+    return builder.load(builder.bitcast(builder.gep(pointer, [offset]), vector.as_pointer()), align=4)
+
+
+def store_vector(builder, value, pointer, offset):
+    """Writes the vector from `offset` elements after the pointer on."""
+    builder.store(value, builder.bitcast(builder.gep(pointer, [offset]), value.type.as_pointer()), align=4)
+
+
+def broadcast(builder, value, vector):
+    """A vector with the value in every lane."""
+    undefined = ir.Constant(vector, ir.Undefined)
+    first_lane = ir.Constant(ir.VectorType(ir.IntType(32), vector.count), [0] * vector.count)
+    return builder.shuffle_vector(
+        builder.insert_element(undefined, value, ir.Constant(ir.IntType(32), 0)), undefined, first_lane
+    )
+
+
+def _sum_of_few(parts):
+    @intrinsic
+    def sum_of_few(typing_context, source, offsets, weights, place, target, to):
+        """target[to + lane] = sum of weights[t] * source[offsets[t] + place + lane]; offsets, weights: tuples."""
+
+        def generate(context, builder, signature, arguments):
+            source, offsets, weights, place, target, to = arguments
+            vector, total = vector_of(context, signature.args[0], parts), None
+            for offset, weight in zip(cgutils.unpack_tuple(builder, offsets), cgutils.unpack_tuple(builder, weights)):
+                weight = context.cast(builder, weight, signature.args[2].dtype, signature.args[0].dtype)
+                line = load_vector(builder, vector, source, builder.add(offset, place))
+                product = builder.fmul(line, broadcast(builder, weight, vector), flags=("contract",))
+                total = builder.fadd(total, product, flags=("contract",)) if total else product
+            store_vector(builder, total, target, to)
+            return context.get_dummy_value()
+
+        return types.void(source, offsets, weights, types.intp, target, types.intp), generate
+
+    return sum_of_few
+
+
+_few_vector, _few_half, _few_quarter = (_sum_of_few(parts) for parts in (1, 2, 4))
+
+
+@serial_kernel
+def sum_of_few_lines(source, offsets, weights, target, to, length):
+    """target[to + i] = sum over t of weights[t] * source[offsets[t] + i], in the order of t; offsets and weights are
+    tuples, whose elements stay in registers along the line."""
+    lanes = lanes_of(source)
+    if length >= lanes:
+        for i in range(0, length - lanes + 1, lanes):
+            _few_vector(source, offsets, weights, i, target, to + i)
+        if length % lanes:
+            _few_vector(source, offsets, weights, length - lanes, target, to + length - lanes)
+    elif length >= lanes // 2:
+        _few_half(source, offsets, weights, 0, target, to)
+        _few_half(source, offsets, weights, length - lanes // 2, target, to + length - lanes // 2)
+    elif length >= lanes // 4:
+        _few_quarter(source, offsets, weights, 0, target, to)
+        _few_quarter(source, offsets, weights, length - lanes // 4, target, to + length - lanes // 4)
+    else:
+        for i in range(length):
+            total = weights[0] * source[offsets[0] + i]
+            for t in range(1, len(offsets)):
+                total += weights[t] * source[offsets[t] + i]
+            target[to + i] = total
+
+
+def _sum_of_many(parts):
+    @intrinsic
+    def sum_of_many(typing_context, source, offsets, first, weights, count, place, target, to):
+        """target[to + lane] = sum over first <= t < first + count of weights[t] * source[offsets[t] + place + lane]."""
+
+        def generate(context, builder, signature, arguments):
+            source, offsets, first, weights, count, place, target, to = arguments
+            vector = vector_of(context, signature.args[0], parts)
+
+            def term(t):
+                line = load_vector(builder, vector, source, builder.add(builder.load(builder.gep(offsets, [t])), place))
+                return line, broadcast(builder, builder.load(builder.gep(weights, [t])), vector)
+
+            # The first term is no sum with 0: a single line with weight 1 is copied to the bit.
+            total = cgutils.alloca_once_value(builder, builder.fmul(*term(first)))
+            one = ir.Constant(first.type, 1)
+            with cgutils.for_range_slice(builder, builder.add(first, one), builder.add(first, count), one) as (t, _):
+                product = builder.fmul(*term(t), flags=("contract",))
+                builder.store(builder.fadd(builder.load(total), product, flags=("contract",)), total)
+            store_vector(builder, builder.load(total), target, to)
+            return context.get_dummy_value()
+
+        integer = types.intp
+        return types.void(source, offsets, integer, weights, integer, integer, target, integer), generate
+
+    return sum_of_many
+
+
+_many_vector, _many_half, _many_quarter = (_sum_of_many(parts) for parts in (1, 2, 4))
+
+
+@serial_kernel
+def _sum_of_many_lines(source, offsets, first, weights, count, target, to, length):
+    lanes = lanes_of(source)
+    if length >= lanes:
+        for i in range(0, length - lanes + 1, lanes):
+            _many_vector(source, offsets, first, weights, count, i, target, to + i)
+        if length % lanes:
+            _many_vector(source, offsets, first, weights, count, length - lanes, target, to + length - lanes)
+    elif length >= lanes // 2:
+        _many_half(source, offsets, first, weights, count, 0, target, to)
+        rest = length - lanes // 2
+        _many_half(source, offsets, first, weights, count, rest, target, to + rest)
+    elif length >= lanes // 4:
+        _many_quarter(source, offsets, first, weights, count, 0, target, to)
+        rest = length - lanes // 4
+        _many_quarter(source, offsets, first, weights, count, rest, target, to + rest)
+    else:
+        for i in range(length):
+            total = weights[first] * source[offsets[first] + i]
+            for t in range(first + 1, first + count):
+                total += weights[t] * source[offsets[t] + i]
+            target[to + i] = total
+
+
+@serial_kernel
+def weighted_sum_line(source, offsets, first, weights, count, target, to, length):
+    """target[to + i] = sum of weights[t] * source[offsets[t] + i] over the `count` t from `first` on, at least one, in
+    their order."""
+    o, w = offsets, weights
+    if count == 1:
+        sum_of_few_lines(source, (o[first],), (w[first],), target, to, length)
+    elif count == 2:
+        sum_of_few_lines(source, (o[first], o[first + 1]), (w[first], w[first + 1]), target, to, length)
+    elif count == 4:
+        sum_of_few_lines(
+            source, (o[first], o[first + 1], o[first + 2], o[first + 3]),
+            (w[first], w[first + 1], w[first + 2], w[first + 3]), target, to, length,
+        )  # fmt: skip
+    else:
+        _sum_of_many_lines(source, offsets, first, weights, count, target, to, length)
+
+
+def _lanes_of_two(vector, first, step):
+    """Lanes first, first + step, ... of two vectors that follow one another, for shuffle_vector."""
+    return ir.Constant(
+        ir.VectorType(ir.IntType(32), vector.count), [first + step * lane for lane in range(vector.count)]
+    )
+
+
+def _split_pairs(parts):
+    @intrinsic
+    def split_pairs(typing_context, source, start, target, even, odd):
+        """target[even + lane], target[odd + lane] = source[start + 2 lane], source[start + 2 lane + 1]."""
+
+        def generate(context, builder, signature, arguments):
+            source, start, target, even, odd = arguments
+            vector = vector_of(context, signature.args[0], parts)
+            lower = load_vector(builder, vector, source, start)
+            upper = load_vector(builder, vector, source, builder.add(start, ir.Constant(start.type, vector.count)))
+            for to, first in ((even, 0), (odd, 1)):
+                store_vector(builder, builder.shuffle_vector(lower, upper, _lanes_of_two(vector, first, 2)), target, to)
+            return context.get_dummy_value()
+
+        integer = types.intp
+        return types.void(source, integer, target, integer, integer), generate
+
+    return split_pairs
+
+
+_split_vectors, _split_halves, _split_quarters = (_split_pairs(parts) for parts in (1, 2, 4))
+
+
+@serial_kernel
+def _split_pairs_line(source, start, target, even, odd, pairs):
+    lanes = lanes_of(source)
+    if pairs >= lanes:
+        for i in range(0, pairs - lanes + 1, lanes):
+            _split_vectors(source, start + 2 * i, target, even + i, odd + i)
+        if pairs % lanes:
+            last = pairs - lanes
+            _split_vectors(source, start + 2 * last, target, even + last, odd + last)
+    elif pairs >= lanes // 2:
+        last = pairs - lanes // 2
+        _split_halves(source, start, target, even, odd)
+        _split_halves(source, start + 2 * last, target, even + last, odd + last)
+    elif pairs >= lanes // 4:
+        last = pairs - lanes // 4
+        _split_quarters(source, start, target, even, odd)
+        _split_quarters(source, start + 2 * last, target, even + last, odd + last)
+    else:
+        for i in range(pairs):
+            target[even + i] = source[start + 2 * i]
+            target[odd + i] = source[start + 2 * i + 1]
+
+
+def _pair_sums(parts):
+    @intrinsic
+    def pair_sums(typing_context, source, start, target, to):
+        """target[to + lane] = source[start + 2 lane] + source[start + 2 lane + 1]."""
+
+        def generate(context, builder, signature, arguments):
+            source, start, target, to = arguments
+            vector = vector_of(context, signature.args[0], parts)
+            lower = load_vector(builder, vector, source, start)
+            upper = load_vector(builder, vector, source, builder.add(start, ir.Constant(start.type, vector.count)))
+            even, odd = (builder.shuffle_vector(lower, upper, _lanes_of_two(vector, first, 2)) for first in (0, 1))
+            store_vector(builder, builder.fadd(even, odd), target, to)
+            return context.get_dummy_value()
+
+        return types.void(source, types.intp, target, types.intp), generate
+
+    return pair_sums
+
+
+_pair_vectors, _pair_halves, _pair_quarters = (_pair_sums(parts) for parts in (1, 2, 4))
+
+
+@serial_kernel
+def pair_sums_line(source, start, target, to, pairs):
+    """target[to + i] = source[start + 2 i] + source[start + 2 i + 1] for i < pairs."""
+    lanes = lanes_of(source)
+    if pairs >= lanes:
+        for i in range(0, pairs - lanes + 1, lanes):
+            _pair_vectors(source, start + 2 * i, target, to + i)
+        if pairs % lanes:
+            _pair_vectors(source, start + 2 * (pairs - lanes), target, to + pairs - lanes)
+    elif pairs >= lanes // 2:
+        last = pairs - lanes // 2
+        _pair_halves(source, start, target, to)
+        _pair_halves(source, start + 2 * last, target, to + last)
+    elif pairs >= lanes // 4:
+        last = pairs - lanes // 4
+        _pair_quarters(source, start, target, to)
+        _pair_quarters(source, start + 2 * last, target, to + last)
+    else:
+        for i in range(pairs):
+            target[to + i] = source[start + 2 * i] + source[start + 2 * i + 1]
+
+
+def _join_pairs(parts):
+    @intrinsic
+    def join_pairs(typing_context, source, even, odd, target, to):
+        """target[to + 2 lane], target[to + 2 lane + 1] = source[even + lane], source[odd + lane]."""
+
+        def generate(context, builder, signature, arguments):
+            source, even, odd, target, to = arguments
+            vector = vector_of(context, signature.args[0], parts)
+            evens, odds = (load_vector(builder, vector, source, start) for start in (even, odd))
+            for half in range(2):
+                first = half * vector.count // 2
+                lanes = [first + lane // 2 + lane % 2 * vector.count for lane in range(vector.count)]
+                mask = ir.Constant(ir.VectorType(ir.IntType(32), vector.count), lanes)
+                place = builder.add(to, ir.Constant(to.type, half * vector.count))
+                store_vector(builder, builder.shuffle_vector(evens, odds, mask), target, place)
+            return context.get_dummy_value()
+
+        integer = types.intp
+        return types.void(source, integer, integer, target, integer), generate
+
+    return join_pairs
+
+
+_join_vectors, _join_halves, _join_quarters = (_join_pairs(parts) for parts in (1, 2, 4))
+
+
+@serial_kernel
+def _join_pairs_line(source, even, odd, target, to, pairs):
+    lanes = lanes_of(source)
+    if pairs >= lanes:
+        for i in range(0, pairs - lanes + 1, lanes):
+            _join_vectors(source, even + i, odd + i, target, to + 2 * i)
+        if pairs % lanes:
+            last = pairs - lanes
+            _join_vectors(source, even + last, odd + last, target, to + 2 * last)
+    elif pairs >= lanes // 2:
+        last = pairs - lanes // 2
+        _join_halves(source, even, odd, target, to)
+        _join_halves(source, even + last, odd + last, target, to + 2 * last)
+    elif pairs >= lanes // 4:
+        last = pairs - lanes // 4
+        _join_quarters(source, even, odd, target, to)
+        _join_quarters(source, even + last, odd + last, target, to + 2 * last)
+    else:
+        for i in range(pairs):
+            target[to + 2 * i] = source[even + i]
+            target[to + 2 * i + 1] = source[odd + i]
+
+
+@serial_kernel
+def split_line(source, start, count, step, first, target, to, pitch):
+    """Puts `count` elements into their phases: element i goes to place (i + first) // step of phase (i + first) % step.
+    Phase p starts at target[to + p * pitch]."""
+    if step == 1:
+        sum_of_few_lines(source, (start,), (1,), target, to + first, count)
+    elif step == 2:
+        even, odd = to + first % 2 * pitch + first // 2, to + (first + 1) % 2 * pitch + (first + 1) // 2
+        _split_pairs_line(source, start, target, even, odd, count // 2)
+        if count % 2:
+            target[even + count // 2] = source[start + count - 1]
+    else:
+        for phase in range(step):
+            earliest = (phase - first) % step
+            place = to + phase * pitch + (earliest + first) // step
+            for i in range((count - earliest + step - 1) // step):
+                target[place + i] = source[start + earliest + i * step]
+
+
+@serial_kernel
+def join_line(source, start, pitch, step, first, target, to, count):
+    """Collects `count` elements from their phases: what split_line has put there, if it is called with the same."""
+    if step == 1:
+        sum_of_few_lines(source, (start + first,), (1,), target, to, count)
+    elif step == 2:
+        even, odd = start + first % 2 * pitch + first // 2, start + (first + 1) % 2 * pitch + (first + 1) // 2
+        _join_pairs_line(source, even, odd, target, to, count // 2)
+        if count % 2:
+            target[to + count - 1] = source[even + count // 2]
+    else:
+        for phase in range(step):
+            earliest = (phase - first) % step
+            place = start + phase * pitch + (earliest + first) // step
+            for i in range((count - earliest + step - 1) // step):
+                target[to + earliest + i * step] = source[place + i]

@@ -1,0 +1,99 @@
+"""Interpolation by the nearest neighbour on NumPy arrays: rows are copied forward and added up backward.
+
+Where the width doubles, a row goes twice into the two phases of the longer one, and comes back as the sum of both.
+"""
+
+import numpy as np
+from numba import get_num_threads, prange
+
+from ..cpu_jit import kernel
+from ..cpu_lines import join_line, memory, pair_sums_line, sum_of_few_lines, weighted_sum_line
+from ..memory import empty, workspace
+
+
+@kernel
+def nearest_kernel(x, shape, rows_d, rows_h, columns, doubled, y):
+    """y[plane, o, i, j] = x[plane, rows_d[o], rows_h[i], columns[j]].
+
+    Args:
+        x, y: flat [planes, D, H, W] and [planes, OD, OH, OW]. shape: (planes, D, H, W).
+        rows_d, rows_h, columns: [OD | OH | OW, 1] int64. doubled: columns are 0, 0, 1, 1, ...
+    """
+    planes, depth, height, width = shape
+    outer, inner, count = rows_d.size, rows_h.size, columns.size
+    for slab in prange(planes * outer):
+        start = (slab // outer * depth + rows_d[slab % outer, 0]) * height * width
+        to = slab * inner * count
+        for i in range(inner):
+            here = start + rows_h[i, 0] * width
+            if doubled:
+                join_line(memory(x), here, 0, 2, 0, memory(y), to, count)
+            elif i > 0 and rows_h[i, 0] == rows_h[i - 1, 0]:
+                sum_of_few_lines(memory(y), (to - count,), (1,), memory(y), to, count)
+            else:
+                for j in range(count):
+                    y[to + j] = x[here + columns[j, 0]]
+            to += count
+
+
+@kernel
+def nearest_grad_input_kernel(grad_y, shape, starts_d, starts_h, starts_w, doubled, lines, places, ones, grad_x):
+    """grad_x = sum of grad_y over the output positions that copy each position.
+
+    Args:
+        grad_y, grad_x: flat [planes, OD, OH, OW] and [planes, D, H, W]. shape: (planes, OD, OH, OW).
+        starts_d, starts_h, starts_w: position k of an axis is copied to outputs starts[k]..starts[k + 1] - 1.
+        doubled: these are 2 k and 2 k + 1 across.
+        lines: [parts, OW], places (int64): [parts, most rows copied from one] scratch. ones: as many ones.
+    """
+    planes, outer, inner, count = shape
+    depth, height, width = starts_d.size - 1, starts_h.size - 1, starts_w.size - 1
+    slabs, parts = planes * depth, lines.shape[0]
+    for part in prange(parts):
+        line, offsets = memory(lines[part]), memory(places[part])
+        for slab in range(part * slabs // parts, (part + 1) * slabs // parts):
+            plane, d = slab // depth, slab % depth
+            to = slab * height * width
+            for h in range(height):
+                terms = 0
+                for o in range(starts_d[d], starts_d[d + 1]):
+                    for i in range(starts_h[h], starts_h[h + 1]):
+                        offsets[terms] = ((plane * outer + o) * inner + i) * count
+                        terms += 1
+                if terms == 0:
+                    grad_x[to : to + width] = 0
+                else:
+                    weighted_sum_line(memory(grad_y), offsets, 0, memory(ones), terms, line, 0, count)
+                    if doubled:
+                        pair_sums_line(line, 0, memory(grad_x), to, width)
+                    else:
+                        for w in range(width):
+                            total = grad_y.dtype.type(0)
+                            for j in range(starts_w[w], starts_w[w + 1]):
+                                total += line[j]
+                            grad_x[to + w] = total
+                to += width
+
+
+def forward(x, shape, indices, y):
+    """x, y: flat, x [planes, D, H, W] of `shape`. indices: for each axis [count, 1], where its outputs are read."""
+    nearest_kernel(x, shape, *indices, _doubled(indices[2][:, 0], shape[3]), y)
+
+
+def backward(grad_y, shape, indices, sizes):
+    """The gradient [planes, D, H, W], flat; sizes: (D, H, W). grad_y: flat, [planes, OD, OH, OW] of `shape`."""
+    # In the order of the outputs, what they read never goes back.
+    starts = [np.searchsorted(index[:, 0], np.arange(size + 1)) for index, size in zip(indices, sizes)]
+    most = int(np.prod([np.diff(start).max() for start in starts[:2]]))
+    parts = max(1, min(shape[0] * sizes[0], 4 * get_num_threads()))
+    lines = workspace("interpolate lines", (parts, shape[3]), grad_y.dtype)
+    places = workspace("interpolate places", (parts, most), np.int64)
+    grad_x = empty(shape[0] * sizes[0] * sizes[1] * sizes[2], grad_y.dtype)
+    ones = np.ones(most, grad_y.dtype)
+    doubled = _doubled(indices[2][:, 0], sizes[2])
+    nearest_grad_input_kernel(grad_y, shape, *starts, doubled, lines, places, ones, grad_x)
+    return grad_x
+
+
+def _doubled(columns, width):
+    return columns.size == 2 * width and bool((columns == np.arange(2 * width) // 2).all())
