@@ -32,6 +32,7 @@ from ..check import (
     refuse_type,
     refuse_value,
 )
+from ..device import to_device
 from ..operation import Cost, Integers, Operation, Refused, Sample, Values
 
 MODES = ("sum", "mean", "max")
@@ -178,8 +179,7 @@ def _check_embedding_bag(
 
 def _check_offsets(indices, offsets, include_last_offset):
     check_integer("embedding_bag", "offsets", offsets)
-    if type(offsets) is not np.ndarray:
-        offsets = offsets.get()
+    offsets = to_device(offsets, "cpu")
     if indices.ndim != 1:
         refuse_value("embedding_bag", "indices", "as [total] with offsets", f"shape {indices.shape}")
     if offsets.ndim != 1:

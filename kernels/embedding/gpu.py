@@ -1,5 +1,5 @@
-"""Embeddings on CuPy arrays. The gradient of a table is a sum a row, over the row's positions in order: the same bits
-in every run."""
+"""Embeddings on CuPy arrays; bags of them are in `gpu_bag.py`. The gradient of a table is a sum a row, over the row's
+positions in order: the same bits in every run."""
 
 import math
 
@@ -10,7 +10,17 @@ import triton.language as tl
 from ..gpu_arrays import contiguous, copy_into, zeros
 from ..launch import empty, launch
 from . import count_classes
+from .gpu_bag import embedding_bag_backward, embedding_bag_forward
 from .gpu_sort import positions_by_row
+
+__all__ = [
+    "embedding_backward",
+    "embedding_bag_backward",
+    "embedding_bag_forward",
+    "embedding_forward",
+    "embedding_renorm_forward",
+    "one_hot_forward",
+]
 
 _SUM, _SIZES, _LARGEST, _POWERS = (tl.constexpr(code) for code in range(4))
 

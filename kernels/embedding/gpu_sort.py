@@ -87,7 +87,12 @@ def positions_by_row(indices, rows: int):
         launch(sort_starts_kernel, (1,), counts, counts.size, BLOCK=1024)
         launch(sort_order_kernel, (blocks,), keys, order, counts, sorted_keys, sorted_order, size, shift, **constants)
         keys, order = sorted_keys, sorted_order
-    starts = empty(indices, (rows + 1,), np.int64)
+    return order, how_many_below(keys, rows)
+
+
+def how_many_below(sorted_keys, limit: int):
+    """[limit + 1]: how many of ascending keys are less than 0, 1, ..., limit."""
+    below, size = empty(sorted_keys, (limit + 1,), np.int64), sorted_keys.size
     steps = size.bit_length()
-    launch(row_starts_kernel, (triton.cdiv(rows + 1, 1024),), keys, starts, size, rows, STEPS=steps, BLOCK=1024)
-    return order, starts
+    launch(row_starts_kernel, (triton.cdiv(limit + 1, 1024),), sorted_keys, below, size, limit, STEPS=steps, BLOCK=1024)
+    return below

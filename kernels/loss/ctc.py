@@ -18,6 +18,7 @@ from __future__ import annotations
 import numpy as np
 
 from ..check import check_float, check_index_range, check_integer, check_shape, refuse_type, refuse_value
+from ..device import to_device
 from ..operation import Cost, Operation, Refused, Sample, Values
 from .common import REDUCTIONS, check_flag, check_reduction
 
@@ -39,8 +40,10 @@ def _check_ctc_loss(
         check_integer("ctc_loss", argument, lengths)
         if log_probs.ndim == 3 or lengths.ndim:
             check_shape("ctc_loss", argument, lengths, (batch,), "one for each sequence")
-    check_index_range("ctc_loss", "input_lengths", input_lengths, 0, log_probs.shape[0] + 1)
     check_integer("ctc_loss", "targets", targets)
+    # Labels and lengths are few beside log_probs, and asked more questions than a kernel answers: of a GPU, copies.
+    targets, input_lengths, target_lengths = (to_device(x, "cpu") for x in (targets, input_lengths, target_lengths))
+    check_index_range("ctc_loss", "input_lengths", input_lengths, 0, log_probs.shape[0] + 1)
     if isinstance(blank, bool) or not isinstance(blank, (int, np.integer)):
         refuse_type("ctc_loss", "blank", "as an integer", type(blank).__qualname__)
     if not 0 <= blank < log_probs.shape[-1]:
@@ -55,7 +58,7 @@ def _check_labels(targets, target_lengths, batch, classes, blank):
     if targets.ndim == 2:
         check_shape("ctc_loss", "targets", targets, (batch, targets.shape[1]), "one row for each sequence")
         check_index_range("ctc_loss", "target_lengths", target_lengths, 0, targets.shape[1] + 1)
-        places = np.arange(targets.shape[1], like=targets)
+        places = np.arange(targets.shape[1])
         labels = targets[places < target_lengths.reshape(-1, 1)]
     else:
         check_index_range("ctc_loss", "target_lengths", target_lengths, 0, targets.size + 1)

@@ -6,6 +6,7 @@ from .gpu_classification import (
     nll_loss_backward,
     nll_loss_forward,
 )
+from .gpu_ctc import ctc_loss_backward, ctc_loss_forward
 from .gpu_elementwise import (
     binary_cross_entropy_backward,
     binary_cross_entropy_forward,
@@ -39,6 +40,8 @@ from .gpu_ranking import (
     cosine_embedding_loss_forward,
     multi_margin_loss_backward,
     multi_margin_loss_forward,
+    multilabel_margin_loss_backward,
+    multilabel_margin_loss_forward,
     triplet_margin_loss_backward,
     triplet_margin_loss_forward,
 )
@@ -52,6 +55,8 @@ __all__ = [
     "cosine_embedding_loss_forward",
     "cross_entropy_backward",
     "cross_entropy_forward",
+    "ctc_loss_backward",
+    "ctc_loss_forward",
     "gaussian_nll_loss_backward",
     "gaussian_nll_loss_forward",
     "hinge_embedding_loss_backward",
@@ -68,6 +73,8 @@ __all__ = [
     "mse_loss_forward",
     "multi_margin_loss_backward",
     "multi_margin_loss_forward",
+    "multilabel_margin_loss_backward",
+    "multilabel_margin_loss_forward",
     "multilabel_soft_margin_loss_backward",
     "multilabel_soft_margin_loss_forward",
     "nll_loss_backward",

@@ -2,6 +2,7 @@
 
 import math
 
+import numpy as np
 import triton
 import triton.language as tl
 
@@ -259,6 +260,89 @@ def multi_margin_grad_x_kernel(
         tl.store(grad_x + row * columns + column, gradient.to(grad_x.dtype.element_ty), mask=column < columns)
 
 
+@triton.jit
+def multilabel_names_kernel(labels, counts, named, columns, BLOCK: tl.constexpr, BLOCK_C: tl.constexpr):
+    """counts[row] = how many labels stand before the row's first -1; named[row, c] = whether class c is among them."""
+    row = tl.program_id(0).to(tl.int64)
+    column = tl.program_id(1) * BLOCK_C + tl.arange(0, BLOCK_C)
+    ends = tl.zeros((BLOCK,), tl.int64) + columns
+    for first in range(0, columns, BLOCK):
+        place = first + tl.arange(0, BLOCK)
+        label = tl.load(labels + row * columns + place, mask=place < columns, other=0).to(tl.int64)
+        ends = tl.where(label < 0, tl.minimum(ends, place), ends)
+    count = tl.min(ends, axis=0)
+    found = tl.zeros((BLOCK, BLOCK_C), tl.int32)
+    for first in range(0, count, BLOCK):
+        place = first + tl.arange(0, BLOCK)
+        label = tl.load(labels + row * columns + place, mask=place < count, other=-1).to(tl.int64)
+        found = found | (label[:, None] == column[None, :]).to(tl.int32)
+    tl.store(named + row * columns + column, tl.max(found, axis=0).to(tl.int8), mask=column < columns)
+    tl.store(counts + row, count)
+
+
+@triton.jit
+def _load_named_scores(x, labels, start, first, count, BLOCK: tl.constexpr):
+    """A block of the row's labels, their scores, and which of them there are."""
+    place = first + tl.arange(0, BLOCK)
+    inside = place < count
+    label = tl.load(labels + start + place, mask=inside, other=-1).to(tl.int64)
+    return label, load_wide(x, start + label, inside), inside
+
+
+@triton.jit
+def multilabel_margin_kernel(
+    x, labels, counts, named, losses, partial, hits, columns,
+    WIDE: tl.constexpr, BLOCK: tl.constexpr, BLOCK_C: tl.constexpr,
+):  # fmt: skip
+    """loss = 1 / C sum over labels y and classes c that are none of max(0, 1 - x_y + x_c); hits[row, k] = how many
+    classes come too near the row's k-th label."""
+    row = tl.program_id(0).to(tl.int64)
+    start, count = row * columns, tl.load(counts + row)
+    total = tl.zeros((BLOCK, BLOCK_C), WIDE)
+    for first in range(0, count, BLOCK):
+        _, own, there = _load_named_scores(x, labels, start, first, count, BLOCK)
+        near = tl.zeros((BLOCK, BLOCK_C), tl.int32)
+        for first_column in range(0, columns, BLOCK_C):
+            column = first_column + tl.arange(0, BLOCK_C)
+            other = tl.load(named + start + column, mask=column < columns, other=1) == 0
+            value = load_wide(x, start + column, column < columns)
+            inside = 1.0 - own[:, None] + value[None, :]
+            hurt = there[:, None] & other[None, :] & (inside > 0)
+            total += tl.where(hurt, inside, 0.0)
+            near += hurt.to(tl.int32)
+        place = first + tl.arange(0, BLOCK)
+        tl.store(hits + start + place, tl.sum(near, axis=1), mask=there)
+    _store_loss(losses, partial, row, tl.sum(tl.sum(total, axis=1), axis=0) / columns)
+
+
+@triton.jit
+def multilabel_margin_grad_kernel(
+    x, labels, counts, hits, grad_output, factor, grad_x, columns,
+    EACH: tl.constexpr, WIDE: tl.constexpr, BLOCK: tl.constexpr, BLOCK_C: tl.constexpr,
+):  # fmt: skip
+    """A label's class gets minus its hits, for each time it is named; another class, how many labels it comes too near.
+
+    A program makes BLOCK_C classes of a row and walks the row's labels.
+    """
+    row = tl.program_id(0).to(tl.int64)
+    column = tl.program_id(1) * BLOCK_C + tl.arange(0, BLOCK_C)
+    start, count = row * columns, tl.load(counts + row)
+    scale = load_scale(grad_output, factor, row, row >= 0, EACH) / columns
+    value = load_wide(x, start + column, column < columns)
+    pulled, pushed = tl.zeros((BLOCK, BLOCK_C), tl.int32), tl.zeros((BLOCK, BLOCK_C), tl.int32)
+    named = tl.zeros((BLOCK, BLOCK_C), tl.int32)
+    for first in range(0, count, BLOCK):
+        label, own, there = _load_named_scores(x, labels, start, first, count, BLOCK)
+        hit = tl.load(hits + start + first + tl.arange(0, BLOCK), mask=there, other=0)
+        same = there[:, None] & (label[:, None] == column[None, :])
+        named = named | same.to(tl.int32)
+        pulled += tl.where(same, hit[:, None], 0)
+        pushed += (there[:, None] & (1.0 - own[:, None] + value[None, :] > 0)).to(tl.int32)
+    is_named = tl.max(named, axis=0) != 0
+    slope = tl.where(is_named, -tl.sum(pulled, axis=0), tl.sum(pushed, axis=0)).to(WIDE)
+    tl.store(grad_x + start + column, (slope * scale).to(grad_x.dtype.element_ty), mask=column < columns)
+
+
 def _block(columns) -> dict:
     return {"BLOCK": min(triton.next_power_of_2(max(columns, 1)), 1024)}
 
@@ -343,3 +427,34 @@ def multi_margin_loss_backward(saved, grad_output, needs):
         x, labels, weight, *scale, grad, x.shape[-1], margin, EACH=each, **constants,
     )  # fmt: skip
     return grad, None, None
+
+
+def multilabel_margin_loss_forward(input, target, *, reduction="mean"):
+    x, labels = contiguous(input), contiguous(target)
+    columns, rows = x.shape[-1], math.prod(x.shape[:-1])
+    blocks = {"BLOCK": 8, "BLOCK_C": min(triton.next_power_of_2(columns), 128)}
+    counts, named, hits = empty(x, (rows,), np.int64), empty(x, dtype=np.int8), empty(x, dtype=np.int32)
+    launch(
+        multilabel_names_kernel, (rows, triton.cdiv(columns, blocks["BLOCK_C"])), labels, counts, named, columns,
+        **blocks,
+    )  # fmt: skip
+    reduced = Reduction(x, x.shape[:-1], reduction, rows, rows)
+    constants = {"WIDE": wide_type(x)[1], **blocks}
+    launch(
+        multilabel_margin_kernel, (rows,), x, labels, counts, named, reduced.losses, reduced.partial, hits, columns,
+        **constants,
+    )  # fmt: skip
+    return reduced.output(x), (x, labels, counts, hits, constants, reduced)
+
+
+def multilabel_margin_loss_backward(saved, grad_output, needs):
+    if not needs[0]:
+        return None, None
+    x, labels, counts, hits, constants, reduced = saved
+    grad, columns = empty(x), x.shape[-1]
+    *scale, each = reduced.scale(grad_output)
+    launch(
+        multilabel_margin_grad_kernel, (len(counts), triton.cdiv(columns, constants["BLOCK_C"])),
+        x, labels, counts, hits, *scale, grad, columns, EACH=each, **constants,
+    )  # fmt: skip
+    return grad, None

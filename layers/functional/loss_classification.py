@@ -3,6 +3,7 @@
 import numpy as np
 
 from ...kernels import loss as kernels
+from ...kernels.device import device_of, to_device
 from ..tensor import apply
 
 __all__ = ["cross_entropy", "nll_loss", "multi_margin_loss", "multilabel_margin_loss", "ctc_loss"]
@@ -75,6 +76,10 @@ def ctc_loss(log_probs, targets, input_lengths, target_lengths, blank=0, reducti
         A tensor without axes, or [N] for 'none'. Its gradient is the derivative by log_probs as they are; PyTorch's is
         right only after a log-softmax, where both give the same.
     """
-    lengths = [np.asarray(x) if isinstance(x, (int, list, tuple)) else x for x in (input_lengths, target_lengths)]
+    there = device_of(getattr(log_probs, "array", log_probs))
+    lengths = [
+        to_device(np.asarray(x), there) if isinstance(x, (int, list, tuple)) else x
+        for x in (input_lengths, target_lengths)
+    ]
     attributes = {"blank": blank, "zero_infinity": zero_infinity, "reduction": reduction}
     return apply(kernels.ctc_loss, log_probs, targets, *lengths, **attributes)

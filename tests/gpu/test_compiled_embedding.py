@@ -9,9 +9,9 @@ if os.environ.get("TRITON_INTERPRET") == "1":
     pytest.skip("nothing is compiled with TRITON_INTERPRET=1", allow_module_level=True)
 
 import triton.language as tl
-from compiling import ARCHITECTURES, assert_fits
+from compiling import ARCHITECTURES, assert_fits, assert_sample_fits
 
-from ranvier.kernels.embedding import gpu, gpu_sort
+from ranvier.kernels.embedding import embedding_bag, gpu, gpu_sort
 
 pytestmark = pytest.mark.parametrize("architecture", ARCHITECTURES)
 
@@ -39,3 +39,9 @@ def test_integer_kernels_fit_and_do_not_spill(architecture):
         assert_fits(gpu_sort.sort_order_kernel, arguments, architecture, **constants)
     assert_fits(gpu_sort.sort_starts_kernel, ["int64", 256], architecture, BLOCK=1024)
     assert_fits(gpu_sort.row_starts_kernel, ["int64", "int64", 8192, 50257], architecture, STEPS=14, BLOCK=1024)
+
+
+@pytest.mark.parametrize("dtype", ["bfloat16", "float32"])
+@pytest.mark.parametrize("sample", ["recommender", "weighted", "padded_mean", "padded_max"])
+def test_bags_fit_and_do_not_spill(sample, dtype, architecture):
+    assert_sample_fits(embedding_bag, sample, dtype, architecture)

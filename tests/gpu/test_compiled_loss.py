@@ -9,9 +9,17 @@ if os.environ.get("TRITON_INTERPRET") == "1":
     pytest.skip("nothing is compiled with TRITON_INTERPRET=1", allow_module_level=True)
 
 import triton.language as tl
-from compiling import ARCHITECTURES, assert_fits
+from compiling import ARCHITECTURES, assert_fits, assert_sample_fits
 
-from ranvier.kernels.loss import gpu_check, gpu_classification, gpu_elementwise, gpu_ranking, gpu_reduce
+from ranvier.kernels.loss import (
+    ctc_loss,
+    gpu_check,
+    gpu_classification,
+    gpu_elementwise,
+    gpu_ranking,
+    gpu_reduce,
+    multilabel_margin_loss,
+)
 
 SHAPES = {"language_model": (512, 50257), "segmentation": (8, 21, 256, 256)}
 BOTH = pytest.mark.parametrize("dtype", ["bfloat16", "float32"])
@@ -113,6 +121,19 @@ def test_losses_of_triplets_fit_and_do_not_spill(norm, dtype, architecture):
     assert_fits(gpu_ranking.triplet_margin_kernel, arguments, architecture, **constants)
     arguments = [*points, "float32", dtype, "float64", *points, *numbers]
     assert_fits(gpu_ranking.triplet_margin_grad_kernel, arguments, architecture, EACH=False, **constants)
+
+
+@ALL
+@BOTH
+@pytest.mark.parametrize("sample", ["tags", "each"])
+def test_margins_of_several_labels_fit_and_do_not_spill(sample, dtype, architecture):
+    assert_sample_fits(multilabel_margin_loss, sample, dtype, architecture)
+
+
+@ALL
+@pytest.mark.parametrize(("sample", "dtype"), [("speech", "float32"), ("joined", "float64"), ("padded", "bfloat16")])
+def test_ctc_fits_and_does_not_spill(sample, dtype, architecture):
+    assert_sample_fits(ctc_loss, sample, dtype, architecture)
 
 
 @ALL

@@ -35,14 +35,15 @@ def test_positions_by_row_of_a_large_table():
     np.testing.assert_array_equal(starts, np.searchsorted(np.sort(indices), np.arange(70_001)))
 
 
+@pytest.mark.parametrize("operation", [embedding.embedding, embedding.embedding_bag], ids=str)
 @settings(max_examples=25, deadline=None, suppress_health_check=list(HealthCheck), derandomize=True)
 @given(data=st.data())
-def test_varied_lookups_agree_with_reference(data):
+def test_varied_lookups_agree_with_reference(operation, data):
     def pick(low, high):
         return data.draw(st.integers(low, high))
 
     pick.of = lambda choices: data.draw(st.sampled_from(list(choices)))
-    operation, rng = embedding.embedding, np.random.default_rng(data.draw(st.integers(0, 2**32 - 1)))
+    rng = np.random.default_rng(data.draw(st.integers(0, 2**32 - 1)))
     sample = operation.vary(pick)
     agree(operation, sample.build(rng, np.float32), sample.attributes, rng, "float32", implementation="gpu")
 
@@ -58,3 +59,27 @@ def test_a_table_is_renormed_in_place_and_a_lookup_goes_where_it_is_told():
     result, _ = embedding.embedding.forward(indices, table, out=out, implementation="gpu")
     assert result is out
     np.testing.assert_array_equal(out, table[indices])
+
+
+@pytest.mark.parametrize("mode", embedding.MODES)
+@pytest.mark.parametrize("integer", [np.uint8, np.int32])
+def test_bags_longer_and_wider_than_a_tile(mode, integer):
+    rng = np.random.default_rng(0)
+    indices, offsets = rng.integers(0, 9, 60).astype(integer), np.array([0, 0, 33, 33, 50, 60], integer)
+    weights = rng.standard_normal(60).astype("f4") if mode == "sum" else None
+    inputs = [indices, rng.standard_normal((9, 200)).astype("f4"), offsets, weights]
+    attributes = {"mode": mode, "padding_idx": 4, "include_last_offset": True}
+    agree(embedding.embedding_bag, inputs, attributes, rng, "float32", implementation="gpu")
+    inputs = [indices.reshape(4, 15), inputs[1], None, None if weights is None else weights.reshape(4, 15)]
+    attributes = {"mode": mode, "scale_grad_by_freq": mode != "max"}
+    agree(embedding.embedding_bag, inputs, attributes, rng, "float32", implementation="gpu")
+
+
+def test_a_maximum_is_the_first_of_equals_and_a_nan_if_there_is_one():
+    table = np.array([[1, 5], [3, 5], [3, np.nan], [-np.inf, -np.inf]], "f4")
+    indices = np.array([[0, 1, 2, 1] * 3, [1, 0, 0, 1] * 3, [3] * 12])
+    y, saved = embedding.embedding_bag.forward(indices, table, mode="max", implementation="gpu")
+    np.testing.assert_array_equal(y, np.array([[3, np.nan], [3, 5], [-np.inf, -np.inf]], "f4"))
+    needs = (False, True, False, False)
+    _, grad, *_ = embedding.embedding_bag.backward(saved, np.array([[1, 2], [4, 8], [16, 32]], "f4"), needs, "gpu")
+    np.testing.assert_array_equal(grad, np.array([[0, 0], [5, 8], [0, 2], [16, 32]]))

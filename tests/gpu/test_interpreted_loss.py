@@ -14,12 +14,11 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from ranvier.kernels import loss
-from ranvier.kernels.loss import gpu
 from ranvier.kernels.loss.gpu_check import first_outside
 from ranvier.kernels.operation import all_operations
 
 interpreter.install()
-LOSSES = [o for o in all_operations() if o.family == loss.__name__ and hasattr(gpu, f"{o.name}_forward")]
+LOSSES = [o for o in all_operations() if o.family == loss.__name__]
 
 
 @pytest.mark.parametrize("operation", LOSSES, ids=repr)
@@ -66,6 +65,18 @@ def test_the_mean_of_nothing_is_nan_and_its_gradient_0(operation):
     assert np.isnan(output)
     (grad, *_) = operation.backward(saved, np.ones((), "f4"), (True, False, False), "gpu")
     np.testing.assert_array_equal(grad, np.zeros((3, 2)))
+
+
+@pytest.mark.parametrize("integer", [np.int8, np.int16, np.int64])
+def test_multilabel_margins_of_many_and_of_repeated_labels(integer):
+    rng = np.random.default_rng(0)
+    x, labels = rng.standard_normal((5, 127)).astype("f4"), rng.integers(0, 127, (5, 127)).astype(integer)
+    labels[0, 0] = labels[1, 1] = labels[2, 20] = labels[3, 90] = -1  # and the last row is full
+    labels[2, 3:9] = labels[2, 0]
+    agree(loss.multilabel_margin_loss, [x, labels], {"reduction": "none"}, rng, "float32", implementation="gpu")
+    x, labels = rng.standard_normal((2, 300)), np.full((2, 300), -1)
+    labels[:, :3] = [[299, 128, 0], [5, 5, 5]]
+    agree(loss.multilabel_margin_loss, [x, labels], {}, rng, "float64", implementation="gpu")
 
 
 @pytest.mark.parametrize("dtype", ["i8", "i4", "f2", "f4", "f8", "u1"])

@@ -212,12 +212,32 @@ def test_a_written_table_is_read_back(capsys, cache, tmp_path):
     [
         (["lstn"], r"got 'lstn'; did you mean lstm.*Families: activation"),
         (["lstm", "--arch", "sm_70"], r"expected --arch to be one of sm_80, .*sm_120, got 'sm_70'"),
-        (["ctc_loss"], r"expected operations that launch GPU kernels in float32 or float16, got ctc_loss"),
     ],
 )
 def test_bad_input_is_refused_with_what_there_is(words, message, capsys):
     with pytest.raises(ValueError, match=message):
         profile(capsys, *words)
+
+
+def test_operations_without_gpu_kernels_are_refused(monkeypatch, capsys):
+    monkeypatch.setattr(launches, "has_gpu_kernels", lambda operation: False)
+    message = "expected operations that launch GPU kernels in float32 or float16, got relu"
+    with pytest.raises(ValueError, match=message):
+        profile(capsys, "relu")
+
+
+def test_numbas_kernels_have_lines_as_tritons_have(capsys, cache, tmp_path):
+    path = tmp_path / "table.json"
+    _, text = profile(capsys, "ctc_loss", "--arch", "sm_90", "--dtype", "float32", "--write", str(path))
+    (row,) = [line.split() for line in text.splitlines() if line.startswith("ctc_grad_log_probs")]
+    assert row[1] == "1"  # warps
+    assert row[3:5] == ["256", "B"]  # of shared memory, and no spills before it
+    header, lines = static_table.read(path)
+    assert header["numba-cuda"] == static_table.numba_version()
+    (found,) = [found for line, found in lines if line["kernel"].endswith(".gpu_ctc_kernels.ctc_kernel")]
+    assert found[90].registers > 32
+    assert found[90].instructions["barrier"] == 1
+    assert found[90].instructions["double"] > 10
 
 
 def test_samples_are_built_without_drawing_normal_values():

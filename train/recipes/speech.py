@@ -130,14 +130,11 @@ def vary(features: np.ndarray, rng: np.random.Generator) -> np.ndarray:
 
 
 def training_step(trainer: Trainer, batch) -> tuple:
-    """The CTC loss of a batch; it has no GPU kernel, so it is computed on the CPU wherever the network runs."""
+    """The CTC loss of a batch."""
     features, lengths, targets = batch
     log_probabilities, moments = trainer.model(features[:, : int(lengths.numpy().max())], lengths)
-    digits = targets.to("cpu")
-    spoken = (digits >= 0).sum(dim=1)
-    loss = rv.functional.ctc_loss(
-        log_probabilities.to("cpu"), digits.clamp(min=0), moments.to("cpu"), spoken, blank=BLANK
-    )
+    spoken = (targets >= 0).sum(dim=1)
+    loss = rv.functional.ctc_loss(log_probabilities, targets.clamp(min=0), moments, spoken, blank=BLANK)
     return loss, None
 
 
