@@ -18,6 +18,7 @@ import importlib.util
 import json
 import sys
 from collections.abc import Iterable, Sequence
+from concurrent.futures import ThreadPoolExecutor, wait
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from pathlib import Path
@@ -31,7 +32,7 @@ from ..train.checkpoint import write_atomically
 from . import agreement, cases
 from .cases import DTYPES, Case
 from .gpu_timing import clock_for, sets_past_cache
-from .machine import device_index
+from .machine import core_count, device_index
 from .timing import Clock, measure
 from .variants import differentiated, needed, ranvier_variant
 
@@ -240,8 +241,10 @@ def _search_one(task, arrays, timed, inputs, what, options, architecture, clock)
         configurations = configurations[:_QUICK_CANDIDATES]
     old = choice.in_force(device_index(options.device), question)
     result = Result(task, old, configurations[0])
+    configurations = list(dict.fromkeys([*configurations, old]))
+    _compile_ahead(task, configurations, architecture)
     expected = None
-    for configuration in dict.fromkeys([*configurations, old]):
+    for configuration in configurations:
         try:
             with tuning.trying(question, configuration):
                 found = arrays()
@@ -261,6 +264,27 @@ def _search_one(task, arrays, timed, inputs, what, options, architecture, clock)
     for configuration, samples in measure(candidates, seconds=seconds, clock=_CandidatesClock(clock)).items():
         result.seconds[configuration] = float(np.median(samples))
     return result
+
+
+def _compile_ahead(task: Task, configurations: Sequence[tuple[int, ...]], architecture: int) -> None:
+    """Compiles what the candidates launch on all cores at once; the disk keeps it until each is run."""
+    from ..kernels import launch, tuning
+    from .launches import form_of, gpu_passes, launches_of, zero_inputs
+
+    case, forms = task.case, {}
+    inputs = zero_inputs(case.sample, DTYPES[case.dtype])
+    for configuration in configurations:
+        with tuning.trying(task.question, configuration), tuning.assuming(architecture):
+            for run_pass in gpu_passes(case.operation, case.sample, inputs, needed(case, inputs)):
+                forms |= {form.key: form for form in map(form_of, launches_of(run_pass))}
+
+    def compile_form(form):
+        _, signature = form.compile_arguments()
+        launch.kernel_of(form.kernel).obtain(signature, architecture, **form.constants)
+
+    with ThreadPoolExecutor(core_count()) as pool:
+        # What cannot be compiled fails again when it is run, and is told of there.
+        wait([pool.submit(compile_form, form) for form in forms.values()])
 
 
 def keep(path: Path, name: str, architecture: int, result: Result) -> None:

@@ -2,6 +2,7 @@
 `test_standin.py` starts this file in a process of its own."""
 
 import json
+import threading
 import warnings
 
 import pytest
@@ -20,7 +21,7 @@ from ranvier.kernels.dense.gpu_product import PRODUCT
 from ranvier.kernels.softmax import softmax
 from ranvier.kernels.softmax.gpu import FORWARD
 from ranvier.kernels.tuning import Question
-from ranvier.profiling import agreement, tune
+from ranvier.profiling import agreement, gpu_timing, tune
 
 ATTENTION = Question("softmax.forward", "float32", (65536, 512, True, False))  # what softmax's first large sample asks
 LINES = (16 * 12 * 256, 512, True, False)
@@ -109,6 +110,27 @@ def test_a_family_is_tuned_and_the_next_call_runs_with_what_was_found(monkeypatc
         softmax.forward(cupy.empty((16 * 12 * 256, 512), np.float32))
     assert launches[0].block[0] == 32 * chosen[2]
     assert picked() == chosen != shipped
+
+
+def test_the_devices_own_clock_times_what_was_compiled_ahead(monkeypatch, capsys):
+    monkeypatch.setattr(gpu_timing, "_COPY_BYTES", 1 << 16)
+    monkeypatch.setattr(agreement, "disagreement", lambda *arguments: None)
+    ahead, real = [], triton.compile
+    monkeypatch.setattr(
+        triton, "compile", lambda *given, **options: (ahead.append(running()), real(*given, **options))[1]
+    )
+    monkeypatch.setenv("RANVIER_CACHE_DIR", str(path().parent / "nothing compiled"))
+
+    def running():
+        return threading.current_thread() is not threading.main_thread()
+
+    with standin.paced(50e-6, 1.0):
+        assert command.main(["tune", "softmax", "--quick", "--dtype", "float32", "--seconds", "0.001"]) == 0
+    assert "0 of" in capsys.readouterr().out
+    for found in entries().values():
+        assert found["seconds"] == pytest.approx(50e-6, rel=0.05)
+    assert len(ahead) >= 4
+    assert all(ahead)
 
 
 def test_tuning_again_shows_what_was_in_force(monkeypatch, capsys):
