@@ -17,11 +17,13 @@ import math
 import numpy as np
 from numba import prange
 
-from ..cpu_jit import kernel
+from ..cpu_jit import kernel, threads_for
 from ..cpu_sums import line_sum
 from ..memory import empty
 from . import cpu_depthwise, cpu_tiles, cpu_winograd, cpu_winograd_gradient
 from .shape import conv_shape, transposed_conv_shape
+
+_PASS = 16  # multiply-adds that reading an element takes as long as
 
 
 @kernel
@@ -55,16 +57,16 @@ def _forward(x, weight, bias=None, *, stride=None, padding=None, dilation=None, 
 def _backward(saved, grad_y, needs):
     planes, weight_rows, y, shape, x_shape, weight_shape = saved
     grad_z = _grad_sum(grad_y, y, (shape.batch, shape.out_channels, shape.out_size))
-    grad_x = grad_weight = grad_bias = None
+    grad_x = grad_weight = None
+    grad_bias = empty(shape.out_channels, planes.dtype) if needs[2] else None
     if needs[0]:
         grad_x = empty(planes.shape, planes.dtype)
         _method(shape).spread(grad_z, weight_rows, shape, grad_x)
         grad_x = grad_x.reshape(x_shape)
     if needs[1]:
-        grad_weight = _grad_weight(planes, grad_z, shape, weight_shape)
-    if needs[2]:
-        grad_bias = empty(shape.out_channels, planes.dtype)
-        conv_grad_bias_kernel(grad_z, grad_bias)
+        grad_weight = _grad_weight(planes, grad_z, shape, weight_shape, grad_bias)
+    elif needs[2]:
+        _in_threads_of(grad_z, conv_grad_bias_kernel)(grad_z, grad_bias)
     return grad_x, grad_weight, grad_bias
 
 
@@ -101,7 +103,7 @@ def _transposed_backward(saved, grad_y, needs):
         grad_weight = _grad_weight(grad_z, planes, shape, weight_shape)
     if needs[2]:
         grad_bias = empty(shape.in_channels, planes.dtype)
-        conv_grad_bias_kernel(grad_z, grad_bias)
+        _in_threads_of(grad_z, conv_grad_bias_kernel)(grad_z, grad_bias)
     return grad_x, grad_weight, grad_bias
 
 
@@ -118,13 +120,24 @@ def _method(shape):
     return cpu_winograd if cpu_winograd.suits(shape) else cpu_tiles
 
 
-def _grad_weight(planes, grad_z, shape, weight_shape):
+def _grad_weight(planes, grad_z, shape, weight_shape, grad_bias=None):
+    """The weight's gradient; the bias's, unless it is None, is written on the way."""
     grad_weight = empty((*weight_shape[:2], shape.taps), planes.dtype)
     method = _method(shape)
+    if method is cpu_depthwise:
+        cpu_depthwise.grad_weight(planes, grad_z, shape, grad_weight, grad_bias)
+        return grad_weight.reshape(weight_shape)
     if method is cpu_winograd:
         method = cpu_winograd_gradient
     method.grad_weight(planes, grad_z, shape, grad_weight)
+    if grad_bias is not None:
+        _in_threads_of(grad_z, conv_grad_bias_kernel)(grad_z, grad_bias)
     return grad_weight.reshape(weight_shape)
+
+
+def _in_threads_of(array, kernel):
+    """A kernel that passes over an array once, on as many threads as that is worth."""
+    return kernel if threads_for(_PASS * array.size) > 1 else kernel.serial
 
 
 def _rows(weight):
@@ -142,7 +155,7 @@ def _grad_sum(grad_y, y, shape):
     if y is None:
         return grad_y
     grad_z = empty(shape, grad_y.dtype)
-    conv_grad_sum_kernel(grad_y, y, grad_z)
+    _in_threads_of(grad_z, conv_grad_sum_kernel)(grad_y, y, grad_z)
     return grad_z
 
 
