@@ -48,29 +48,29 @@ def _uniform_vector(typing_context, seed, offset, draws, at):
         words, longs, floats = (ir.VectorType(kind, _LANES) for kind in (word, long, ir.FloatType()))
 
         def everywhere(value):
-            one = builder.insert_element(ir.Constant(ir.VectorType(value.type, _LANES), ir.Undefined), value, zero)
+            one = builder.insert_element(ir.Constant(longs, ir.Undefined), value, ir.Constant(word, 0))
             return builder.shuffle_vector(one, one, ir.Constant(words, [0] * _LANES))
 
         def constant(vector, value):
             return ir.Constant(vector, [value] * _LANES)
 
         def multiply(c, factor):
-            product = builder.mul(builder.zext(c, longs), constant(longs, factor))
-            return builder.trunc(builder.lshr(product, constant(longs, 32)), words), builder.trunc(product, words)
+            # Words stay in 64-bit lanes, whose upper halves the vector unit's 32 x 32 -> 64 bit product does not read.
+            product = builder.mul(builder.and_(c, constant(longs, 0xFFFFFFFF)), constant(longs, factor))
+            return builder.lshr(product, constant(longs, 32)), product
 
-        zero = ir.Constant(word, 0)
-        offsets = builder.add(everywhere(offset), ir.Constant(longs, list(range(_LANES))))
-        c0 = builder.trunc(offsets, words)
-        c1 = builder.trunc(builder.lshr(offsets, constant(longs, 32)), words)
-        c2 = c3 = constant(words, 0)
+        c0 = builder.add(everywhere(offset), ir.Constant(longs, list(range(_LANES))))
+        c1 = builder.lshr(c0, constant(longs, 32))
+        c2 = c3 = constant(longs, 0)
         k0, k1 = builder.trunc(seed, word), builder.trunc(builder.lshr(seed, ir.Constant(long, 32)), word)
         for _ in range(ROUNDS):
             high_a, low_a = multiply(c0, MULTIPLIER_A)
             high_b, low_b = multiply(c2, MULTIPLIER_B)
-            c0, c1 = builder.xor(builder.xor(high_b, c1), everywhere(k0)), low_b
-            c2, c3 = builder.xor(builder.xor(high_a, c3), everywhere(k1)), low_a
+            c0, c1 = builder.xor(builder.xor(high_b, c1), everywhere(builder.zext(k0, long))), low_b
+            c2, c3 = builder.xor(builder.xor(high_a, c3), everywhere(builder.zext(k1, long))), low_a
             k0 = builder.add(k0, ir.Constant(word, KEY_STEP_A))
             k1 = builder.add(k1, ir.Constant(word, KEY_STEP_B))
+        c0 = builder.trunc(c0, words)
         bits = builder.xor(c0, builder.ashr(c0, constant(words, 31)))
         values = builder.fmul(builder.sitofp(bits, floats), constant(floats, float(_SCALE)))
         builder.store(values, builder.bitcast(builder.gep(pointer, [at]), floats.as_pointer()), align=4)

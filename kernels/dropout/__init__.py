@@ -11,7 +11,7 @@ keep mean 0 and variance 1:
     a = 1 / sqrt((1 - p) (1 + p alpha'^2))        b = -a p alpha'
 
 m of element (or channel) i in C order is 1 where `philox.uniform(seed, i) >= p`. So p = 0 and p = 1 are exact, the mask
-is the same on every device, and the backward pass draws it again instead of storing it:
+is the same on every device. A backward pass on the GPU draws it again, one on the CPU finds it in a bit an element:
 
     grad_x = m grad_y / (1 - p)        and for the alpha forms        grad_x = a m grad_y
 

@@ -1,4 +1,5 @@
-"""Dropout on NumPy arrays: one pass that draws the mask and writes the result, forward and backward alike."""
+"""Dropout on NumPy arrays: one pass that draws the mask and writes the result. A mask for every element is kept, as
+one bit each, for the backward pass: reading it costs less than a tenth of drawing it again."""
 
 import math
 
@@ -9,21 +10,34 @@ from ..cpu_jit import kernel
 from ..cpu_philox import fill_uniform, uniform
 from ..memory import empty
 from . import Affine, alpha_affine, plain_affine
+from .cpu_bits import BITS, WORD, pack_bits, scale_kept
 
-_BLOCK = 4096  # elements that a thread takes at a time: one page of float32, thousands of cycles of Philox
+# Elements that a thread takes at a time: whole words of bits, one page of float32, thousands of cycles of Philox.
+_BLOCK = 4096
+_WORTH_THREADS = 1 << 15  # elements; a smaller gradient is there before another thread has woken up
 
 
 @kernel
-def dropout_kernel(x, seed, p, scale, shift, dropped, y):
-    """y = scale * x + shift where Philox draws at least p for the element's index, else `dropped`. x, y: flat."""
+def dropout_kernel(x, seed, p, scale, shift, dropped, y, kept):
+    """y = scale * x + shift where Philox draws at least p for the element's index, else `dropped`. x, y: flat; kept: a
+    bit for each element."""
     for block in prange((x.size + _BLOCK - 1) // _BLOCK):
         # Slices, indexed from 0: an index that starts elsewhere could be negative, and would be gathered one by one.
         first = block * _BLOCK
         x_block, y_block = x[first : first + _BLOCK], y[first : first + _BLOCK]
         draws = np.empty(x_block.size, np.float32)
         fill_uniform(seed, first, draws)
+        pack_bits(draws, p, kept[first // BITS : (first + _BLOCK) // BITS])
         for i in range(x_block.size):
             y_block[i] = scale * x_block[i] + shift if draws[i] >= p else dropped
+
+
+@kernel
+def dropout_grad_kernel(grad_y, kept, scale, grad_x):
+    """grad_x = scale * grad_y where an element's bit is set, else 0. All flat."""
+    for block in prange((grad_y.size + _BLOCK - 1) // _BLOCK):
+        first, last = block * _BLOCK, (block + 1) * _BLOCK
+        scale_kept(grad_y[first:last], scale, kept[first // BITS : last // BITS], grad_x[first:last])
 
 
 @kernel
@@ -37,42 +51,67 @@ def channel_dropout_kernel(x, seed, p, scale, shift, dropped, y):
             y[channel, :] = dropped
 
 
-def _run(x, affine, p, seed, mask_axes, out):
-    """Either kernel on x of any shape; `mask_axes` None draws for every element."""
+def _arguments(x, affine, p, seed, out):
+    """What both kernels take: x, contiguous; the numbers; and where to write, which is `out` if that is contiguous."""
     x = np.ascontiguousarray(x).reshape(x.shape)  # ascontiguousarray alone would give a scalar an axis
-    target = out if out is not None and out.flags.c_contiguous else empty(x.shape, x.dtype)
     numbers = np.int64(seed), np.float32(p), *(x.dtype.type(number) for number in affine)
-    if mask_axes is None:
-        run = dropout_kernel if x.size > _BLOCK else dropout_kernel.serial
-        run(x.reshape(-1), *numbers, target.reshape(-1))
-    else:
-        rows = math.prod(x.shape[:mask_axes]), math.prod(x.shape[mask_axes:])
-        channel_dropout_kernel(x.reshape(rows), *numbers, target.reshape(rows))
-    if out is not None and target is not out:
-        out[...] = target
-        target = out
-    return target, (affine.scale, p, seed, mask_axes)
+    return x, numbers, out if out is not None and out.flags.c_contiguous else empty(x.shape, x.dtype)
 
 
-def dropout_forward(x, *, p, seed, out=None):
-    return _run(x, plain_affine(p), p, seed, None, out)
+def _deliver(y, out):
+    """y, in the caller's array where there is one."""
+    if out is None or y is out:
+        return y
+    out[...] = y
+    return out
 
 
-def alpha_dropout_forward(x, *, p, seed, out=None):
-    return _run(x, alpha_affine(p), p, seed, None, out)
+def _by_element(affine_of):
+    """Forward with a mask for every element, rescaled by `affine_of(p)`."""
+
+    def forward(x, *, p, seed, out=None):
+        affine = affine_of(p)
+        x, numbers, y = _arguments(x, affine, p, seed, out)
+        kept = empty(-(-x.size // BITS), WORD)
+        (dropout_kernel if x.size > _BLOCK else dropout_kernel.serial)(x.reshape(-1), *numbers, y.reshape(-1), kept)
+        return _deliver(y, out), (affine.scale, kept)
+
+    return forward
 
 
-def channel_dropout_forward(x, *, p, seed, mask_axes=2, out=None):
-    return _run(x, plain_affine(p), p, seed, mask_axes, out)
+def _backward_by_element(saved, grad_y, needs):
+    if not needs[0]:
+        return (None,)
+    scale, kept = saved
+    grad_x = empty(grad_y.shape, grad_y.dtype)
+    run = dropout_grad_kernel if grad_y.size > _WORTH_THREADS else dropout_grad_kernel.serial
+    run(np.ascontiguousarray(grad_y).reshape(-1), kept, grad_y.dtype.type(scale), grad_x.reshape(-1))
+    return (grad_x,)
 
 
-def feature_alpha_dropout_forward(x, *, p, seed, mask_axes=2, out=None):
-    return _run(x, alpha_affine(p), p, seed, mask_axes, out)
+def _drop_channels(x, affine, p, seed, mask_axes, out=None):
+    x, numbers, y = _arguments(x, affine, p, seed, out)
+    rows = math.prod(x.shape[:mask_axes]), math.prod(x.shape[mask_axes:])
+    channel_dropout_kernel(x.reshape(rows), *numbers, y.reshape(rows))
+    return _deliver(y, out)
 
 
-def dropout_backward(saved, grad_y, needs):
+def _by_channel(affine_of):
+    """Forward with a mask for every channel, rescaled by `affine_of(p)`."""
+
+    def forward(x, *, p, seed, mask_axes=2, out=None):
+        affine = affine_of(p)
+        return _drop_channels(x, affine, p, seed, mask_axes, out), (affine.scale, p, seed, mask_axes)
+
+    return forward
+
+
+def _backward_by_channel(saved, grad_y, needs):
     scale, p, seed, mask_axes = saved
-    return (_run(grad_y, Affine(scale, 0.0, 0.0), p, seed, mask_axes, None)[0] if needs[0] else None,)
+    return (_drop_channels(grad_y, Affine(scale, 0.0, 0.0), p, seed, mask_axes) if needs[0] else None,)
 
 
-alpha_dropout_backward = channel_dropout_backward = feature_alpha_dropout_backward = dropout_backward
+dropout_forward, dropout_backward = _by_element(plain_affine), _backward_by_element
+alpha_dropout_forward, alpha_dropout_backward = _by_element(alpha_affine), _backward_by_element
+channel_dropout_forward, channel_dropout_backward = _by_channel(plain_affine), _backward_by_channel
+feature_alpha_dropout_forward, feature_alpha_dropout_backward = _by_channel(alpha_affine), _backward_by_channel

@@ -142,7 +142,7 @@ def test_rate_lies_within_four_sigma(name, p):
 
 @pytest.mark.parametrize("name", OPERATIONS)
 @pytest.mark.parametrize("shape", [(64, 33), (8, 16, 5, 3)])
-def test_backward_draws_the_forward_mask_again(name, shape):
+def test_backward_has_the_mask_of_forward(name, shape):
     operation = Operation.registry[name]
     x = np.random.default_rng(0).standard_normal(shape).astype(np.float32)
     y, saved = operation.forward(x, p=0.4, seed=5)
@@ -153,6 +153,22 @@ def test_backward_draws_the_forward_mask_again(name, shape):
     if name in ("channel_dropout", "feature_alpha_dropout"):
         whole = kept.reshape(shape[0] * shape[1], -1)
         assert (whole.all(axis=1) | ~whole.any(axis=1)).all()
+
+
+@pytest.mark.parametrize("name", ["dropout", "alpha_dropout"])
+@pytest.mark.parametrize("dtype", [np.float32, np.float64])
+@pytest.mark.parametrize("size", [0, 1, 15, 16, 17, 4096, 4097, 3 * 4096 - 1, 40000])
+@pytest.mark.parametrize("p", [0.0, 0.3, 1.0])
+def test_the_mask_is_kept_as_one_bit_an_element(name, dtype, size, p):
+    operation, seed = Operation.registry[name], 2**40 + 7
+    x = np.full(size, 2.0, dtype)
+    y, saved = operation.forward(x, p=p, seed=seed)
+    (grad,) = operation.backward(saved, x, (True,))
+    affine = (dropout.alpha_affine if "alpha" in name else dropout.plain_affine)(p)
+    kept = philox.uniform(seed, np.arange(size)) >= np.float32(p)
+    np.testing.assert_allclose(y, np.where(kept, 2 * affine.scale + affine.shift, affine.dropped), rtol=1e-6, atol=1e-6)
+    np.testing.assert_array_equal(grad, np.where(kept, dtype(2) * dtype(affine.scale), dtype(0)))
+    assert sum(part.nbytes for part in saved if isinstance(part, np.ndarray)) == 2 * -(-size // 16)
 
 
 @pytest.mark.parametrize("name", OPERATIONS)
