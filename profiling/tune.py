@@ -2,12 +2,14 @@
 
   ranvier tune dense conv2d           families and operations; without a name, every one that has a choice: hours
   ranvier tune softmax --quick        one shape and few candidates each, to see that it runs
+  ranvier tune conv2d --shape x=32x64x56x56 weight=64x64x3x3 --attribute stride=2,2
 
 Every kernel declares what there is to choose from (`kernels/tuning.py`). The candidates run on the shapes that the
-operations declare for timing, forward and backward; each must compute what the shipped configuration computes; then
-they are timed in turns by the GPU's own clock, on inputs that are not in its cache. What is fastest goes to a file of
-this kind of device in the user's cache directory, for this version of Triton, and every later process starts with it.
-Where sums are split otherwise than before, results differ in their last digits. Ctrl-C keeps what was measured.
+operations declare for timing, or on yours, forward and backward; each must compute what the shipped configuration
+computes; then they are timed in turns by the GPU's own clock, on inputs that are not in its cache. What is fastest goes
+to a file of this kind of device in the user's cache directory, for this version of Triton, and every later process
+starts with it. Where sums are split otherwise than before, results differ in their last digits. Ctrl-C keeps what was
+measured.
 """
 
 from __future__ import annotations
@@ -17,12 +19,12 @@ import fcntl
 import importlib.util
 import json
 import sys
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor, wait
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import NamedTuple
+from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
 from tqdm import tqdm
@@ -36,6 +38,9 @@ from .machine import core_count, device_index
 from .timing import Clock, measure
 from .variants import differentiated, needed, ranvier_variant
 
+if TYPE_CHECKING:  # it needs Triton
+    from ..kernels.tuning import Question
+
 _DTYPES = ("float32", "float16")
 _SECONDS = 0.05
 _QUICK_CANDIDATES = 4
@@ -45,7 +50,7 @@ _LEAST_GAIN = 1.02  # below that, the clock's own noise would choose
 class Task(NamedTuple):
     """A question to be answered, and the pass of a case that asks it."""
 
-    question: object
+    question: Question
     case: Case
     direction: str
 
@@ -71,6 +76,10 @@ class Result:
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """The options of `ranvier tune`."""
     parser.add_argument("what", nargs="*", default=["all"], metavar="WHAT", help="families and operations (all)")
+    parser.add_argument(
+        "--shape", nargs="+", metavar="INPUT=SHAPE", help="your own shapes; 256:1000 is integers < 1000"
+    )
+    parser.add_argument("--attribute", nargs="+", default=[], metavar="NAME=VALUE", help="such as stride=2,2")
     parser.add_argument("--device", default="cuda", help="cuda or cuda:<index> (%(default)s)")
     parser.add_argument("--dtype", nargs="+", choices=DTYPES, default=list(_DTYPES), help=" and ".join(_DTYPES))
     parser.add_argument("--seconds", type=float, default=_SECONDS, help="to time each candidate (%(default)s)")
@@ -80,7 +89,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 def run(options: argparse.Namespace) -> int:
     """Tunes what the options ask for; returns the exit status: 2 without a GPU, 130 after Ctrl-C, 1 if a candidate
     computed something else than the shipped configuration."""
-    operations = cases.select(options.what or ["all"])
+    chosen = _chosen_cases(options)
     if not options.seconds > 0:
         raise ValueError(f"--seconds: expected a number above 0, got {options.seconds}")
     if missing := missing_for(options.device):
@@ -96,7 +105,7 @@ def run(options: argparse.Namespace) -> int:
     index = device_index(options.device)
     name, architecture = tuning.name_of(index), architecture_of(index)
     path = tuning.path_of(name, architecture)
-    tasks = plan(operations, options.dtype, architecture, options.quick)
+    tasks = plan(chosen, architecture)
     if not tasks:
         raise ValueError(f"tune: expected operations with a choice to make, got {' '.join(options.what)}")
     print(f"{name}, sm_{architecture}: {len(tasks)} choices")
@@ -139,26 +148,41 @@ def missing_for(device: str) -> str | None:
     return None
 
 
-def plan(operations: Iterable, dtypes: Sequence[str], architecture: int, quick: bool = False) -> list[Task]:
-    """The questions that the operations' shapes for timing ask on an architecture, each once; no kernel runs."""
+def _chosen_cases(options: argparse.Namespace) -> list[Case]:
+    """What the options name, each operation in each dtype that it has."""
+    operations, attributes = cases.select(options.what or ["all"]), cases.parse_attributes(options.attribute)
+    if options.shape and len(operations) != 1:
+        raise ValueError(f"--shape: expected one operation to go with it, got {len(operations)}")
+    chosen = []
+    for operation in operations:
+        for dtype in options.dtype:
+            if dtype not in operation.dtypes:
+                continue
+            if options.shape:
+                found = [cases.case_of_shapes(operation, cases.parse_shapes(options.shape), attributes, dtype)]
+            else:
+                found = [cases.with_attributes(case, attributes) for case in cases.declared_cases(operation, dtype)]
+            chosen += found[:1] if options.quick else found
+    return chosen
+
+
+def plan(chosen: Iterable[Case], architecture: int) -> list[Task]:
+    """The questions that cases ask on an architecture, each once; no kernel runs."""
     from ..kernels import tuning
     from .launches import gpu_passes, has_gpu_kernels, launches_of, zero_inputs
 
-    tasks: dict[object, Task] = {}
-    for operation in operations:
-        if not has_gpu_kernels(operation):
+    tasks: dict[Question, Task] = {}
+    for case in chosen:
+        if not has_gpu_kernels(case.operation):
             continue
-        for dtype in dtypes:
-            declared = cases.declared_cases(operation, dtype) if dtype in operation.dtypes else []
-            for case in declared[:1] if quick else declared:
-                inputs = zero_inputs(case.sample, DTYPES[dtype])
-                passes = gpu_passes(operation, case.sample, inputs, needed(case, inputs))
-                for direction, run_pass in zip(("forward", "backward"), passes):
-                    tuning.forget()
-                    with tuning.assuming(architecture):
-                        launches_of(run_pass)
-                    for question in tuning.asked():
-                        tasks.setdefault(question, Task(question, case, direction))
+        inputs = zero_inputs(case.sample, DTYPES[case.dtype])
+        passes = gpu_passes(case.operation, case.sample, inputs, needed(case, inputs))
+        for direction, run_pass in zip(("forward", "backward"), passes):
+            tuning.forget()
+            with tuning.assuming(architecture):
+                launches_of(run_pass)
+            for question in tuning.asked():
+                tasks.setdefault(question, Task(question, case, direction))
     tuning.forget()
     return list(tasks.values())
 
@@ -173,9 +197,9 @@ def _by_case(tasks: Sequence[Task]) -> list[list[Task]]:
 class _InPlace(NamedTuple):
     """A pass, to be run with a candidate in place."""
 
-    question: object
+    question: Question
     configuration: tuple[int, ...]
-    call: object
+    call: Callable[[], object]
 
     def __call__(self):
         return self.call()
@@ -197,7 +221,9 @@ class _CandidatesClock:
             return self._clock.sample(candidate, calls)
 
 
-def search(tasks: Sequence[Task], options: argparse.Namespace, architecture: int, clock: Clock, say=print):
+def search(
+    tasks: Sequence[Task], options: argparse.Namespace, architecture: int, clock: Clock, say: Callable[[str], None]
+) -> Iterator[Result]:
     """Yields the results of one case's tasks, one after the other: what an earlier one found counts for the later."""
     case, device = tasks[0].case, options.device
     try:

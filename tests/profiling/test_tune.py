@@ -2,6 +2,7 @@
 
 With a GPU's driver stood in for, `tests/gpu/test_launched_tune.py` runs it whole."""
 
+import argparse
 import json
 import subprocess
 import sys
@@ -12,7 +13,7 @@ pytest.importorskip("triton", reason="GPU kernels come with Triton: `pip install
 
 import ranvier.__main__ as command
 from ranvier.kernels import tuning
-from ranvier.profiling import cases, tune
+from ranvier.profiling import tune
 
 
 @pytest.fixture(autouse=True)
@@ -38,9 +39,14 @@ def test_what_there_is_not_is_refused_with_what_there_is(capsys):
     assert "--seconds: expected a number above 0, got 0.0" in capsys.readouterr().err
 
 
+def plan(*words, dtypes=("float32",), architecture=90):
+    parser = argparse.ArgumentParser()
+    tune.add_arguments(parser)
+    return tune.plan(tune._chosen_cases(parser.parse_args([*words, "--dtype", *dtypes])), architecture)
+
+
 def test_a_plan_has_each_question_once_with_the_pass_that_asks_it():
-    operations = cases.select(["dense", "matmul"])
-    tasks = tune.plan(operations, ["float32", "float16"], 90)
+    tasks = plan("dense", "matmul", dtypes=("float32", "float16"))
     questions = [task.question for task in tasks]
     assert len(set(questions)) == len(questions)
     assert {question.dtype for question in questions} == {"float32", "float16"}
@@ -53,12 +59,20 @@ def test_a_plan_has_each_question_once_with_the_pass_that_asks_it():
 
 
 def test_a_quick_plan_has_one_case_an_operation():
-    tasks = tune.plan(cases.select(["softmax/"]), ["float32"], 90, quick=True)
+    tasks = plan("softmax/", "--quick")
     assert len({(task.case.operation.name, task.case.name) for task in tasks}) == len({t.case.operation for t in tasks})
 
 
 def test_operations_without_a_choice_have_no_tasks():
-    assert tune.plan(cases.select(["relu", "ctc_loss"]), ["float32"], 90) == []
+    assert plan("relu", "elu") == []
+
+
+def test_shapes_of_ones_own_are_planned():
+    tasks = plan("conv2d", "--shape", "x=3x20x9x9", "weight=40x20x3x3", "--attribute", "stride=2,2")
+    assert {task.question.kernel for task in tasks} == {"conv.correlate", "conv.grad_weight"}
+    assert all(task.case.attributes["stride"] == (2, 2) for task in tasks)
+    with pytest.raises(ValueError, match="--shape: expected one operation to go with it, got 2"):
+        plan("conv2d", "conv1d", "--shape", "x=3x20x9x9")
 
 
 WRITER = """
