@@ -1,4 +1,5 @@
-"""Sums of gradients, for the tape: out of place for what others may hold, in place for what a parameter owns."""
+"""Sums of gradients, for the tape: out of place for what others may hold, in place for what a parameter owns; and
+counters."""
 
 from __future__ import annotations
 
@@ -20,6 +21,14 @@ def add_into(target, gradient) -> None:
         np.add(target, gradient, out=target)
     else:
         _gpu().add(target, gradient, out=target)
+
+
+def count(counter) -> None:
+    """counter += 1, of one element."""
+    if type(counter) is np.ndarray:
+        np.add(counter, 1, out=counter)
+    else:
+        _gpu().count(counter)
 
 
 def copy_into(target, gradient) -> None:

@@ -69,6 +69,12 @@ def sum_of_two_kernel(a, b, target, size, BLOCK: tl.constexpr):
 
 
 @triton.jit
+def count_kernel(counter):
+    """counter += 1, of one element."""
+    tl.store(counter, tl.load(counter) + 1)
+
+
+@triton.jit
 def extent_kernel(x, smallest, largest, size, ignored, IGNORE: tl.constexpr, BLOCK: tl.constexpr):
     """The smallest and largest integer of each of the grid's stretches of x, without those equal to `ignored`."""
     low = tl.full((BLOCK,), 0x7FFFFFFFFFFFFFFF, tl.int64)
@@ -145,6 +151,11 @@ def add(a, b, out=None):
     a, b = contiguous(a), contiguous(b)
     launch(sum_of_two_kernel, (triton.cdiv(out.size, _BLOCK),), a, b, out, out.size, BLOCK=_BLOCK)
     return out
+
+
+def count(counter) -> None:
+    """counter += 1, of one element."""
+    launch(count_kernel, (1,), counter)
 
 
 def extent(indices, ignored: int | None = None) -> tuple[int, int] | None:

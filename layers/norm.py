@@ -6,7 +6,7 @@ import warnings
 
 import numpy as np
 
-from ..kernels.accumulate import add_into
+from ..kernels.accumulate import count
 from ..kernels.check import refuse_value
 from . import functional, init
 from .layer import Layer
@@ -135,7 +135,7 @@ class _BatchNorm(_ChannelNorm):
             self.eps,
         )
         if track:
-            add_into(self.num_batches_tracked.array, 1)
+            count(self.num_batches_tracked.array)
         return y
 
 

@@ -57,3 +57,9 @@ def test_extent(dtype):
     assert gpu_arrays.extent(x, ignored=int(x.min())) == (int(np.unique(x)[1]), int(x.max()))
     assert gpu_arrays.extent(x[:0]) is None
     assert gpu_arrays.extent(np.full(5, 7, dtype), ignored=7) is None
+
+
+def test_a_counter_counts_past_32_bits():
+    counter = np.array(2**31 - 1)
+    gpu_arrays.count(counter)
+    assert counter == 2**31

@@ -428,6 +428,18 @@ def test_gradients_are_set_to_zero_by_kernels_of_ours(gradient, expected):
 
 
 @pytest.mark.usefixtures("only_our_kernels")
+def test_batch_norm_counts_its_batches_on_the_device():
+    layer = rv.BatchNorm1d(4).to("cuda")
+    with standin.recorded() as launches:
+        layer(on_device(np.ones((4, 4)))).sum().backward()
+    (counted,) = [seen for seen in launches if seen.name == "count_kernel"]
+    assert counted.values("QQQ")[0] == layer.num_batches_tracked.array.data.ptr
+    with standin.recorded() as launches:
+        layer.eval()(on_device(np.ones((4, 4))))
+    assert not [seen for seen in launches if seen.name == "count_kernel"]
+
+
+@pytest.mark.usefixtures("only_our_kernels")
 def test_an_optimizers_state_begins_with_its_value():
     parameter = rv.Parameter(on_device(np.ones(4)))
     optimizer = rv.optim.Adagrad([parameter], initial_accumulator_value=0.5)
