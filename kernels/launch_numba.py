@@ -22,10 +22,15 @@ import inspect
 import json
 import sys
 from importlib.metadata import version
+from importlib.util import find_spec
 from types import SimpleNamespace
 
 from .launch import Compiled, Kernel, pointer_kind, pointer_type
 
+if find_spec("numba_cuda") is None:
+    raise ModuleNotFoundError(
+        "kernels for GPUs: expected numba-cuda, got none: `pip install ranvier[cuda13]` (or [cuda12]) brings it"
+    )
 _NUMBA_TYPES = {
     "fp16": "float16", "fp32": "float32", "fp64": "float64",
     **{f"{sign}{bits}": f"{'u' if sign == 'u' else ''}int{bits}" for bits in (8, 16, 32, 64) for sign in "iu"},

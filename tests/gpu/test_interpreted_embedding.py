@@ -77,7 +77,8 @@ def test_bags_longer_and_wider_than_a_tile(mode, integer):
 
 def test_a_maximum_is_the_first_of_equals_and_a_nan_if_there_is_one():
     table = np.array([[1, 5], [3, 5], [3, np.nan], [-np.inf, -np.inf]], "f4")
-    indices = np.array([[0, 1, 2, 1] * 3, [1, 0, 0, 1] * 3, [3] * 12])
+    # More positions than a program takes at once, and the NaN not among its first.
+    indices = np.array([[0] + [1] * 8 + [2, 2, 1], [1, 0, 0, 1] * 3, [3] * 12])
     y, saved = embedding.embedding_bag.forward(indices, table, mode="max", implementation="gpu")
     np.testing.assert_array_equal(y, np.array([[3, np.nan], [3, 5], [-np.inf, -np.inf]], "f4"))
     needs = (False, True, False, False)

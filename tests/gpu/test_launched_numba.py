@@ -4,6 +4,8 @@ No kernel runs here. `test_standin.py` starts this file in a process of its own.
 """
 
 import struct
+import subprocess
+import sys
 
 import pytest
 import standin
@@ -156,6 +158,17 @@ def test_types_that_numba_has_not_are_refused():
     x = array(ml_dtypes.bfloat16)
     with pytest.raises(TypeError, match=r"weighed_kernel: expected arrays of float16, .*, got one of bf16; cast it"):
         launch.launch(weighed_kernel, (1,), x, x, 64, 1.0)
+
+
+def test_without_numba_cuda_it_is_said_what_brings_it():
+    program = """
+import importlib.util
+find_spec = importlib.util.find_spec
+importlib.util.find_spec = lambda name, *rest: None if name == "numba_cuda" else find_spec(name, *rest)
+import ranvier.kernels.launch_numba
+"""
+    result = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True)
+    assert "ModuleNotFoundError: kernels for GPUs: expected numba-cuda, got none: `pip install ranvier" in result.stderr
 
 
 def test_a_step_with_ctc_reaches_the_driver(monkeypatch):
