@@ -16,7 +16,8 @@ H. Sak et al., Long Short-Term Memory Recurrent Neural Network Architectures, 20
 Phrase Representations using RNN Encoder-Decoder, 2014, with the reset gate behind the product, as cuDNN has it.
 
 `reference.py` is the definition, `cpu.py` runs it on NumPy arrays; its loops over time are in `cpu_time.py` (which says
-how they walk), `cpu_lstm.py` and `cpu_gru.py`, the small matrix products inside them in `cpu_product.py`.
+how they walk), `cpu_lstm.py` and `cpu_gru.py`, the small matrix products inside them in `cpu_product.py`. A few
+sequences have loops of their own in `cpu_few.py`; a single step of a batch is in `cpu_step.py`.
 """
 
 from __future__ import annotations

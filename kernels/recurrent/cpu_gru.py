@@ -9,23 +9,13 @@ from .cpu_time import add, add_two, copy, multiply_back, multiply_inputs, runnin
 
 
 @serial_kernel
-def gru_gates(input_sums, sums, bias, bias_new, gate, h_new, h):
-    """r, z = sigmoid of (both sums + bias); n = tanh(input_sums + bias + r (sums + bias_new)); h = (1 - z) n + z h.
-
-    Args:
-        input_sums, sums: [3H], W_ih x and W_hh h.
-        gate: [3H], r, z, n, written; h_new: [H], W_n h + bias_new, written.
-    """
+def gru_gates(gate, h_new, h):
+    """r, z = sigmoid of their sums in gate [3H] and n = tanh(its input's sum there + r h_new), in place; h_new [H]:
+    W_n h + bias; h = (1 - z) n + z h [H]."""
     size, one = h.shape[0], h.dtype.type(1)
     gate_r, gate_z, gate_n = gate[:size], gate[size:], gate[2 * size :]
-    sums_n, bias_n = input_sums[2 * size :], bias[2 * size :]
-    add_two(input_sums, bias, gate[: 2 * size])
-    add(sums, gate[: 2 * size])
     for j in range(2 * size):
         gate[j] = sigmoid(gate[j])
-    add_two(sums[2 * size :], bias_new, h_new)
-    for j in range(size):
-        gate_n[j] = sums_n[j] + bias_n[j]
     for j in range(size):
         gate_n[j] = tanh(gate_n[j] + gate_r[j] * h_new[j])
     for j in range(size):
@@ -63,6 +53,7 @@ def gru_forward_kernel(
         gates: [S, 3H], r, z, n; output: [T * N, H], written at places; hidden_new: [S, H], W_n h + bias_new.
         h_n: [N, H], the initial state, then the final one.
     """
+    size = h.shape[2]
     for block in prange(h.shape[0]):
         members = order[block :: h.shape[0]]
         starts = row_starts(h.shape[1], h.shape[2])
@@ -76,11 +67,12 @@ def gru_forward_kernel(
                 first = 0
             multiply_rows(h[block].reshape(-1), starts, active, packed, products[block], 0, False)
             for i in range(active):
-                row, state = rows[step, members[i]], h[block, i]
-                gru_gates(
-                    sums[block, first + i], products[block, i], bias, bias_new, gates[row], hidden_new[row], state
-                )
-                copy(state, output[places[step, members[i]]])
+                row, product = rows[step, members[i]], products[block, i]
+                add_two(sums[block, first + i], bias, gates[row])
+                add(product, gates[row][: 2 * size])
+                add_two(product[2 * size :], bias_new, hidden_new[row])
+                gru_gates(gates[row], hidden_new[row], h[block, i])
+                copy(h[block, i], output[places[step, members[i]]])
             first += active
         for i in range(len(members)):
             copy(h[block, i], h_n[members[i]])

@@ -9,10 +9,9 @@ from .cpu_time import add, add_two, copy, multiply_back, multiply_inputs, runnin
 
 
 @serial_kernel
-def lstm_gates(sums, bias, gate, c, m):
-    """i, f, o = sigmoid, g = tanh of (sums + bias), written to gate [4H]; c = f c + i g [H]; m = o tanh(c) [H]."""
+def lstm_gates(gate, c, m):
+    """i, f, o = sigmoid, g = tanh of the sums in gate [4H], in place; c = f c + i g [H]; m = o tanh(c) [H]."""
     size = c.shape[0]
-    add_two(sums, bias, gate)
     for j in range(2 * size):
         gate[j] = sigmoid(gate[j])
     gate_i, gate_f, gate_g, gate_o = gate[:size], gate[size:], gate[2 * size :], gate[3 * size :]
@@ -82,7 +81,8 @@ def lstm_forward_kernel(
             multiply_rows(h[block].reshape(-1), starts, active, packed, sums[block], first, True)
             for i in range(active):
                 row = rows[step, members[i]]
-                lstm_gates(sums[block, first + i], bias, gates[row], c[i], m[i])
+                add_two(sums[block, first + i], bias, gates[row])
+                lstm_gates(gates[row], c[i], m[i])
                 copy(c[i], cells[row])
                 if projected:
                     copy(m[i], hidden[row])

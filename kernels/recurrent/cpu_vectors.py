@@ -1,0 +1,173 @@
+"""Products of a weight, as it lies, with a vector or a few: what a step costs where there are few sequences.
+
+Every element of the weight is used once a vector: packing it would take as long as a few steps. Eight rows at a time
+pass by, a vector register wide; every sum has its own order, written down here, that no compiler changes.
+"""
+
+from llvmlite import ir
+from numba import types
+from numba.core import cgutils
+from numba.extending import intrinsic
+
+from ..cpu_jit import serial_kernel
+from ..cpu_product import REGISTER_BYTES
+
+_EIGHT = 8  # rows of the weight at a time: as many sums as keep both multipliers busy
+
+
+class _Vectors:
+    """What both intrinsics need: pointers, and vectors of as many elements as a register holds."""
+
+    def __init__(self, context, builder, signature, arguments, arrays):
+        self.builder = builder
+        self.data = [context.make_array(signature.args[i])(context, builder, arguments[i]).data for i in arrays]
+        dtype = signature.args[arrays[0]].dtype
+        self.lanes = REGISTER_BYTES // (dtype.bitwidth // 8)
+        self.scalar = context.get_data_type(dtype)
+        self.vector = ir.VectorType(self.scalar, self.lanes)
+
+    def at(self, pointer, index):
+        return self.builder.gep(pointer, [index])
+
+    def load(self, pointer, index, kind):
+        return self.builder.load(self.builder.bitcast(self.at(pointer, index), kind.as_pointer()), align=4)
+
+    def store(self, value, pointer, index):
+        self.builder.store(value, self.builder.bitcast(self.at(pointer, index), value.type.as_pointer()), align=4)
+
+    def multiply_add(self, a, b, c):
+        return self.builder.fadd(self.builder.fmul(a, b, flags=("contract",)), c, flags=("contract",))
+
+    def everywhere(self, number):
+        undefined = ir.Constant(self.vector, ir.Undefined)
+        one = self.builder.insert_element(undefined, number, ir.Constant(ir.IntType(32), 0))
+        return self.builder.shuffle_vector(
+            one, undefined, ir.Constant(ir.VectorType(ir.IntType(32), self.lanes), [0] * self.lanes)
+        )
+
+    def total(self, vector):
+        """The sum of a vector's elements, halves added to halves."""
+        width = self.lanes
+        while width > 1:
+            width //= 2
+            picked = [width + i if i < width else i for i in range(self.lanes)]
+            mask = ir.Constant(ir.VectorType(ir.IntType(32), self.lanes), picked)
+            vector = self.builder.fadd(vector, self.builder.shuffle_vector(vector, vector, mask))
+        return self.builder.extract_element(vector, ir.Constant(ir.IntType(32), 0))
+
+    def walk(self, count):
+        """(index, type) of whole vectors, then of the elements that are left over."""
+        integer = count.type
+        lanes, one = (ir.Constant(integer, n) for n in (self.lanes, 1))
+        whole = self.builder.mul(self.builder.sdiv(count, lanes), lanes)
+        for start, stop, step, kind in (
+            (ir.Constant(integer, 0), whole, lanes, self.vector),
+            (whole, count, one, self.scalar),
+        ):
+            with cgutils.for_range_slice(self.builder, start, stop, step, intp=integer) as (index, _):
+                yield index, kind
+
+
+def _dot_rows(rows):
+    """A function that multiplies `rows` rows of a weight with a vector."""
+
+    @intrinsic
+    def dot_rows(typing_context, weight, start, inner, left, left_start, sums, sums_start):
+        """sums[r] += weight[start + r * inner : ...] . left[left_start : ...]"""
+
+        def generate(context, builder, signature, arguments):
+            _, start, inner, _, left_start, _, sums_start = arguments
+            v = _Vectors(context, builder, signature, arguments, (0, 3, 5))
+            left, sums = v.at(v.data[1], left_start), v.at(v.data[2], sums_start)
+            numbers = [ir.Constant(inner.type, r) for r in range(rows)]
+            pointers = [v.at(v.data[0], builder.add(start, builder.mul(number, inner))) for number in numbers]
+            # Stack slots of which LLVM makes registers: sums of whole vectors, and of what is left over.
+            wide, narrow = (
+                [cgutils.alloca_once_value(builder, ir.Constant(kind, None)) for _ in numbers]
+                for kind in (v.vector, v.scalar)
+            )
+            for index, kind in v.walk(inner):
+                factor = v.load(left, index, kind)
+                for pointer, slot in zip(pointers, wide if kind is v.vector else narrow):
+                    builder.store(v.multiply_add(v.load(pointer, index, kind), factor, builder.load(slot)), slot)
+            for number, a, b in zip(numbers, wide, narrow):
+                total = builder.fadd(v.total(builder.load(a)), builder.load(b))
+                v.store(builder.fadd(v.load(sums, number, v.scalar), total), sums, number)
+            return context.get_dummy_value()
+
+        integer = types.intp
+        return types.void(weight, integer, integer, left, integer, sums, integer), generate
+
+    return dot_rows
+
+
+def _add_rows(rows):
+    """A function that adds `rows` rows of a weight, each times a number."""
+
+    @intrinsic
+    def add_rows(typing_context, weight, start, inner, factors, factors_start, result, result_start, add):
+        """result = (add: itself +) the sum of weight[start + r * inner : ...] * factors[r]"""
+
+        def generate(context, builder, signature, arguments):
+            _, start, inner, _, factors_start, _, result_start, add = arguments
+            v = _Vectors(context, builder, signature, arguments, (0, 3, 5))
+            factors, result = v.at(v.data[1], factors_start), v.at(v.data[2], result_start)
+            numbers = [ir.Constant(inner.type, r) for r in range(rows)]
+            pointers = [v.at(v.data[0], builder.add(start, builder.mul(number, inner))) for number in numbers]
+            single = [v.load(factors, number, v.scalar) for number in numbers]
+            spread = [v.everywhere(factor) for factor in single]
+            for index, kind in v.walk(inner):
+                total = cgutils.alloca_once_value(builder, ir.Constant(kind, None))
+                with builder.if_then(add):
+                    builder.store(v.load(result, index, kind), total)
+                value = builder.load(total)
+                for pointer, factor in zip(pointers, spread if kind is v.vector else single):
+                    value = v.multiply_add(v.load(pointer, index, kind), factor, value)
+                v.store(value, result, index)
+            return context.get_dummy_value()
+
+        integer = types.intp
+        return types.void(weight, integer, integer, factors, integer, result, integer, types.boolean), generate
+
+    return add_rows
+
+
+_dot_eight, _dot_one = _dot_rows(_EIGHT), _dot_rows(1)
+_add_eight, _add_one = _add_rows(_EIGHT), _add_rows(1)
+
+
+@serial_kernel
+def add_products(weight, first, rows, inner, left, starts, count, sums, place):
+    """sums[i, place : place + rows] += rows `first`, ... of weight [*, inner] . vector i, for `count` vectors.
+
+    Args:
+        weight, left: flat; vector i is left[starts[i] : starts[i] + inner].
+        sums: [at least count, *].
+    """
+    flat, pitch, together = sums.reshape(-1), sums.shape[1], rows // _EIGHT * _EIGHT
+    for row in range(0, together, _EIGHT):
+        for i in range(count):
+            _dot_eight(weight, (first + row) * inner, inner, left, starts[i], flat, i * pitch + place + row)
+    for row in range(together, rows):
+        for i in range(count):
+            _dot_one(weight, (first + row) * inner, inner, left, starts[i], flat, i * pitch + place + row)
+
+
+@serial_kernel
+def add_weighted_rows(weight, first, rows, inner, factors, place, count, result, add):
+    """result[i] = (add: itself +) the sum of rows `first`, ... of weight, each times its factor in factors[i, place :].
+
+    Args:
+        weight: flat, of rows [inner].
+        factors: [at least count, *]; result: [at least count, inner].
+    """
+    flat, pitch, together = factors.reshape(-1), factors.shape[1], rows // _EIGHT * _EIGHT
+    to = result.reshape(-1)
+    for row in range(0, together, _EIGHT):
+        for i in range(count):
+            start, number = (first + row) * inner, i * pitch + place + row
+            _add_eight(weight, start, inner, flat, number, to, i * inner, add or row > 0)
+    for row in range(together, rows):
+        for i in range(count):
+            start, number = (first + row) * inner, i * pitch + place + row
+            _add_one(weight, start, inner, flat, number, to, i * inner, add or row > 0)

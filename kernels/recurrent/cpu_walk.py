@@ -1,0 +1,114 @@
+"""How a batch of sequences is walked through, and what layers and cells have in common around that."""
+
+from typing import NamedTuple
+
+import numpy as np
+from numba import get_num_threads
+
+from ..cpu_matmul import matmul
+from ..memory import empty, zeros
+from .cpu_product import product_scratch
+
+_ROWS_PER_BLOCK = 64  # states and sums of so many sequences fit into the second-level cache
+_ROWS_OF_INPUTS = 128  # multiplied at a time, so that their weight comes from memory once for several steps
+
+
+class Walk(NamedTuple):
+    """How the kernels walk through a batch of sequences; cpu_time.py says what the four tables mean."""
+
+    order: np.ndarray
+    lengths: np.ndarray
+    rows: np.ndarray
+    places: np.ndarray
+    valid: np.ndarray | None  # [T * N], which places exist; None if all do
+    blocks: int
+    block_rows: int
+
+    @property
+    def tables(self):
+        return self.order, self.lengths, self.rows, self.places
+
+    def scratch(self, size, dtype, *leading):
+        return empty((*leading, self.blocks, self.block_rows, size), dtype)
+
+    def gather(self, x):
+        """[T, N, size] -> the rows that exist, [S, size]."""
+        x = np.ascontiguousarray(x).reshape(-1, x.shape[-1])
+        return x if self.valid is None else x[self.valid]
+
+    def at_places(self, size, dtype):
+        """Room for [T * N, size] of which only what exists is written: zero elsewhere."""
+        return (empty if self.valid is None else zeros)((self.places.size, size), dtype)
+
+    def by_time(self, x):
+        """[T * N, size] as [T, N, size]."""
+        return x.reshape(*self.places.shape, x.shape[1])
+
+    def sums(self, packed):
+        """Room for the products of a packed weight with the inputs of a step or more."""
+        return product_scratch(self.blocks, max(self.block_rows, _ROWS_OF_INPUTS), packed)
+
+    def products(self, packed):
+        """Room for the products of a packed weight with the states of one step."""
+        return product_scratch(self.blocks, self.block_rows, packed)
+
+
+def plan(steps, batch, lengths, reverse):
+    if lengths is None or (lengths == steps).all():
+        lengths, order, valid = np.full(batch, steps), np.arange(batch), None
+        rows = np.arange(steps * batch).reshape(steps, batch)
+        places = rows = np.ascontiguousarray(rows[::-1]) if reverse else rows
+    else:
+        lengths = np.ascontiguousarray(lengths)
+        order = np.argsort(-lengths, kind="stable")
+        times = np.arange(steps)[:, None]
+        valid = (times < lengths).ravel()
+        if reverse:
+            times = np.maximum(lengths - 1 - times, 0)
+        places = times * batch + np.arange(batch)
+        rows = (np.cumsum(valid) - 1)[places]
+    # A multiple of the number of threads, so that none has one block more than the others.
+    threads = get_num_threads()
+    blocks = min(batch, threads * -(-batch // (threads * _ROWS_PER_BLOCK)))
+    return Walk(order, lengths, rows, places, valid, blocks, -(-batch // blocks) if blocks else 0)
+
+
+def bias_sum(size, dtype, *biases):
+    total = zeros(size, dtype)
+    for bias in biases:
+        if bias is not None:
+            total += bias
+    return total
+
+
+def gru_bias_sums(size, dtype, bias_ih, bias_hh):
+    """The bias beside W_ih x, and that of n beside W_n h, which is reset together with it: the rest adds to b_ih."""
+    bias, bias_new = bias_sum(3 * size, dtype, bias_ih), zeros(size, dtype)
+    if bias_hh is not None:
+        bias[: 2 * size] += bias_hh[: 2 * size]
+        bias_new[...] = bias_hh[2 * size :]
+    return bias, bias_new
+
+
+def initial_state(given, batch, size, dtype):
+    """A copy of the initial state, or of a final state's gradient, for a kernel to write on."""
+    state = zeros((batch, size), dtype)
+    if given is not None:
+        state[...] = given
+    return state
+
+
+def product_of_rows(left, right):
+    """left^T right: the gradient of a weight from all its rows."""
+    return matmul(left.T, right, empty((left.shape[1], right.shape[1]), left.dtype))
+
+
+def weight_gradients(needs, grad_sums, x_rows, before):
+    """Gradients of weight_ih, weight_hh, bias_ih and bias_hh where the gates add what both weights make."""
+    grad_bias = grad_sums.sum(axis=0) if needs[3] or needs[4] else None
+    return (
+        product_of_rows(grad_sums, x_rows) if needs[1] else None,
+        product_of_rows(grad_sums, before) if needs[2] else None,
+        grad_bias,
+        grad_bias.copy() if needs[3] and needs[4] else grad_bias,
+    )
