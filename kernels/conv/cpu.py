@@ -7,9 +7,9 @@ Three maps, each used by both directions:
     spread              gradient of x      forward
     grad_weight         gradient of W      gradient of W, with x and grad_y changing places
 
-Where every channel has its own kernel (`cpu_depthwise.py`) they are direct; otherwise products that are put together
-tile by tile (`cpu_tiles.py`), of combinations where these need fewer multiplications (`cpu_winograd.py`). Ranks 1 and 2
-run as rank 3 with leading axes of size 1.
+Where every channel has its own kernel (`cpu_depthwise.py`) they are direct; otherwise products: of combinations where
+these need fewer multiplications (`cpu_winograd.py`, `cpu_winograd_gradient.py`); of what lies in frames (`cpu_frames.py`);
+or, of few channels, put together tile by tile (`cpu_tiles.py`). Ranks 1 and 2 run as rank 3 with leading axes of size 1.
 """
 
 import math
@@ -20,7 +20,7 @@ from numba import prange
 from ..cpu_jit import kernel, threads_for
 from ..cpu_sums import line_sum
 from ..memory import empty
-from . import cpu_depthwise, cpu_tiles, cpu_winograd, cpu_winograd_gradient
+from . import cpu_depthwise, cpu_pointwise, cpu_tiles, cpu_winograd, cpu_winograd_gradient
 from .shape import conv_shape, transposed_conv_shape
 
 _PASS = 16  # multiply-adds that reading an element takes as long as
@@ -61,7 +61,7 @@ def _backward(saved, grad_y, needs):
     grad_bias = empty(shape.out_channels, planes.dtype) if needs[2] else None
     if needs[0]:
         grad_x = empty(planes.shape, planes.dtype)
-        _method(shape).spread(grad_z, weight_rows, shape, grad_x)
+        _method(shape, True).spread(grad_z, weight_rows, shape, grad_x)
         grad_x = grad_x.reshape(x_shape)
     if needs[1]:
         grad_weight = _grad_weight(planes, grad_z, shape, weight_shape, grad_bias)
@@ -87,7 +87,7 @@ def _transposed_forward(
     planes = np.ascontiguousarray(x).reshape(shape.batch, shape.out_channels, shape.out_size)
     weight_rows = _rows(weight)
     y, z = _output("conv_transpose", x, weight.ndim - 2, shape.in_channels, shape.input, x.dtype, out)
-    _method(shape).spread(planes, weight_rows, shape, z, _row(bias), activation == "relu")
+    _method(shape, True).spread(planes, weight_rows, shape, z, _row(bias), activation == "relu")
     return y, (planes, weight_rows, z if activation else None, shape, x.shape, weight.shape)
 
 
@@ -117,6 +117,8 @@ def _method(shape):
     """The module that computes y, and the gradient of x."""
     if shape.is_depthwise:
         return cpu_depthwise
+    if cpu_pointwise.suits(shape):
+        return cpu_pointwise
     return cpu_winograd if cpu_winograd.suits(shape) else cpu_tiles
 
 
@@ -124,8 +126,8 @@ def _grad_weight(planes, grad_z, shape, weight_shape, grad_bias=None):
     """The weight's gradient; the bias's, unless it is None, is written on the way."""
     grad_weight = empty((*weight_shape[:2], shape.taps), planes.dtype)
     method = _method(shape)
-    if method is cpu_depthwise:
-        cpu_depthwise.grad_weight(planes, grad_z, shape, grad_weight, grad_bias)
+    if method in (cpu_depthwise, cpu_pointwise):
+        method.grad_weight(planes, grad_z, shape, grad_weight, grad_bias)
         return grad_weight.reshape(weight_shape)
     if method is cpu_winograd:
         method = cpu_winograd_gradient
