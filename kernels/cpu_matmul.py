@@ -12,12 +12,22 @@ import numpy as np
 from numba import prange
 
 from .cpu_jit import kernel, serial_kernel, threads_for
-from .cpu_product import PANEL_BYTES, TALL, multiply_panels, pack_columns, pack_rows, panel_width, transpose
+from .cpu_product import (
+    PANEL_BYTES,
+    REGISTER_BYTES,
+    TALL,
+    multiply_panels,
+    pack_columns,
+    pack_rows,
+    panel_width,
+    transpose,
+)
 from .memory import workspace
 
-_INNER = 320  # terms at a time: a panel of them stays in the first-level cache
+_INNER = 256  # terms at a time: a panel of them stays in the first-level cache
 _COLUMNS = 512  # columns at a time, as packed panels,
 _ROWS = 240  # and rows at a time, both in the second-level cache
+_FEW = 1 << 18  # elements of a left matrix that, packed as a whole, leaves room for more in the second-level cache
 _SMALL = 1 << 18  # multiply-adds up to which OpenBLAS computes on the calling thread, and starts faster than a kernel
 _ALIASES = 4096  # bytes; rows that lie a multiple of this apart meet in the same lines of the first-level cache
 
@@ -88,7 +98,7 @@ def _multiply_part(
 @kernel
 def matmul_kernel(
     left, left_size, left_pitch, left_step, right, right_size, right_pitch, right_by_columns, bias, result, result_size,
-    result_pitch, batch, rows, inner, columns, row_parts, column_parts, packed_left, panels, last_panels,
+    result_pitch, batch, rows, inner, columns, row_parts, column_parts, scratch,
 ):  # fmt: skip
     """result [batch, rows, columns] = left x right + bias; an empty bias is none.
 
@@ -98,11 +108,14 @@ def matmul_kernel(
     columns.
 
     Args:
-        packed_left, panels, last_panels: scratch, a row a worker.
+        scratch: a row a worker: packed rows of left, panels of right, and the last panel of the result.
     """
-    workers, width = len(panels), PANEL_BYTES // result.itemsize
+    workers, width = len(scratch), PANEL_BYTES // result.itemsize
     panel_count = (columns + width - 1) // width
+    left_size_packed, last_size = min(rows, _ROWS) * min(inner, _INNER), min(rows, _ROWS) * width
     for worker in prange(workers):
+        packed_left, last_panel = scratch[worker][:left_size_packed], scratch[worker][left_size_packed:][:last_size]
+        panels = scratch[worker][left_size_packed + last_size :]
         for task in range(worker, batch * row_parts * column_parts, workers):
             item, part = task // (row_parts * column_parts), task % (row_parts * column_parts)
             row_part, column_part = part // column_parts, part % column_parts
@@ -118,9 +131,42 @@ def matmul_kernel(
             _multiply_part(
                 left, item * left_size + low * left_pitch, left_pitch, left_step, high - low, right,
                 item * right_size + first * (right_pitch if right_by_columns else 1), right_pitch, right_by_columns,
-                inner, last - first, result, start, result_pitch, len(bias) > 0, packed_left[worker], panels[worker],
-                last_panels[worker],
+                inner, last - first, result, start, result_pitch, len(bias) > 0, packed_left, panels, last_panel,
             )  # fmt: skip
+
+
+@kernel
+def turned_matmul_kernel(
+    left, left_pitch, right, right_pitch, bias, result, result_pitch, rows, inner, columns, parts, scratch
+):
+    """result [rows, columns] = left x right + bias, computed as the transpose of right^T x left^T.
+
+    For few rows of left and contiguous columns of right, such as a dense layer's weight: these are read where they lie,
+    once, while left is packed as a whole and stays in the second-level cache. A task is a part of the columns; sums
+    have the same order as in `matmul_kernel`.
+
+    Args:
+        scratch: a row a worker: panels of left^T, and a block of the transposed result.
+    """
+    workers, width, lanes = len(scratch), PANEL_BYTES // result.itemsize, REGISTER_BYTES // result.itemsize
+    padded = (rows + width - 1) // width * width
+    pitch = padded + lanes  # not a power of two
+    for worker in prange(workers):
+        panels, sums = scratch[worker][: padded * inner], scratch[worker][padded * inner :]
+        pack_columns(left, 0, left_pitch, inner, rows, panels, 0)
+        for part in range(worker, parts, workers):
+            low, high = columns * part // parts, columns * (part + 1) // parts
+            for column in range(low, high, _ROWS):
+                count = min(_ROWS, high - column)
+                places = np.arange(count) * right_pitch
+                for r in range(count if len(bias) else 0):
+                    sums[r * pitch : r * pitch + padded] = bias[column + r]
+                for k in range(0, inner, _INNER):
+                    multiply_panels(
+                        right, column * right_pitch + k, places, 0, count, panels, k * width, inner * width, width,
+                        min(_INNER, inner - k), padded // width, sums, 0, pitch, k > 0 or len(bias) > 0,
+                    )  # fmt: skip
+                transpose(sums, 0, pitch, count, rows, result, column, result_pitch)
 
 
 class _Layout(NamedTuple):
@@ -154,20 +200,26 @@ def matmul(left, right, out, bias=None):
         return out if bias is None else np.add(out, bias, out=out)
     (a, a_size, a_pitch, a_step), (b, b_size, b_pitch, b_step) = _layout(left), _layout(right)
     c, c_size, c_pitch, _ = _layout(out)
+    bias = _NO_BIAS[out.dtype.char] if bias is None else np.ascontiguousarray(bias)
     by_columns = b_step != 1
     threads, width = threads_for(batch * rows * inner * columns), panel_width(out.itemsize)
+    if batch == 1 and by_columns and a_step == 1 and rows * inner <= _FEW and 2 * rows <= columns:
+        workers = min(threads, -(-columns // TALL))
+        run = turned_matmul_kernel if workers > 1 else turned_matmul_kernel.serial
+        padded = -(-rows // width) * width
+        size = padded * inner + min(columns, _ROWS) * (padded + width)
+        scratch = workspace("matmul", (workers, size), out.dtype)
+        run(a, a_pitch, b, b_step, bias, c, c_pitch, rows, inner, columns, workers, scratch)
+        return out
     column_parts = min(threads, -(-columns // width)) if batch < 4 * threads else 1
     row_parts = min(-(-threads // column_parts), -(-rows // TALL)) if batch < 4 * threads else 1
     workers = min(threads, batch * row_parts * column_parts)
     terms, wide = min(inner, _INNER), min(-(-columns // width) * width, _COLUMNS)
     run = matmul_kernel if workers > 1 else matmul_kernel.serial
     run(
-        a, a_size, a_pitch, a_step, b, b_size, b_step if by_columns else b_pitch, by_columns,
-        _NO_BIAS[out.dtype.char] if bias is None else bias, c, c_size, c_pitch, batch, rows, inner, columns,
-        row_parts, column_parts,
-        workspace("matmul left", (workers, min(rows, _ROWS) * terms), out.dtype),
-        workspace("matmul panels", (workers, terms * wide), out.dtype),
-        workspace("matmul last panels", (workers, min(rows, _ROWS) * width), out.dtype),
+        a, a_size, a_pitch, a_step, b, b_size, b_step if by_columns else b_pitch, by_columns, bias, c, c_size, c_pitch,
+        batch, rows, inner, columns, row_parts, column_parts,
+        workspace("matmul", (workers, min(rows, _ROWS) * (terms + width) + terms * wide), out.dtype),
     )  # fmt: skip
     return out
 

@@ -102,6 +102,8 @@ def _check_matmul(a, b):
         refuse_value("matmul", "a and b", "of at least one axis", f"shapes {a.shape} and {b.shape}")
     if a.shape[-1] != b.shape[-2 if b.ndim > 1 else 0]:
         refuse_value("matmul", "b", f"with an inner axis of {a.shape[-1]} (a is {a.shape})", f"shape {b.shape}")
+    if a.ndim == b.ndim == 2:
+        return
     try:
         np.broadcast_shapes(a.shape[:-2], b.shape[:-2])
     except ValueError:

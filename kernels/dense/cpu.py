@@ -11,8 +11,10 @@ from ..cpu_matmul import matmul as multiply
 from ..elementwise.broadcasting import sum_to_shape
 from ..memory import empty
 
-_WORTH_THREADS = 1 << 15  # elements; fewer are done before another thread has woken up
 _IDENTITY, _RELU, _SIGMOID, _TANH, _GELU = range(5)
+# Elements from which on threads are worth it: fewer are done before another thread has woken up.
+_WORTH_THREADS = {_RELU: 1 << 18, _SIGMOID: 1 << 15, _TANH: 1 << 15, _GELU: 1 << 15}
+_NO_DENSITY = 80.0  # e^-x from here on counts as 0: products with what is left of it, near to subnormal, are slow
 _CODES = {None: _IDENTITY, "relu": _RELU, "sigmoid": _SIGMOID, "tanh": _TANH, "gelu": _GELU}
 
 
@@ -38,11 +40,11 @@ def dense_activation_kernel(z, code, y):
 @kernel
 def dense_grad_sum_kernel(grad_y, state, code, grad_z):
     """grad_z = grad_y * activation'(z), from the activation's result (`state` = y) or for GELU its argument (z)."""
-    one = grad_y.dtype.type(1)
+    zero, one = grad_y.dtype.type(0), grad_y.dtype.type(1)
     for r in prange(grad_y.shape[0]):
         if code == _RELU:
             for c in range(grad_y.shape[1]):
-                grad_z[r, c] = grad_y[r, c] if state[r, c] > 0 else grad_y.dtype.type(0)
+                grad_z[r, c] = grad_y[r, c] if state[r, c] > 0 else zero
         elif code == _SIGMOID:
             for c in range(grad_y.shape[1]):
                 grad_z[r, c] = grad_y[r, c] * state[r, c] * (one - state[r, c])
@@ -51,22 +53,27 @@ def dense_grad_sum_kernel(grad_y, state, code, grad_z):
                 grad_z[r, c] = grad_y[r, c] * (one - state[r, c] * state[r, c])
         elif code == _GELU:
             half, scale = grad_y.dtype.type(0.5), grad_y.dtype.type(math.sqrt(0.5))
-            density = grad_y.dtype.type(1 / math.sqrt(2 * math.pi))
+            density, limit = grad_y.dtype.type(1 / math.sqrt(2 * math.pi)), grad_y.dtype.type(_NO_DENSITY)
             for c in range(grad_y.shape[1]):
                 z = state[r, c]
-                grad_z[r, c] = grad_y[r, c] * (half * (one + erf(z * scale)) + z * density * exp(-half * z * z))
+                exponent = half * z * z
+                bell = exp(-exponent if exponent < limit else -limit)
+                bell = bell if exponent < limit else zero
+                grad_z[r, c] = grad_y[r, c] * (half * (one + erf(z * scale)) + z * density * bell)
 
 
 def dense_forward(x, weight, bias=None, *, activation=None, out=None):
-    rows = _rows(x)
-    y = empty((*x.shape[:-1], weight.shape[0]), x.dtype) if out is None else out
-    y_rows = y.reshape(-1, weight.shape[0])
+    rows, columns = _rows(x), weight.shape[0]
+    y = empty((*x.shape[:-1], columns), x.dtype) if out is None else out
+    y_rows = y if y.ndim == 2 else y.reshape(rows.shape[0], columns)
+    if activation is None:
+        multiply(rows, weight.T, y_rows, bias)
+        return y, (x.shape, rows, weight, y_rows, _IDENTITY)
     code = _CODES[activation]
     z = empty(y_rows.shape, x.dtype) if code == _GELU else y_rows
-    multiply(rows, weight.T, z, None if bias is None else np.ascontiguousarray(bias))
-    if code != _IDENTITY:
-        activate = dense_activation_kernel if z.size > _WORTH_THREADS else dense_activation_kernel.serial
-        activate(z, code, y_rows)
+    multiply(rows, weight.T, z, bias)
+    activate = dense_activation_kernel if z.size > _WORTH_THREADS[code] else dense_activation_kernel.serial
+    activate(z, code, y_rows)
     return y, (x.shape, rows, weight, z if code == _GELU else y_rows, code)
 
 
@@ -75,7 +82,7 @@ def dense_backward(saved, grad_y, needs):
     grad_z = np.ascontiguousarray(grad_y).reshape(rows.shape[0], weight.shape[0])
     if code != _IDENTITY:
         grad_y_rows, grad_z = grad_z, empty(grad_z.shape, grad_z.dtype)
-        differentiate = dense_grad_sum_kernel if grad_z.size > _WORTH_THREADS else dense_grad_sum_kernel.serial
+        differentiate = dense_grad_sum_kernel if grad_z.size > _WORTH_THREADS[code] else dense_grad_sum_kernel.serial
         differentiate(grad_y_rows, state, code, grad_z)
     grad_x = grad_weight = grad_bias = None
     if needs[0]:
@@ -88,6 +95,8 @@ def dense_backward(saved, grad_y, needs):
 
 
 def matmul_forward(a, b, *, out=None):
+    if a.ndim == b.ndim == 2:
+        return multiply(a, b, empty((a.shape[0], b.shape[1]), a.dtype) if out is None else out), (a, b)
     shape = (
         np.broadcast_shapes(a.shape[:-2], b.shape[:-2]) + a.shape[-2:-1] * (a.ndim > 1) + b.shape[-1:] * (b.ndim > 1)
     )
@@ -101,6 +110,9 @@ def matmul_forward(a, b, *, out=None):
 
 def matmul_backward(saved, grad_c, needs):
     a, b = saved
+    if a.ndim == b.ndim == 2:
+        grad_a = multiply(grad_c, b.T, empty(a.shape, a.dtype)) if needs[0] else None
+        return grad_a, multiply(a.T, grad_c, empty(b.shape, b.dtype)) if needs[1] else None
     rows, columns = _matrices(a, b)
     if a.ndim == 1:
         grad_c = np.expand_dims(grad_c, -1 if b.ndim == 1 else -2)
@@ -137,4 +149,6 @@ def _stacked(a, b, out):
 
 def _rows(x):
     """[..., n] as [rows, n], sharing memory where x is contiguous."""
+    if x.ndim == 2 and x.flags.c_contiguous:
+        return x
     return np.ascontiguousarray(x).reshape(math.prod(x.shape[:-1]), x.shape[-1])

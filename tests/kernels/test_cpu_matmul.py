@@ -56,6 +56,23 @@ def test_sizes_around_the_blocks(rows, inner, columns, layout):
     assert_close(out, left.astype(np.float64) @ right.astype(np.float64) + 1, "float32", inner)
 
 
+@pytest.mark.parametrize("dtype", [np.float32, np.float64])
+@pytest.mark.parametrize(
+    ("rows", "inner", "columns"), [(1, 300, 500), (7, 256, 241), (33, 257, 240), (100, 1, 200), (16, 520, 33)]
+)
+def test_few_rows_times_a_matrix_of_contiguous_columns(rows, inner, columns, dtype, monkeypatch):
+    rng = np.random.default_rng(0)
+    left, right = drawn((rows, inner + 5), "rows", dtype, rng)[:, 2:-3], drawn((inner, columns), "columns", dtype, rng)
+    bias = rng.standard_normal(columns).astype(dtype)
+    turned, straight = (np.full((rows, columns + 3), np.nan, dtype)[:, 1:-2] for _ in range(2))
+    matmul(left, right, turned, bias)
+    monkeypatch.setattr(cpu_matmul, "_FEW", 0)
+    matmul(left, right, straight, bias)
+    np.testing.assert_array_equal(turned, straight)
+    assert_close(turned, left.astype(np.float64) @ right + bias, np.dtype(dtype).name, inner)
+    assert np.isnan(turned.base[:, [0, -2, -1]]).all()
+
+
 def test_a_part_of_a_wider_result_is_written_and_nothing_beside_it():
     rng = np.random.default_rng(0)
     left, right = rng.standard_normal((40, 50)), rng.standard_normal((50, 45))
@@ -66,13 +83,15 @@ def test_a_part_of_a_wider_result_is_written_and_nothing_beside_it():
     assert np.isnan(wide[:, 50:]).all()
 
 
-def test_bits_do_not_depend_on_the_number_of_threads(monkeypatch):
+@pytest.mark.parametrize("rows", [300, 50])
+@pytest.mark.parametrize("layout", ["rows", "columns"])
+def test_bits_do_not_depend_on_the_number_of_threads(rows, layout, monkeypatch):
     rng = np.random.default_rng(0)
-    left, right = rng.standard_normal((300, 400)).astype("f"), rng.standard_normal((400, 200)).astype("f")
+    left, right = drawn((rows, 400), "rows", np.float32, rng), drawn((400, 200), layout, np.float32, rng)
     results = []
     for threads in (1, 2, 3):
         monkeypatch.setattr(cpu_matmul, "threads_for", lambda multiply_adds, threads=threads: threads)
-        results.append(matmul(left, right, np.empty((300, 200), np.float32)))
+        results.append(matmul(left, right, np.empty((rows, 200), np.float32)))
     np.testing.assert_array_equal(results[0], results[1])
     np.testing.assert_array_equal(results[0], results[2])
 
