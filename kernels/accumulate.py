@@ -42,7 +42,7 @@ def copy_into(target, gradient) -> None:
 def empty_like(array, shape: tuple[int, ...] | None = None):
     """A C-contiguous array with unspecified contents, of the type, device and, by default, shape of `array`."""
     if type(array) is np.ndarray:
-        return np.empty(array.shape if shape is None else shape, array.dtype)
+        return empty(array.shape if shape is None else shape, array.dtype)
     return _gpu().empty(array, shape)
 
 

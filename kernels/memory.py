@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import math
 import threading
 
@@ -12,6 +13,23 @@ _WORTH_ALIGNING = 1 << 15  # bytes
 
 # Tests set this, so that an element that no kernel wrote shows up as NaN (or -1 as far as integers have no NaN).
 poison = False
+
+
+class _Supplier(threading.local):
+    take = None
+
+
+_supplier = _Supplier()
+
+
+@contextlib.contextmanager
+def supplied_by(take):
+    """Within it, this thread's arrays come from `take(shape, dtype)`; from NumPy where `take` is None."""
+    before, _supplier.take = _supplier.take, take
+    try:
+        yield
+    finally:
+        _supplier.take = before
 
 
 def _empty(shape, dtype):
@@ -27,7 +45,8 @@ def _empty(shape, dtype):
 
 def empty(shape: int | tuple[int, ...], dtype) -> np.ndarray:
     """A C-contiguous array with unspecified contents."""
-    array = _empty(shape, dtype)
+    take = _supplier.take
+    array = _empty(shape, dtype) if take is None else take(shape, dtype)
     if poison:
         array.fill(np.nan if array.dtype.kind == "f" else array.dtype.type(-1) if array.dtype.kind == "i" else 1)
     return array
@@ -35,7 +54,12 @@ def empty(shape: int | tuple[int, ...], dtype) -> np.ndarray:
 
 def zeros(shape: int | tuple[int, ...], dtype) -> np.ndarray:
     """A C-contiguous array of zeros."""
-    return np.zeros(shape, dtype)
+    take = _supplier.take
+    if take is None:
+        return np.zeros(shape, dtype)
+    array = take(shape, dtype)
+    array.fill(0)
+    return array
 
 
 class _Workspaces(threading.local):

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import functools
 import sys
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterator
 from contextlib import ExitStack
 from time import perf_counter_ns as clock
 from typing import Any
@@ -20,6 +20,7 @@ from ..layers.layer import Layer
 from ..layers.tensor import Tensor
 from ..train import clip
 from ..train.data.loader import DataLoader
+from ..train.hooks import definers, modules_that_show, replaced
 from ..train.optimizer import Optimizer
 from .recording import Recording
 
@@ -27,26 +28,6 @@ from .recording import Recording
 def install(recording: Recording) -> ExitStack:
     """Replaces the functions; closing what it returns puts them back."""
     return replaced((owner, name, functools.partial(hook, recording)) for owner, name, hook in _hooks())
-
-
-def replaced(replacements: Iterable[tuple[Any, str, Callable]]) -> ExitStack:
-    """Puts other values in the place of attributes; closing what it returns puts the originals back.
-
-    Args:
-        replacements: (class or module, attribute, function that makes the new value of the original).
-    """
-    with ExitStack() as stack:
-        for owner, name, make in replacements:
-            original = vars(owner)[name]
-            stack.callback(setattr, owner, name, original)
-            setattr(owner, name, make(original))
-        return stack.pop_all()
-
-
-def definers(root: type, name: str) -> list[type]:
-    """The class and all below it that define a method of their own of that name."""
-    below = {inner: None for child in root.__subclasses__() for inner in definers(child, name)}
-    return [*([root] if name in vars(root) else []), *below]
 
 
 def _hooks() -> Iterator[tuple[Any, str, Callable]]:
@@ -64,15 +45,8 @@ def _hooks() -> Iterator[tuple[Any, str, Callable]]:
             yield owner, name, _optimizer
     yield DataLoader, "__iter__", _batches
     for name in clip.__all__:
-        for module in _modules_that_show(name, getattr(clip, name)):
+        for module in modules_that_show(name, getattr(clip, name)):
             yield module, name, _clipping
-
-
-def _modules_that_show(name: str, value) -> list:
-    """The library's modules in which `name` is `value`."""
-    package = __package__.partition(".")[0]
-    modules = [module for key, module in sys.modules.items() if key.partition(".")[0] == package]
-    return [module for module in modules if vars(module).get(name) is value]
 
 
 def _operation_forward(recording: Recording, original: Callable) -> Callable:

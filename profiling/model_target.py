@@ -20,8 +20,8 @@ from ..layers.layer import Layer
 from ..layers.random import generator, seed
 from ..layers.tensor import Tensor
 from ..train import optim, recipes
+from ..train.hooks import definers, replaced
 from ..train.optimizer import Optimizer
-from .hooks import definers, replaced
 
 DTYPES = ("float16", "bfloat16", "float32", "float64")
 OPTIMIZERS = tuple(sorted(

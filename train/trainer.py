@@ -14,14 +14,15 @@ from pathlib import Path
 import numpy as np
 from tqdm import tqdm
 
-from ..kernels.accumulate import fill
 from ..kernels.check import FLOATS
-from ..kernels.device import cast, copied, to_device
+from ..kernels.device import cast, to_device
 from ..layers import random
+from ..layers.create import full_like
 from ..layers.layer import Layer
 from ..layers.tensor import Tensor, no_grad
 from . import clip, pictures, run_folder
 from .callbacks import Callback
+from .capture import capture as captured
 from .checkpoint import load_checkpoint, save_checkpoint
 from .schedules import ReduceLROnPlateau
 
@@ -51,6 +52,9 @@ class Trainer:
         enable_progress_bar: whether to show batch, loss, metrics and time left.
         training_step: `training_step(trainer, batch) -> (loss, prediction or None)` in place of the usual one, for
             models whose batch is not (inputs..., target).
+        capture: replay forward and backward pass as a flat list of kernel calls (`rv.capture`), on the CPU. The model's
+            own Python then runs for the first three batches of each form only: for models whose `forward` does the same
+            every time. Raises CaptureError where it sees that it cannot.
 
     Attributes:
         history: one dict an epoch: losses, metrics, learning rate, seconds, and `gap`, the validation loss less the
@@ -78,6 +82,7 @@ class Trainer:
         run_dir: str | Path | None = None,
         enable_progress_bar: bool = True,
         training_step: Callable | None = None,
+        capture: bool = False,
     ):
         _check_choice("schedule_interval", schedule_interval, ("epoch", "step"))
         _check_choice("gradient_clip_algorithm", gradient_clip_algorithm, ("norm", "value"))
@@ -96,7 +101,12 @@ class Trainer:
         self.dtype = np.dtype(_PRECISIONS[precision])
         self.run_dir = None if run_dir is None else Path(run_dir)
         self.enable_progress_bar = enable_progress_bar
+        if capture and accumulate_grad_batches > 1:
+            raise ValueError(
+                f"Trainer: expected accumulate_grad_batches as 1 where capture is set, got {accumulate_grad_batches}"
+            )
         self.training_step = training_step or Trainer.supervised_step
+        self._forward_and_backward = captured(self._pass) if capture else self._pass
         model.to(device=device, dtype=self.dtype)
         self.history: list[dict] = []
         self.epoch = self.step = 0
@@ -250,18 +260,23 @@ class Trainer:
             self.save(self.run_dir / "checkpoint")
 
     def _fit_batch(self, batch, batches: int) -> None:
-        loss, prediction = self.training_step(self, batch)
+        loss, prediction = self._forward_and_backward(*batch)
         value = loss.item()
         if not math.isfinite(value):
             raise FloatingPointError(
                 f"Trainer: the loss is {value} in epoch {self.epoch + 1}, batch {self._batches_done + 1}; "
                 "a smaller learning rate, gradient_clip_val or a look at the inputs may help"
             )
-        loss.backward(Tensor(_like(loss.array, 1 / self.accumulate_grad_batches)))
         self._totals.add(loss, prediction, batch)
         self._batches_done += 1
         if self._batches_done % self.accumulate_grad_batches == 0 or self._batches_done == batches:
             self._optimizer_step()
+
+    def _pass(self, *batch) -> tuple[Tensor, Tensor | None]:
+        """Loss and prediction, after the backward pass."""
+        loss, prediction = self.training_step(self, batch)
+        loss.backward(full_like(loss, 1 / self.accumulate_grad_batches))
+        return loss, None if prediction is None else prediction.detach()
 
     def _optimizer_step(self) -> None:
         if self.gradient_clip_val is not None:
@@ -316,12 +331,6 @@ class _Totals:
         self.loss, self.examples = state["loss"], state["examples"]
         for name, metric in self.metrics.items():
             metric.load_state_dict(state["metrics"][name])
-
-
-def _like(array, value: float):
-    array = copied(array)
-    fill(array, value)
-    return array
 
 
 def _check_choice(argument: str, value, choices: tuple) -> None:

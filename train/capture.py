@@ -1,0 +1,179 @@
+"""`step = rv.capture(train_step)`: a training step as a flat list of kernel calls."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Callable
+
+import numpy as np
+
+from ..kernels import memory
+from ..layers.tensor import Tensor
+from .captured_calls import listening
+from .recording import CaptureError, Recording
+
+__all__ = ["CaptureError", "capture"]
+
+_replacing = threading.Lock()  # one thread at a time replaces the library's functions
+
+
+def capture(function: Callable, strict: bool = False) -> Callable:
+    """A function that does what `function` does, faster: after three calls it replays the kernel calls of the third,
+    without layers, tape and checks, in memory that is kept. The results have the same bits.
+
+        @rv.capture
+        def step(x, y):
+            loss = rv.functional.cross_entropy(model(x), y)
+            optimizer.zero_grad()
+            loss.backward()
+            optimizer.step()
+            return loss
+
+    The first call runs as it is, the second is measured, the third written down. Arguments of other shapes or types,
+    and other values of arguments that are no arrays, are captured for themselves, as is a step whose parameters have
+    been replaced. Indices are checked in every replay, and optimizers, clipping, schedules, dropout and random numbers
+    go on as they would.
+
+    Args:
+        function: takes tensors, arrays and plain values, returns a tensor, a tuple, list or dict of them, or None. What
+            it does must be done by the library's functions on the CPU: other Python in it runs three times and never
+            again. Arrays that it uses are its arguments, or outlive it.
+        strict: raise CaptureError for arguments of a second form, instead of capturing again.
+
+    Returns:
+        The captured function. What it returns are copies, which stay as they are. Its attribute `calls` is the number
+        of calls in the last step captured, 0 before.
+
+    Raises:
+        CaptureError: when called, the step cannot be captured: it reads a value into Python, makes arrays other than by
+            the library's functions, runs on a GPU, or does something else each time.
+    """
+    return Captured(function, strict)
+
+
+class Captured:
+    """What `capture` returns."""
+
+    def __init__(self, function: Callable, strict: bool):
+        if not callable(function):
+            raise TypeError(f"capture: expected a function, got {type(function).__name__}")
+        self.__wrapped__ = function
+        self.strict = strict
+        self._steps: dict[tuple, _Step] = {}
+        self.calls = 0
+
+    def __call__(self, *arguments, **options):
+        arrays, form = _take_apart(arguments, options)
+        step = self._steps.get(form)
+        if step is None:
+            if self.strict and self._steps:
+                raise CaptureError(f"capture: expected arguments of the form {next(iter(self._steps))}, got {form}")
+            step = self._steps[form] = _Step(self.__wrapped__)
+        result = step(arguments, options, arrays)
+        self.calls = step.calls
+        return result
+
+
+class _Step:
+    """A function for arguments of one form: it runs, is measured, is recorded, and then replays."""
+
+    def __init__(self, function: Callable):
+        self.function = function
+        self._start_again()
+
+    def __call__(self, arguments, options, arrays):
+        if self.recording is not None:
+            if self._fits():
+                return self._replay(arrays)
+            self._start_again()
+        if not self.has_run:
+            result = self.function(*arguments, **options)
+            self.has_run = True
+            return result
+        return self._record(arguments, options, arrays)
+
+    @property
+    def calls(self) -> int:
+        """How many calls a replay makes."""
+        return 0 if self.recording is None else len(self.recording.calls)
+
+    def _start_again(self) -> None:
+        self.has_run, self.measured, self.recording = False, None, None
+
+    def _record(self, arguments, options, arrays):
+        inputs = [np.array(x) for x in arrays]
+        recording = Recording(inputs, self.measured)
+        leaves = [] if self.measured is None else list(self.measured.leaves.values())
+        start = [(leaf, leaf.array, leaf.grad is None) for leaf in leaves]
+        arguments, options = _put_together(arguments, options, inputs)
+        try:
+            with _replacing, listening() as _, recording.on():
+                result = self.function(*arguments, **options)
+            if self.measured is None:
+                self.measured = recording
+                return result
+            recording.check_agreement()
+        except BaseException:
+            self._start_again()
+            raise
+        self.measured, self.recording, self.inputs, self.start, self.result = None, recording, inputs, start, result
+        self.end = [(leaf, leaf.grad) for leaf in leaves]
+        return _copied(result)
+
+    def _fits(self) -> bool:
+        """Whether parameters and their gradients lie where they lay when the step was recorded."""
+        return all(leaf.array is array and (leaf.grad is None) == bare for leaf, array, bare in self.start)
+
+    def _replay(self, arrays):
+        for own, array in zip(self.inputs, arrays):
+            np.copyto(own, array)
+        supply = self.recording.supply
+        with memory.supplied_by(supply.take):
+            for position, run in self.recording.calls:
+                supply.position = position
+                run()
+        for leaf, gradient in self.end:
+            leaf.grad = gradient
+        return _copied(self.result)
+
+
+def _take_apart(arguments, options) -> tuple[list[np.ndarray], tuple]:
+    """The arrays among arguments, and the form of all: what must be alike for a step to be replayed."""
+    arrays, form = [], []
+    for name, value in [*enumerate(arguments), *options.items()]:
+        array = value.array if isinstance(value, Tensor) else value
+        if isinstance(value, Tensor) and value.requires_grad:
+            raise CaptureError(f"capture: expected arguments that require no gradient, got one at {name!r}")
+        if type(array).__module__.partition(".")[0] == "cupy":
+            raise CaptureError(f"capture: expected arguments on the CPU, got one on {array.device} at {name!r}")
+        if isinstance(array, np.ndarray):
+            arrays.append(array)
+            form.append((name, type(value).__name__, array.dtype.str, array.shape))
+        else:
+            form.append((name, value))
+    return arrays, tuple(form)
+
+
+def _put_together(arguments, options, inputs):
+    """The arguments with other arrays in the places of theirs."""
+    inputs = iter(inputs)
+
+    def replaced(value):
+        if isinstance(value, Tensor):
+            return Tensor(next(inputs))
+        return next(inputs) if isinstance(value, np.ndarray) else value
+
+    return [replaced(value) for value in arguments], {name: replaced(value) for name, value in options.items()}
+
+
+def _copied(result):
+    """A result whose arrays no replay will write to."""
+    if isinstance(result, Tensor):
+        return Tensor(result.array.copy())
+    if isinstance(result, (tuple, list)):
+        return type(result)(_copied(part) for part in result)
+    if isinstance(result, dict):
+        return {name: _copied(part) for name, part in result.items()}
+    if result is None:
+        return None
+    raise CaptureError(f"capture: expected a step that returns tensors, got {type(result).__name__}")

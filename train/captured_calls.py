@@ -1,0 +1,263 @@
+"""Which of the library's functions a recorded step consists of, and how each is done again.
+
+Operations and the tape's sums run on the arrays that they had; what they allocate comes from the step's plan, so it
+lies where it lay. Views need no call: they look at memory that another call writes. Optimizers, clipping, schedules
+and random numbers run as they are, for their numbers change from step to step. What reads a value into Python is
+refused, as no replay could act on it.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import functools
+import sys
+from collections.abc import Callable, Iterator
+from typing import Any
+
+import numpy as np
+
+from ..kernels import accumulate, memory
+from ..kernels.check import HALF_TYPES
+from ..kernels.operation import Operation
+from ..layers import create, random
+from ..layers.tensor import Tensor
+from . import clip
+from .hooks import definers, modules_that_show, replaced
+from .optimizer import Optimizer
+from .recording import CaptureError, Seed, current, owner_of
+from .schedules import LRScheduler
+
+_tape = sys.modules[Tensor.__module__]  # `layers.tensor` is the function of that name
+_READS = ("__array__", "__bool__", "__float__", "__int__", "item", "numpy")
+_CONSTANTS = ("arange", "empty", "eye", "full", "full_like", "linspace", "ones", "ones_like", "zeros", "zeros_like")
+_DRAWS = ("rand", "randint", "randn", "randperm")
+_SUMS = ("add", "add_into", "copy_into", "count", "fill")  # of kernels/accumulate.py
+_COPIES = ("cast", "clone", "reshape", "to")
+
+
+def listening() -> contextlib.ExitStack:
+    """Replaces the functions; closing what it returns puts them back."""
+    return replaced(_replacements())
+
+
+def _replacements() -> Iterator[tuple[Any, str, Callable]]:
+    yield Operation, "forward", _forward
+    yield Operation, "backward", _backward
+    yield _tape, "Node", _node
+    yield _tape, "_accumulate", _leaf
+    for module in modules_that_show("record", _tape.record):
+        yield module, "record", _record
+    for name in _SUMS:
+        for module in modules_that_show(name, getattr(accumulate, name)):
+            yield module, name, functools.partial(_accumulated, name)
+    for name in ("step", "zero_grad"):
+        for owner in definers(Optimizer, name):
+            yield owner, name, _on_the_host
+    for owner in definers(LRScheduler, "step"):
+        yield owner, "step", _on_the_host
+    for name in clip.__all__:
+        for module in modules_that_show(name, getattr(clip, name)):
+            yield module, name, _on_the_host
+    for names, hook in ((_CONSTANTS, _constant), (_DRAWS, _on_the_host)):
+        for name in names:
+            for module in modules_that_show(name, getattr(create, name)):
+                yield module, name, hook
+    for module in modules_that_show("next_philox_seed", random.next_philox_seed):
+        yield module, "next_philox_seed", _seed
+    for name in _READS:
+        yield Tensor, name, functools.partial(_read, name)
+
+
+def _forward(original: Callable) -> Callable:
+    def forward(operation, *inputs, **attributes):
+        recording = current()
+        if recording is None:
+            return original(operation, *inputs, **attributes)
+        _check_on_cpu(operation.name, inputs)
+        position = recording.position
+        with recording.inside():
+            output, saved = original(operation, *inputs, **attributes)
+        outputs = output if type(output) is tuple else (output,)
+        place, elsewhere = recording.save(saved), recording.keep(outputs)
+        seeds = [name for name, value in attributes.items() if isinstance(value, Seed)]
+        # Where an input is a table of indices it is checked again: no kernel may touch memory with a wrong one.
+        # Half-precision inputs are converted on the way.
+        kinds = {x.dtype for x in inputs if isinstance(x, np.ndarray)}
+        plain = attributes.get("implementation") is None and not any(d.kind in "iu" or d in HALF_TYPES for d in kinds)
+        function = operation.passes("cpu")[0] if plain else functools.partial(original, operation)
+
+        def run():
+            for name in seeds:
+                attributes[name] = random.next_philox_seed()
+            result, recording.saved[place] = function(*inputs, **attributes)
+            _copy_over(result, elsewhere)
+
+        recording.add(position, operation.name, (inputs, attributes), run)
+        return output, saved
+
+    return forward
+
+
+def _backward(original: Callable) -> Callable:
+    def backward(operation, saved, grad_output, needs, implementation=None):
+        recording = current()
+        if recording is None:
+            return original(operation, saved, grad_output, needs, implementation)
+        position, place = recording.position, recording.place_of(saved)
+        with recording.inside():
+            grads = original(operation, saved, grad_output, needs, implementation)
+        elsewhere = recording.keep(grads)
+
+        def run():
+            result = original(operation, recording.saved[place], grad_output, needs, implementation)
+            _copy_over(result, elsewhere)
+
+        recording.add(position, f"{operation.name} backward", (grad_output, needs), run)
+        return grads
+
+    return backward
+
+
+def _node(original: type) -> Callable:
+    """Nodes that are no operations, such as views, are called through here on the way back."""
+
+    def node(name, backward, saved, edges, outputs):
+        if current() is not None and not isinstance(getattr(backward, "__self__", None), Operation):
+            backward = functools.partial(_view_backward, name, backward)
+        return original(name, backward, saved, edges, outputs)
+
+    return node
+
+
+def _view_backward(name: str, backward: Callable, saved, grad, needs):
+    recording = current()
+    if recording is None:
+        return backward(saved, grad, needs)
+    position = recording.position
+    with recording.inside():
+        grads = backward(saved, grad, needs)
+    if any(x is not None and owner_of(x) is not owner_of(grad) for x in grads):
+        elsewhere = recording.keep(grads)
+        recording.add(
+            position, f"{name} backward", (saved, grad), lambda: _copy_over(backward(saved, grad, needs), elsewhere)
+        )
+    return grads
+
+
+def _leaf(original: Callable) -> Callable:
+    def accumulate_in(leaf, grad):
+        if (recording := current()) is not None:
+            recording.leaves[id(leaf)] = leaf
+        original(leaf, grad)
+
+    return accumulate_in
+
+
+def _record(original: Callable) -> Callable:
+    """What is put on the tape and is no operation is a view, or a copy in another form."""
+
+    def record(name, backward, saved, inputs, output):
+        recording = current()
+        if recording is not None and type(output) is not tuple and not recording.knows(output):
+            source = inputs[0].array
+            _check_on_cpu(name, (source,))
+            if owner_of(output) is not owner_of(source):
+                if name not in _COPIES:
+                    raise CaptureError(f"capture: expected operations, views and copies, got {name}")
+                recording.keep((output,))
+                position = recording.position
+                recording.add(
+                    position, name, (source, output.shape),
+                    lambda: np.copyto(output, source.reshape(output.shape), casting="unsafe"),
+                )  # fmt: skip
+        return original(name, backward, saved, inputs, output)
+
+    return record
+
+
+def _accumulated(name: str, original: Callable) -> Callable:
+    def call(*arguments):
+        recording = current()
+        if recording is None:
+            return original(*arguments)
+        _check_on_cpu(name, arguments)
+        position = recording.position
+        with recording.inside():
+            result = original(*arguments)
+        recording.add(position, name, arguments, functools.partial(original, *arguments))
+        return result
+
+    return call
+
+
+def _on_the_host(original: Callable) -> Callable:
+    """Runs anew in each replay, with the gradients that it found when it was recorded."""
+
+    @functools.wraps(original)
+    def call(*arguments, **options):
+        recording = current()
+        if recording is None:
+            return original(*arguments, **options)
+        gradients = [(leaf, leaf.grad) for leaf in recording.leaves.values()]
+        # `model.parameters()` can be walked through once only.
+        arguments = [list(x) if isinstance(x, Iterator) else x for x in arguments]
+        with recording.outside():
+            result = original(*arguments, **options)
+        kept = result.array if isinstance(result, Tensor) else None
+        if kept is not None:
+            recording.remember(kept)
+
+        def run():
+            for leaf, gradient in gradients:
+                leaf.grad = gradient
+            with memory.supplied_by(None):
+                fresh = original(*arguments, **options)
+            if kept is not None:
+                np.copyto(kept, fresh.array)
+
+        recording.add(recording.position, original.__qualname__, (), run)
+        return result
+
+    return call
+
+
+def _constant(original: Callable) -> Callable:
+    @functools.wraps(original)
+    def make(*arguments, **options):
+        recording = current()
+        if recording is None:
+            return original(*arguments, **options)
+        with recording.outside():
+            result = original(*arguments, **options)
+        recording.remember(result.array)
+        return result
+
+    return make
+
+
+def _seed(original: Callable) -> Callable:
+    return lambda: original() if current() is None else Seed(original())
+
+
+def _read(name: str, original: Callable) -> Callable:
+    @functools.wraps(original)
+    def read(*arguments, **options):
+        if current() is not None:
+            raise CaptureError(
+                f"capture: expected a step that leaves values in tensors, got {name}(); "
+                "return the tensor, and read it after the step"
+            )
+        return original(*arguments, **options)
+
+    return read
+
+
+def _copy_over(result, elsewhere) -> None:
+    for index, array in elsewhere:
+        np.copyto(array, result[index] if type(result) is tuple else result)
+
+
+def _check_on_cpu(name: str, arrays) -> None:
+    for x in arrays:
+        if type(x).__module__.partition(".")[0] == "cupy":
+            raise CaptureError(f"capture: expected arrays on the CPU, got {name} on {x.device}")
