@@ -21,7 +21,7 @@ from numba import prange
 from ..cpu_jit import kernel, threads_for
 from ..cpu_sums import line_sum
 from ..memory import empty
-from . import cpu_depthwise, cpu_frames, cpu_pointwise, cpu_tiles, cpu_winograd, cpu_winograd_gradient
+from . import cpu_depthwise, cpu_pointwise, cpu_tiles, cpu_winograd, cpu_winograd_gradient
 from .shape import conv_shape, transposed_conv_shape
 
 _PASS = 16  # multiply-adds that reading an element takes as long as
@@ -114,15 +114,13 @@ conv_transpose1d_forward = conv_transpose2d_forward = conv_transpose3d_forward =
 conv_transpose1d_backward = conv_transpose2d_backward = conv_transpose3d_backward = _transposed_backward
 
 
-def _method(shape, gradient=False):
-    """The module that computes y, or the gradient of x."""
+def _method(shape):
+    """The module that computes y, and the gradient of x."""
     if shape.is_depthwise:
         return cpu_depthwise
     if cpu_pointwise.suits(shape):
         return cpu_pointwise
-    if cpu_winograd.suits(shape):
-        return cpu_winograd
-    return cpu_frames if cpu_frames.suits(shape, gradient) else cpu_tiles
+    return cpu_winograd if cpu_winograd.suits(shape) else cpu_tiles
 
 
 def _grad_weight(planes, grad_z, shape, weight_shape, grad_bias=None):
