@@ -178,6 +178,10 @@ def weighted_sum_line(source, offsets, first, weights, count, target, to, length
         sum_of_few_lines(source, (o[first],), (w[first],), target, to, length)
     elif count == 2:
         sum_of_few_lines(source, (o[first], o[first + 1]), (w[first], w[first + 1]), target, to, length)
+    elif count == 3:
+        sum_of_few_lines(
+            source, (o[first], o[first + 1], o[first + 2]), (w[first], w[first + 1], w[first + 2]), target, to, length
+        )  # fmt: skip
     elif count == 4:
         sum_of_few_lines(
             source, (o[first], o[first + 1], o[first + 2], o[first + 3]),

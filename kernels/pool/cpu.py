@@ -7,6 +7,7 @@ cut into a fixed number of chunks with a scratch row each; the cut changes no su
 """
 
 import math
+from typing import NamedTuple
 
 import numpy as np
 from numba import get_num_threads, prange
@@ -14,11 +15,12 @@ from numba import get_num_threads, prange
 from ..cpu_jit import kernel
 from ..cpu_sums import line_sum
 from ..memory import empty
+from . import cpu_sliding
 from .geometry import adaptive_windows, as_planes, padded_lengths, pooled_shape, sliding_windows, three
 
 
 @kernel
-def max_pool_kernel(x, depth, height, width, steps, best, where, y, indices):
+def uneven_max_pool_kernel(x, depth, height, width, steps, best, where, y, indices):
     """y = largest value under each window, indices = its flat position in the plane.
 
     Of equal values the first in the plane's order wins, and of NaNs, which beat all numbers, the last.
@@ -90,7 +92,7 @@ def gather_planes_kernel(planes, indices, values):
 
 
 @kernel
-def avg_pool_kernel(x, depth, height, width, over_depth, over_height, over_width, joined, y):
+def uneven_avg_pool_kernel(x, depth, height, width, over_depth, over_height, over_width, joined, y):
     """y = sum under each window / (over_depth * over_height * over_width), each divisor being one a window.
 
     Args:
@@ -122,8 +124,10 @@ def avg_pool_kernel(x, depth, height, width, over_depth, over_height, over_width
 
 
 @kernel
-def avg_pool_grad_input_kernel(grad_y, depth, height, width, over_depth, over_height, over_width, spread, grad_x):
-    """grad_x = sum over the windows above each position of grad_y / divisor. Arguments as in avg_pool_kernel."""
+def uneven_avg_pool_grad_input_kernel(
+    grad_y, depth, height, width, over_depth, over_height, over_width, spread, grad_x
+):
+    """grad_x = sum over the windows above each position of grad_y / divisor. Arguments as in uneven_avg_pool_kernel."""
     outer, inner = depth.shape[1], height.shape[1]
     columns = grad_x.shape[3]
     planes, chunks = grad_x.shape[0], spread.shape[0]
@@ -192,26 +196,60 @@ def _max_forward(x, windows, steps, rank, return_indices, out):
     indices = empty(y_planes.shape, index_type)
     chunks, columns = chunk_count(y_planes.shape[0] * y_planes.shape[1] * y_planes.shape[2]), planes.shape[3]
     best, where = empty((chunks, columns), x.dtype), empty((chunks, columns), index_type)
-    max_pool_kernel(planes, *windows, steps, best, where, y_planes, indices)
+    uneven_max_pool_kernel(planes, *windows, steps, best, where, y_planes, indices)
     _deliver(y_planes, y)
     saved = x.shape, indices
-    if not return_indices:
-        return y, saved
-    full = empty(y.shape, np.int64) if targets[1] is None else targets[1]
-    full[...] = indices.reshape(y.shape)
-    return (y, full), saved
+    return _with_indices(y, indices if return_indices else None, targets[1]), saved
+
+
+class _SavedCodes(NamedTuple):
+    """What a max pool with sliding windows keeps: the place in its window of each largest value."""
+
+    x_shape: tuple[int, ...]
+    codes: np.ndarray
+    windows: cpu_sliding.Sliding
+
+
+def _max_sliding_forward(x, windows, rank, return_indices, out):
+    targets = out if type(out) is tuple else (out, None)
+    y, flat = _flat_output(x, windows, rank, targets[0])
+    codes, indices = cpu_sliding.max_forward(np.ascontiguousarray(x).reshape(-1), windows, flat, return_indices)
+    _deliver(flat, y)
+    return _with_indices(y, indices, targets[1]), _SavedCodes(x.shape, codes, windows)
+
+
+def _flat_output(x, windows, rank, out):
+    """The array to write to, and a flat one for the kernels: itself where it is contiguous."""
+    y = empty((*x.shape[:-rank], *windows.counts[3 - rank :]), x.dtype) if out is None else out
+    return y, y.reshape(-1) if y.flags.c_contiguous else empty(y.size, x.dtype)
+
+
+def _with_indices(y, indices, out):
+    """y, and with it the indices where there are any, int64 or in the caller's array."""
+    if indices is None:
+        return y
+    if out is None:
+        return y, indices.astype(np.int64, copy=False).reshape(y.shape)
+    out[...] = indices.reshape(y.shape)
+    return y, out
 
 
 def _max_backward(saved, grad_output, needs):
-    x_shape, indices = saved
     if not needs[0]:
         return (None,)
     grad_y = grad_output[0] if type(grad_output) is tuple else grad_output
+    if type(saved) is _SavedCodes:
+        grad_x = cpu_sliding.max_backward(np.ascontiguousarray(grad_y).reshape(-1), saved.codes, saved.windows)
+        return (grad_x.reshape(saved.x_shape),)
+    x_shape, indices = saved
     return (_scatter(grad_y, indices, True, x_shape),)
 
 
 def max_pool_forward(x, *, kernel_size, stride, padding, dilation, ceil_mode=False, return_indices=False, out=None):
     rank = len(kernel_size)
+    if math.prod(kernel_size) <= cpu_sliding.MOST_PLACES:
+        windows = cpu_sliding.sliding(x, kernel_size, stride, padding, dilation, ceil_mode)
+        return _max_sliding_forward(x, windows, rank, return_indices, out)
     windows = _sliding(x.shape[-rank:], kernel_size, stride, padding, dilation, ceil_mode)
     return _max_forward(x, windows, three(dilation, 1), rank, return_indices, out)
 
@@ -263,7 +301,7 @@ def _average_forward(x, windows, divisors, rank, out=None):
     y, y_planes = _output(x, windows, rank, out)
     divisors = [np.asarray(divisor, x.dtype) for divisor in divisors]
     joined = empty((chunk_count(math.prod(y_planes.shape[:3])), planes.shape[3]), x.dtype)
-    avg_pool_kernel(planes, *windows, *divisors, joined, y_planes)
+    uneven_avg_pool_kernel(planes, *windows, *divisors, joined, y_planes)
     _deliver(y_planes, y)
     return y, (x.shape, planes.shape, windows, divisors)
 
@@ -276,7 +314,7 @@ def _average_backward(saved, grad_y, needs):
     counts = [axis.shape[1] for axis in windows]
     grad_planes = np.ascontiguousarray(grad_y).reshape(planes_shape[0], *counts)
     spread = empty((chunk_count(planes_shape[0]), planes_shape[3]), grad_y.dtype)
-    avg_pool_grad_input_kernel(grad_planes, *windows, *divisors, spread, grad_x)
+    uneven_avg_pool_grad_input_kernel(grad_planes, *windows, *divisors, spread, grad_x)
     return (grad_x.reshape(x_shape),)
 
 
@@ -284,25 +322,39 @@ def _lengths(windows):
     return [axis[1] - axis[0] for axis in windows]
 
 
+def _average_sliding_forward(x, windows, divisors, rank, out=None):
+    y, flat = _flat_output(x, windows, rank, out)
+    divisors = [np.asarray(divisor, x.dtype) for divisor in divisors]
+    cpu_sliding.average_forward(np.ascontiguousarray(x).reshape(-1), windows, divisors, flat)
+    _deliver(flat, y)
+    return y, (x.shape, windows, divisors)
+
+
+def _average_sliding_backward(saved, grad_y, needs):
+    x_shape, windows, divisors = saved
+    if not needs[0]:
+        return (None,)
+    grad_x = cpu_sliding.average_backward(np.ascontiguousarray(grad_y).reshape(-1), windows, divisors)
+    return (grad_x.reshape(x_shape),)
+
+
 def avg_pool_forward(
     x, *, kernel_size, stride, padding, ceil_mode=False, count_include_pad=True, divisor_override=None, out=None
 ):
     rank = len(kernel_size)
-    shape = x.shape[-rank:]
-    windows = _sliding(shape, kernel_size, stride, padding, (1,) * rank, ceil_mode)
-    divisors = _lengths(windows)
+    windows = cpu_sliding.sliding(x, kernel_size, stride, padding, (1,) * rank, ceil_mode)
     if divisor_override is not None:
-        divisors = [np.ones(axis.shape[1]) for axis in windows]
+        divisors = [np.ones(count) for count in windows.counts]
         divisors[0] *= divisor_override
     elif count_include_pad:
-        divisors[3 - rank :] = [
-            padded_lengths(*axis, window.shape[1])
-            for *axis, window in zip(shape, kernel_size, stride, padding, windows[3 - rank :])
-        ]
-    return _average_forward(x, windows, divisors, rank, out)
+        axes = zip(windows.shape, windows.kernel_size, windows.stride, windows.padding, windows.counts)
+        divisors = [padded_lengths(*axis) for axis in axes]
+    else:
+        divisors = _lengths(_sliding(x.shape[-rank:], kernel_size, stride, padding, (1,) * rank, ceil_mode))
+    return _average_sliding_forward(x, windows, divisors, rank, out)
 
 
-avg_pool_backward = _average_backward
+avg_pool_backward = _average_sliding_backward
 
 
 def adaptive_avg_pool_forward(x, *, output_size, out=None):
@@ -339,16 +391,21 @@ def _global_avg_pool_forward(x, rank, out):
 
 def lp_pool_forward(x, *, norm_type, kernel_size, stride, ceil_mode=False, out=None):
     rank = len(kernel_size)
-    windows = _sliding(x.shape[-rank:], kernel_size, stride, (0,) * rank, (1,) * rank, ceil_mode)
+    windows = kernel_size, stride, (0,) * rank, (1,) * rank, ceil_mode
     if math.isinf(norm_type):
         sign = math.copysign(1, norm_type)
         magnitudes = np.copysign(x, x.dtype.type(sign))
-        y, pooled = _max_forward(magnitudes, windows, (1, 1, 1), rank, False, out)
+        names = "kernel_size", "stride", "padding", "dilation", "ceil_mode"
+        y, pooled = max_pool_forward(magnitudes, **dict(zip(names, windows)), out=out)
         return np.abs(y, out=y), (x, norm_type, None, pooled)
     # A window cut short counts as if it were full of its mean, so the divisor is the part of it that is there.
-    divisors = [length / size for length, size in zip(_lengths(windows), three(kernel_size, 1))]
+    divisors = [
+        length / size for length, size in zip(_lengths(_sliding(x.shape[-rank:], *windows)), three(kernel_size, 1))
+    ]
     with np.errstate(divide="ignore", invalid="ignore", over="ignore"):
-        total, pooled = _average_forward(_power(x, norm_type), windows, divisors, rank)
+        total, pooled = _average_sliding_forward(
+            _power(x, norm_type), cpu_sliding.sliding(x, *windows), divisors, rank
+        )  # fmt: skip
         y = empty(total.shape, total.dtype) if out is None else out
         np.power(total, total.dtype.type(1 / norm_type), out=y)
     return y, (x, norm_type, total, pooled)
@@ -365,7 +422,7 @@ def lp_pool_backward(saved, grad_y, needs):
     with np.errstate(divide="ignore", invalid="ignore", over="ignore"):
         grad_total = grad_y * np.power(total, total.dtype.type(1 / norm_type - 1))
         grad_total[total == 0] = 0
-        (grad_x,) = _average_backward(pooled, grad_total, needs)
+        (grad_x,) = _average_sliding_backward(pooled, grad_total, needs)
         grad_x *= _power(x, norm_type - 1)
     return (grad_x,)
 

@@ -1,0 +1,339 @@
+"""Windows that slide by the same step everywhere, on NumPy arrays: max_pool and avg_pool.
+
+Forward, the input rows under a row of windows come side by side into scratch (an average's already summed), with
+padding around them, and with a step of s across taken apart into s phases (`cpu_lines`): what the windows of a row read
+at one of their places is then a line of neighbours, and a row of results the largest, or the sum, of as many lines as a
+window has places. Backward, each row of an average's grad_x gathers in the same way from the rows of windows that read
+it. A max pool keeps one byte a window, its winner's place in the window in C order, and backward goes by that.
+"""
+
+import math
+from functools import lru_cache
+from typing import NamedTuple
+
+import numpy as np
+from numba import get_num_threads, prange
+
+from ..cpu_jit import kernel, serial_kernel
+from ..cpu_lines import join_line, memory, split_line, weighted_sum_line
+from ..memory import empty, workspace
+from .cpu_taps import largest_line
+from .geometry import pooled_shape, three
+
+MOST_PLACES = 256  # of a max pool's window, so that a byte names them
+
+
+class Sliding(NamedTuple):
+    """Sliding windows; a tuple has an entry for each of depth, height and width."""
+
+    planes: int
+    shape: tuple[int, int, int]
+    counts: tuple[int, int, int]
+    kernel_size: tuple[int, int, int]
+    stride: tuple[int, int, int]
+    padding: tuple[int, int, int]
+    dilation: tuple[int, int, int]
+
+
+def sliding(x, kernel_size, stride, padding, dilation, ceil_mode) -> Sliding:
+    """The windows over x, [..., *spatial]."""
+    rank = len(kernel_size)
+    spatial = x.shape[-rank:]
+    counts = pooled_shape(spatial, kernel_size, stride, padding, dilation, ceil_mode)
+    sizes = three(spatial, 1), three(counts, 1), three(kernel_size, 1), three(stride, 1), three(padding, 0)
+    return Sliding(math.prod(x.shape[:-rank]), *sizes, three(dilation, 1))
+
+
+@serial_kernel
+def _next(unit, sizes):
+    """The next row of (plane, outer, inner), of sizes[0] * sizes[1] to a plane."""
+    plane, outer, inner = unit
+    inner += 1
+    if inner == sizes[1]:
+        inner, outer = 0, outer + 1
+    if outer == sizes[0]:
+        outer, plane = 0, plane + 1
+    return plane, outer, inner
+
+
+@serial_kernel
+def _unit(row, sizes):
+    """A row's number as (plane, outer, inner)."""
+    return row // (sizes[0] * sizes[1]), row // sizes[1] % sizes[0], row % sizes[1]
+
+
+# ---- maximum
+
+
+@kernel
+def max_pool_kernel(x, windows, first_codes, offsets, pitch, lines, y, codes):
+    """y = largest value under each window, codes = its place in the window.
+
+    Of equal values the first wins, and of NaNs, which beat all numbers, the last.
+
+    Args:
+        x: flat [planes, D, H, W]. y, codes (uint8): flat, one for each of the `windows`.
+        first_codes: [windows across] uint8, the first place of each window that lies in the input.
+        offsets: [places of a window], where in a part of `lines` the first window finds them.
+        lines: [parts, rows of a window, stride across, pitch], -inf.
+    """
+    (depth, height, width), counts, kernel_size = windows.shape, windows.counts, windows.kernel_size
+    stride, padding, dilation = windows.stride, windows.padding, windows.dilation
+    across, step, slot_size = counts[2], stride[2], stride[2] * pitch
+    rows, parts = windows.planes * counts[0] * counts[1], lines.shape[0]
+    for part in prange(parts):
+        source, line, places, result = memory(x), memory(lines[part]), memory(offsets), memory(y)
+        unit = _unit(part * rows // parts, counts)
+        for row in range(part * rows // parts, (part + 1) * rows // parts):
+            plane, o, i = unit
+            unit = _next(unit, counts)
+            slot, lowest = 0, -1
+            for a in range(kernel_size[0]):
+                d = o * stride[0] - padding[0] + a * dilation[0]
+                for b in range(kernel_size[1]):
+                    h = i * stride[1] - padding[1] + b * dilation[1]
+                    if 0 <= d < depth and 0 <= h < height:
+                        start = ((plane * depth + d) * height + h) * width
+                        split_line(source, start, width, step, padding[2], line, slot, pitch)
+                        lowest = (a * kernel_size[1] + b) * kernel_size[2] if lowest < 0 else lowest
+                    else:
+                        for k in range(slot_size):
+                            line[slot + k] = -np.inf
+                    slot += slot_size
+            largest_line(
+                line, places, offsets.size, lowest, memory(first_codes), result, memory(codes), row * across, across
+            )  # fmt: skip
+
+
+@kernel
+def max_pool_indices_kernel(codes, windows, indices):
+    """indices = where in its flattened plane each window has found its largest value. All flat."""
+    counts, kernel_size, stride = windows.counts, windows.kernel_size, windows.stride
+    padding, dilation, (_, height, width) = windows.padding, windows.dilation, windows.shape
+    for row in prange(windows.planes * counts[0] * counts[1]):
+        _, o, i = _unit(row, counts)
+        for j in range(counts[2]):
+            code = np.int64(codes[row * counts[2] + j])
+            d = o * stride[0] - padding[0] + code // (kernel_size[1] * kernel_size[2]) * dilation[0]
+            h = i * stride[1] - padding[1] + code // kernel_size[2] % kernel_size[1] * dilation[1]
+            w = j * stride[2] - padding[2] + code % kernel_size[2] * dilation[2]
+            indices[row * counts[2] + j] = (d * height + h) * width + w
+
+
+@kernel
+def max_pool_grad_input_kernel(grad_y, codes, windows, places, grad_x):
+    """grad_x = sum of grad_y over the windows whose largest value each position is: 0, then window by window in order.
+
+    Args:
+        grad_x, grad_y, codes: flat, as x, y, codes in max_pool_kernel.
+        places: [places of a window], where they lie in a plane, seen from its first.
+    """
+    (depth, height, width), counts, stride, padding = windows.shape, windows.counts, windows.stride, windows.padding
+    plane_size, across = depth * height * width, counts[2]
+    for plane in prange(windows.planes):
+        grads, winners, shifts, result = memory(grad_y), memory(codes), memory(places), memory(grad_x)
+        for position in range(plane_size):
+            result[plane * plane_size + position] = 0
+        start = plane * counts[0] * counts[1] * across
+        for o in range(counts[0]):
+            for i in range(counts[1]):
+                row = ((o * stride[0] - padding[0]) * height + i * stride[1] - padding[1]) * width - padding[2]
+                to = plane * plane_size + row
+                for j in range(across):
+                    result[to + j * stride[2] + shifts[winners[start + j]]] += grads[start + j]
+                start += across
+
+
+# ---- average
+
+
+@kernel
+def avg_pool_kernel(x, windows, over_depth, over_height, over_width, places, ones, pitch, lines, offsets, y):
+    """y = sum under each window / (over_depth * over_height * over_width), each divisor being one a window.
+
+    Args:
+        x: flat [planes, D, H, W]. y: flat, one for each of the `windows`, which are not dilated.
+        over_depth, over_height, over_width: [windows] of x's type. ones: [rows of a window or places across], 1.
+        places: [places across], where a window's places begin in its phases.
+        lines: [parts, stride across * pitch + W], zeros. offsets (int64): [parts, rows of a window] scratch.
+    """
+    (depth, height, width), counts, kernel_size = windows.shape, windows.counts, windows.kernel_size
+    stride, padding = windows.stride, windows.padding
+    across, step = counts[2], stride[2]
+    rows, parts = windows.planes * counts[0] * counts[1], lines.shape[0]
+    for part in prange(parts):
+        line, offset, result, divisors = memory(lines[part]), memory(offsets[part]), memory(y), memory(over_width)
+        unit = _unit(part * rows // parts, counts)
+        for row in range(part * rows // parts, (part + 1) * rows // parts):
+            plane, o, i = unit
+            unit = _next(unit, counts)
+            count = 0
+            for a in range(kernel_size[0]):
+                d = o * stride[0] - padding[0] + a
+                for b in range(kernel_size[1]):
+                    h = i * stride[1] - padding[1] + b
+                    if 0 <= d < depth and 0 <= h < height:
+                        offset[count] = ((plane * depth + d) * height + h) * width
+                        count += 1
+            if step == 1:
+                weighted_sum_line(memory(x), offset, 0, memory(ones), count, line, padding[2], width)
+            else:
+                weighted_sum_line(memory(x), offset, 0, memory(ones), count, line, step * pitch, width)
+                split_line(line, step * pitch, width, step, padding[2], line, 0, pitch)
+            to, divisor = row * across, over_depth[o] * over_height[i]
+            weighted_sum_line(line, memory(places), 0, memory(ones), kernel_size[2], result, to, across)
+            for j in range(across):
+                result[to + j] /= divisor * divisors[j]
+
+
+@kernel
+def avg_pool_grad_input_kernel(
+    grad_y, windows, over_depth, over_height, over_width, readers_d, readers_h, places, starts, ones, margin, pitch,
+    lines, offsets, weights, grad_x,
+):  # fmt: skip
+    """grad_x = sum over the windows above each position of grad_y / divisor.
+
+    Args:
+        grad_x, grad_y, over_depth, ...: as x, y, ... in avg_pool_kernel. ones: [places across], 1.
+        readers_d, readers_h: [D | H, places of a window], the window that has a position at a place, -1 if none has.
+        places: [places across], where the grads of the windows begin that have a phase's positions at one of their
+            places: of phase p, starts[p]..starts[p + 1] - 1.
+        lines: [parts, (stride across + 1) * pitch], zeros up to `pitch`, where a row of grads lies from `margin` on.
+        offsets (int64), weights: [parts, rows of a window] scratch.
+    """
+    shape, counts, kernel_size = windows.shape, windows.counts, windows.kernel_size
+    depth, height, width = shape
+    across, step, padding = counts[2], windows.stride[2], windows.padding[2]
+    rows, parts = windows.planes * depth * height, lines.shape[0]
+    for part in prange(parts):
+        line, offset, weight = memory(lines[part]), memory(offsets[part]), memory(weights[part])
+        divisors = memory(over_width)
+        unit = _unit(part * rows // parts, shape)
+        for row in range(part * rows // parts, (part + 1) * rows // parts):
+            plane, d, h = unit
+            unit = _next(unit, shape)
+            count = 0
+            for a in range(kernel_size[0]):
+                for b in range(kernel_size[1]):
+                    o, i = readers_d[d, a], readers_h[h, b]
+                    if o >= 0 and i >= 0:
+                        offset[count] = ((plane * counts[0] + o) * counts[1] + i) * across
+                        weight[count] = 1 / (over_depth[o] * over_height[i])
+                        count += 1
+            to = row * width
+            if count == 0:
+                grad_x[to : to + width] = 0
+                continue
+            weighted_sum_line(memory(grad_y), offset, 0, weight, count, line, margin, across)
+            for j in range(across):
+                line[margin + j] /= divisors[j]
+            for phase in range(step):
+                first, terms = starts[phase], starts[phase + 1] - starts[phase]
+                length, there = (width + padding - phase + step - 1) // step, (phase + 1) * pitch
+                if terms:
+                    weighted_sum_line(line, memory(places), first, memory(ones), terms, line, there, length)
+            join_line(line, pitch, pitch, step, padding, memory(grad_x), to, width)
+
+
+# ---- from arrays to kernels
+
+
+@lru_cache(maxsize=256)
+def _first_codes(count, stride, padding, dilation):
+    """[windows] uint8, the first place of each window of an axis that lies in the input."""
+    start = np.arange(count) * stride - padding
+    return (np.maximum(-start + dilation - 1, 0) // dilation).astype(np.uint8)
+
+
+@lru_cache(maxsize=256)
+def _places(shape, kernel_size, dilation):
+    """Where a window's places lie in the flattened plane, seen from its first, in C order."""
+    d, h, w = np.indices(kernel_size) * np.reshape(dilation, (3, 1, 1, 1))
+    return ((d * shape[1] + h) * shape[2] + w).reshape(-1)
+
+
+@lru_cache(maxsize=256)
+def _readers(size, count, kernel_size, stride, padding, dilation):
+    """[size, places]: the window of an axis that has a position at a place, -1 if none has."""
+    start = np.arange(size)[:, None] + padding - np.arange(kernel_size) * dilation
+    return np.where((start >= 0) & (start % stride == 0) & (start < count * stride), start // stride, -1)
+
+
+@lru_cache(maxsize=256)
+def _phases(kernel_size, stride, dilation):
+    """[places, 2]: the phase of each of a window's places across, and how many steps it lies from the start."""
+    place = np.arange(kernel_size) * dilation
+    return np.stack([place % stride, place // stride], axis=1)
+
+
+def _parts(rows):
+    """Enough parts to keep all threads busy to the end, none of them empty."""
+    return max(1, min(rows, 8 * get_num_threads()))
+
+
+def _axis_readers(windows, axis):
+    return _readers(*(sizes[axis] for sizes in windows[1:]))
+
+
+def max_forward(x, windows, y, return_indices):
+    """x: flat and contiguous, y: flat, to be written. Returns the codes and, if asked for, the indices."""
+    (_, _, width), (outer, inner, across), kernel_size, _, padding, dilation = windows[1:]
+    step = windows.stride[2]
+    pitch = max((width + padding[2]) // step + 1, across + (kernel_size[2] - 1) * dilation[2] // step)
+    slots = kernel_size[0] * kernel_size[1]
+    lines = workspace("pool lines", (_parts(windows.planes * outer * inner), slots, step, pitch), x.dtype)
+    lines.fill(-np.inf)
+    across_offsets = _phases(kernel_size[2], step, dilation[2]) @ (pitch, 1)
+    offsets = (np.arange(slots)[:, None] * step * pitch + across_offsets).reshape(-1)
+    codes = empty(y.size, np.uint8)
+    max_pool_kernel(x, windows, _first_codes(across, step, padding[2], dilation[2]), offsets, pitch, lines, y, codes)
+    indices = None
+    if return_indices:
+        indices = empty(y.size, np.int64)
+        max_pool_indices_kernel(codes, windows, indices)
+    return codes, indices
+
+
+def max_backward(grad_y, codes, windows):
+    """The gradient of x, flat; grad_y: flat and contiguous."""
+    grad_x = empty(windows.planes * math.prod(windows.shape), grad_y.dtype)
+    places = _places(windows.shape, windows.kernel_size, windows.dilation)
+    max_pool_grad_input_kernel(grad_y, codes, windows, places, grad_x)
+    return grad_x
+
+
+def average_forward(x, windows, divisors, y):
+    """x: flat and contiguous, y: flat, to be written. divisors: of each axis, one a window, in x's type."""
+    (_, _, width), (outer, inner, across), kernel_size, _, padding, _ = windows[1:]
+    step, rows = windows.stride[2], kernel_size[0] * kernel_size[1]
+    pitch = max((width + padding[2]) // step + 1, across + (kernel_size[2] - 1) // step)
+    phases = _phases(kernel_size[2], step, 1)
+    parts = _parts(windows.planes * outer * inner)
+    lines = workspace("pool lines", (parts, step * pitch + width), x.dtype)
+    lines.fill(0)
+    offsets = workspace("pool offsets", (parts, rows), np.int64)
+    ones = np.ones(max(rows, kernel_size[2]), x.dtype)
+    avg_pool_kernel(x, windows, *divisors, phases @ (pitch, 1), ones, pitch, lines, offsets, y)
+
+
+def average_backward(grad_y, windows, divisors):
+    """The gradient of x, flat; grad_y: flat and contiguous."""
+    (depth, height, width), (_, _, across), kernel_size, _, padding, _ = windows[1:]
+    step, rows = windows.stride[2], kernel_size[0] * kernel_size[1]
+    margin = (kernel_size[2] - 1) // step
+    pitch = margin + max(across, (width + padding[2]) // step + 1)
+    phases = _phases(kernel_size[2], step, 1)
+    order = np.argsort(phases[:, 0], kind="stable")
+    parts = _parts(windows.planes * depth * height)
+    lines = workspace("pool lines", (parts, (step + 1) * pitch), grad_y.dtype)
+    lines.fill(0)
+    grad_x = empty(windows.planes * depth * height * width, grad_y.dtype)
+    avg_pool_grad_input_kernel(
+        grad_y, windows, *divisors, _axis_readers(windows, 0), _axis_readers(windows, 1),
+        margin - phases[order, 1], np.searchsorted(phases[order, 0], np.arange(step + 1)),
+        np.ones(kernel_size[2], grad_y.dtype), margin, pitch, lines,
+        workspace("pool offsets", (parts, rows), np.int64),
+        workspace("pool weights", (parts, rows), grad_y.dtype),
+        grad_x,
+    )  # fmt: skip
+    return grad_x
