@@ -21,7 +21,7 @@ from numba import prange
 from ..cpu_jit import kernel, threads_for
 from ..cpu_sums import line_sum
 from ..memory import empty
-from . import cpu_depthwise, cpu_pointwise, cpu_tiles, cpu_winograd, cpu_winograd_gradient
+from . import cpu_depthwise, cpu_frames, cpu_pointwise, cpu_tiles, cpu_winograd, cpu_winograd_gradient
 from .shape import conv_shape, transposed_conv_shape
 
 _PASS = 16  # multiply-adds that reading an element takes as long as
@@ -62,7 +62,7 @@ def _backward(saved, grad_y, needs):
     grad_bias = empty(shape.out_channels, planes.dtype) if needs[2] else None
     if needs[0]:
         grad_x = empty(planes.shape, planes.dtype)
-        _method(shape).spread(grad_z, weight_rows, shape, grad_x)
+        _method(shape, True).spread(grad_z, weight_rows, shape, grad_x)
         grad_x = grad_x.reshape(x_shape)
     if needs[1]:
         grad_weight = _grad_weight(planes, grad_z, shape, weight_shape, grad_bias)
@@ -88,7 +88,7 @@ def _transposed_forward(
     planes = np.ascontiguousarray(x).reshape(shape.batch, shape.out_channels, shape.out_size)
     weight_rows = _rows(weight)
     y, z = _output("conv_transpose", x, weight.ndim - 2, shape.in_channels, shape.input, x.dtype, out)
-    _method(shape).spread(planes, weight_rows, shape, z, _row(bias), activation == "relu")
+    _method(shape, True).spread(planes, weight_rows, shape, z, _row(bias), activation == "relu")
     return y, (planes, weight_rows, z if activation else None, shape, x.shape, weight.shape)
 
 
@@ -114,13 +114,15 @@ conv_transpose1d_forward = conv_transpose2d_forward = conv_transpose3d_forward =
 conv_transpose1d_backward = conv_transpose2d_backward = conv_transpose3d_backward = _transposed_backward
 
 
-def _method(shape):
-    """The module that computes y, and the gradient of x."""
+def _method(shape, gradient=False):
+    """The module that computes y, or the gradient of x."""
     if shape.is_depthwise:
         return cpu_depthwise
     if cpu_pointwise.suits(shape):
         return cpu_pointwise
-    return cpu_winograd if cpu_winograd.suits(shape) else cpu_tiles
+    if cpu_winograd.suits(shape):
+        return cpu_winograd
+    return cpu_frames if cpu_frames.suits(shape, gradient) else cpu_tiles
 
 
 def _grad_weight(planes, grad_z, shape, weight_shape, grad_bias=None):

@@ -87,7 +87,6 @@ def winograd_grad_weight_kernel(
     for worker in prange(workers):
         v, g, frame = patches[worker], gradients[worker], frames[worker]
         edge, taps = np.zeros(37 * lanes, x.dtype), np.empty((9 + POINTS) * lanes, x.dtype)
-        left_rows = np.arange(results)
         for task in range(worker, chunks * groups * parts, workers):
             chunk, group, part = task // (groups * parts), task // parts % groups, task % parts
             begin, end = part * results // parts, (part + 1) * results // parts
@@ -138,7 +137,7 @@ def winograd_grad_weight_kernel(
                                 for term in range(0, terms, INNER):
                                     place = from_plane * together + term
                                     multiply_panels(
-                                        g, place * gradient_pitch + point * result_lanes + first - begin, left_rows,
+                                        g, place * gradient_pitch + point * result_lanes + first - begin, None,
                                         0, last - first,
                                         v, (place + shift * together) * row_pitch + point * pitch, width, row_pitch,
                                         min(INNER, terms - term), pitch // width, flat, to, pitch, add or term > 0,

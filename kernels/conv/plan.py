@@ -110,7 +110,7 @@ def forward_sum(shape: ConvShape, itemsize: int, threads: int) -> Sum:
 @lru_cache(maxsize=256)
 def gradient_sums(shape: ConvShape, itemsize: int, threads: int) -> tuple[Sum, ...]:
     """The sums that the gradient of x is; positions of x in none of them have the gradient zero."""
-    choices = [_residues(*sizes) for sizes in zip(*shape[4:])]
+    choices = [residues(*sizes) for sizes in zip(*shape[4:])]
     return tuple(
         _sum(shape, axes, shape.output, shape.out_channels, shape.in_channels, False, itemsize, threads)
         for axes in product(*choices)
@@ -125,7 +125,7 @@ def covers_everything(shape: ConvShape) -> bool:
     )
 
 
-def _residues(size, kernel, out, stride, padding, dilation) -> list[Axis]:
+def residues(size, kernel, out, stride, padding, dilation) -> list[Axis]:
     """The gradient's sums along an axis, for each residue of x's positions that taps reach."""
     axes = []
     for residue in range(stride):

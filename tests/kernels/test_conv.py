@@ -7,7 +7,7 @@ from hypothesis import strategies as st
 from parity import assert_close
 
 from ranvier.kernels import conv
-from ranvier.kernels.conv import cpu_tiles, cpu_winograd, cpu_winograd_gradient, plan
+from ranvier.kernels.conv import cpu_frames, cpu_tiles, cpu_winograd, cpu_winograd_gradient, plan
 from ranvier.kernels.conv.shape import conv_shape
 
 CASES = [
@@ -146,6 +146,51 @@ def test_combined_multiplications_are_about_as_exact_as_the_plain_sum(channels, 
         errors, plain_errors = np.abs(by_combination - exact), np.abs(by_sum - exact)
         assert np.sqrt((errors**2).mean()) < rms * np.sqrt((plain_errors**2).mean())
         assert errors.max() < largest * plain_errors.max()
+
+
+@settings(max_examples=40, deadline=None)
+@given(st.data())
+def test_products_over_frames_agree_with_the_reference(data):
+    """cpu_frames in all three maps: edges of tasks and panels, phases of strides, positions that no tap reaches."""
+    pick = lambda low, high: data.draw(st.integers(low, high))  # noqa: E731
+    rank, groups, batch, transposed = pick(1, 3), pick(1, 2), pick(0, 4), pick(0, 1)
+    kernel, stride, dilation = ([pick(1, high) for _ in range(rank)] for high in (4, 3, 2))
+    channels, results = (groups * data.draw(st.sampled_from([22, 31, 32, 45])) for _ in range(2))
+    padding = [pick(0, d * (k - 1)) for d, k in zip(dilation, kernel)]
+    spatial = [d * (k - 1) + pick(1, 20 if rank < 3 else 3) for d, k in zip(dilation, kernel)]
+    weight_shape = (channels, results // groups) if transposed else (results, channels // groups)
+    dtype = data.draw(st.sampled_from(["float32", "float64"]))
+    rng = np.random.default_rng(data.draw(st.integers(0, 2**32 - 1)))
+    x, weight = (rng.standard_normal(s).astype(dtype) for s in ((batch, channels, *spatial), (*weight_shape, *kernel)))
+    bias = rng.standard_normal(results).astype(dtype) if pick(0, 1) else None
+    attributes = {
+        "stride": tuple(stride),
+        "padding": tuple((p, p) for p in padding),
+        "dilation": tuple(dilation),
+        "groups": groups,
+        "activation": data.draw(st.sampled_from([None, "relu"])),
+    }
+    operation = getattr(conv, f"conv{'_transpose' if transposed else ''}{rank}d")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(cpu_winograd, "_CHANNELS", 1000)
+        patch.setattr(cpu_frames, "_TERMS", 1)
+        for name, values in (("_FRAME_BYTES", (1, 1 << 19)), ("_SUM_BYTES", (1, 1 << 19)), ("_POSITIONS", (1, 99))):
+            patch.setattr(cpu_frames, name, data.draw(st.sampled_from(values)))
+        cpu_frames.plan_of.cache_clear()
+        actual, saved = operation.forward(x, weight, bias, **attributes)
+        assert cpu_frames.suits(saved[3])
+        assert cpu_frames.suits(saved[3], gradient=True)
+        grad = rng.standard_normal(actual.shape).astype(dtype)
+        grads = operation.backward(saved, grad, (True, True, False))
+    cpu_frames.plan_of.cache_clear()
+    exact = [None if a is None else a.astype(np.float64) for a in (x, weight, bias)]
+    expected, _ = operation.forward(*exact, implementation="reference", **attributes)
+    assert_close(actual, expected, dtype, weight.size // max(weight_shape))
+    saved = operation.forward(*exact[:2], implementation="reference", **(attributes | {"activation": None}))[1]
+    grad_z = (grad * (actual > 0) if attributes["activation"] else grad).astype(np.float64)
+    expected = operation.backward(saved, grad_z, (True, True, False), implementation="reference")
+    assert_close(grads[0], expected[0], dtype, weight.size // max(weight_shape))
+    assert_close(grads[1], expected[1], dtype, max(grad[:, 0].size, x[:, 0].size))
 
 
 def test_a_transposed_convolution_is_the_gradient_of_a_convolution():

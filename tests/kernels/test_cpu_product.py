@@ -71,6 +71,28 @@ def test_a_sum_in_two_parts_has_the_same_bits():
 
 
 @settings(max_examples=40, deadline=None)
+@given(SIZES, SIZES, SIZES, DTYPES, st.booleans(), st.integers(0, 2**32 - 1))
+def test_rows_may_be_neighbours_and_terms_anywhere(rows, inner, columns, dtype, scattered, seed):
+    rng = np.random.default_rng(seed)
+    pitch = rows + 3  # as many as may be read past the last row
+    terms = rng.permutation(inner) if scattered else np.arange(inner)
+    lines, right = (
+        rng.standard_normal((inner, pitch)).astype(dtype),
+        rng.standard_normal((inner, columns)).astype(dtype),
+    )
+    panels, count = packed(right)
+    width = panel_width(right.itemsize)
+    result = np.full((rows + 1, count * width), np.nan, dtype)
+    multiply_panels(
+        lines.reshape(-1), 0, None, 0, rows, panels, 0, inner * width, width, inner, count,
+        result.reshape(-1), 0, count * width, False, terms * pitch if scattered else pitch,
+    )  # fmt: skip
+    exact = lines[terms, :rows].T.astype(np.float64) @ right.astype(np.float64)
+    assert_close(np.ascontiguousarray(result[:rows, :columns]), exact, np.dtype(dtype).name, inner)
+    assert np.isnan(result[rows]).all()
+
+
+@settings(max_examples=40, deadline=None)
 @given(SIZES, SIZES, DTYPES)
 def test_both_ways_of_packing_give_panels_filled_up_with_zeros(inner, columns, dtype):
     matrix = np.random.default_rng(0).standard_normal((inner, columns)).astype(dtype)
