@@ -205,6 +205,7 @@ class Operation:
             self.check(*inputs, **attributes)
             if out is not None:
                 attributes["out"] = out
+                implementation_for(self.name, (*inputs, *out) if type(out) is tuple else (*inputs, out))
         else:
             self.check(*inputs, **attributes)
         implementation = implementation or implementation_for(self.name, inputs)

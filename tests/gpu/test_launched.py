@@ -20,6 +20,7 @@ import triton.language as tl
 
 import ranvier as rv
 from ranvier.kernels import gpu_arrays, launch
+from ranvier.kernels.dense import matmul
 from ranvier.kernels.gpu_arrays import sum_of_two_kernel
 
 FAR = 2**40 + 3
@@ -209,6 +210,14 @@ def test_arrays_of_two_devices_are_refused_before_a_launch(call):
     assert launches == []
 
 
+def test_a_result_for_another_device_is_refused():
+    first, second = on_both_devices((8, 8))
+    for out in (second, np.empty((8, 8), np.float32)):
+        with standin.recorded() as launches, pytest.raises(TypeError, match="matmul: expected arrays of one device"):
+            matmul.forward(first, first, out=out)
+        assert launches == []
+
+
 def test_a_gradient_of_another_device_is_refused():
     first, second = on_both_devices((8, 8))
     y = rv.functional.relu(rv.Tensor(first, requires_grad=True))
@@ -327,6 +336,9 @@ def test_outside_a_pass_the_asking_function_is_named():
 
 
 # ---- whole programs
+
+
+OPTIMIZERS = ["SGD", "Adam", "AdamW", "NAdam", "RAdam", "Adamax", "Lion", "RMSprop", "Adagrad", "Adadelta"]
 
 
 @pytest.fixture
@@ -452,7 +464,7 @@ def test_an_optimizers_state_begins_with_its_value():
 @pytest.mark.usefixtures("only_our_kernels")
 @pytest.mark.parametrize("set_to_none", [True, False])
 @pytest.mark.parametrize("dtype", [np.float32, np.float16])
-@pytest.mark.parametrize("optimizer", ["SGD", "Adam", "AdamW", "RMSprop", "Adagrad", "Lion"])
+@pytest.mark.parametrize("optimizer", OPTIMIZERS)
 def test_a_classifier_trains_without_a_kernel_of_cupys(optimizer, dtype, set_to_none, monkeypatch):
     # The largest label is what a kernel finds, and no kernel runs here.
     monkeypatch.setattr(gpu_arrays, "extent", lambda indices, ignored=None: (0, 3))
