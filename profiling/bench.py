@@ -170,7 +170,8 @@ class _Progress:
 
 def _measured(case, ours: Worker, theirs: Worker, seconds: float, made: record.Record) -> Iterator[record.Row]:
     """The rows of one case; what fails or disagrees goes into the record's errors instead."""
-    workers = {RANVIER: ours} | dict.fromkeys(case.variants, theirs)
+    own = dict.fromkeys((RANVIER, *getattr(case, "own_variants", ())), ours)
+    workers = own | dict.fromkeys(case.variants, theirs)
     shared, results = None, {}
     try:
         for variant, worker in list(workers.items()):

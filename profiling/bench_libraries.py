@@ -15,7 +15,7 @@ from typing import Any
 
 import numpy as np
 
-RANVIER, PYTORCH, CHANNELS_LAST = "ranvier", "pytorch", "pytorch channels-last"
+RANVIER, CAPTURED, PYTORCH, CHANNELS_LAST = "ranvier", "ranvier captured", "pytorch", "pytorch channels-last"
 PYTORCH_VARIANTS = (PYTORCH, CHANNELS_LAST)
 
 
@@ -88,7 +88,7 @@ def library(variant: str) -> Library:
     Raises:
         ModuleNotFoundError: it is PyTorch and not installed.
     """
-    return ranvier() if variant == RANVIER else pytorch(channels_last=variant == CHANNELS_LAST)
+    return ranvier() if variant in (RANVIER, CAPTURED) else pytorch(channels_last=variant == CHANNELS_LAST)
 
 
 def ranvier() -> Library:

@@ -12,7 +12,8 @@ from typing import Any, ClassVar
 
 import numpy as np
 
-from .bench_libraries import PYTORCH_VARIANTS, Library, Prepared, difference, library
+from ..train.capture import capture
+from .bench_libraries import CAPTURED, PYTORCH_VARIANTS, Library, Prepared, difference, library
 
 CLASSES = 10
 COMPARED_STEPS = 5
@@ -47,6 +48,7 @@ class ModelCase:
     group: ClassVar[str] = "training step"
     family: ClassVar[str] = "model"
     directions: ClassVar[tuple[str, ...]] = ("step",)
+    own_variants: ClassVar[tuple[str, ...]] = (CAPTURED,)
 
     subject: str
     case: str
@@ -93,6 +95,8 @@ class ModelCase:
             shared = {name: np.array(value) for name, value in training.network.state_dict().items()}
         else:
             of.load(training.network, shared)
+        if variant == CAPTURED:
+            training.step = capture(training.step)
         losses = [float(training.step().item()) for _ in range(COMPARED_STEPS)]
         return Prepared({"step": training.step}, {"losses": np.array(losses)}, shared)
 

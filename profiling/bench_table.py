@@ -12,11 +12,14 @@ from pathlib import Path
 from typing import NamedTuple
 
 from ..train.checkpoint import write_atomically
-from .bench_libraries import CHANNELS_LAST, PYTORCH, RANVIER
+from .bench_libraries import CAPTURED, CHANNELS_LAST, PYTORCH, RANVIER
 from .record import Record, Row
 
 MEMORY = "peak memory"
-HEADER = f"{'row':56} {'ranvier':>11} {'pytorch':>11} {'channels-l.':>11} {'ratio':>8}  spread"
+HEADER = (
+    f"{'row':56} {'ranvier':>11} {'captured':>11} {'pytorch':>11} {'channels-l.':>11} {'ratio':>8} {'captured':>8}"
+    "  spread"
+)
 LEGEND = (
     "ratio: time of PyTorch's faster layout by Ranvier's, above 1 Ranvier is faster, `<` marks those below; spread: "
     "middle half of the samples, of the median, of whichever library scatters more"
@@ -27,7 +30,8 @@ class Line(NamedTuple):
     """One row of the table.
 
     seconds (or bytes, in the group MEMORY) are medians; `pytorch` and `channels_last` are None where that
-    layout was not measured. `ratio` is the better of them by Ranvier's.
+    layout was not measured. `ratio` is the better of them by Ranvier's, `captured_ratio` by that of Ranvier's captured
+    step, None where there is none.
     """
 
     group: str
@@ -36,9 +40,11 @@ class Line(NamedTuple):
     case: str
     direction: str
     ranvier: float
+    captured: float | None
     pytorch: float | None
     channels_last: float | None
     ratio: float
+    captured_ratio: float | None
     spread: float
 
     @property
@@ -59,7 +65,7 @@ class Mean(NamedTuple):
 def line_of(rows: Sequence[Row]) -> Line | None:
     """The line of one case and direction from its variants' rows; None where one side is missing."""
     by_variant = {row.variant: row for row in rows}
-    ours = by_variant.pop(RANVIER, None)
+    ours, captured = by_variant.pop(RANVIER, None), by_variant.pop(CAPTURED, None)
     if ours is None or not by_variant:
         return None
     best = min(by_variant.values(), key=lambda row: row.median)
@@ -71,9 +77,11 @@ def line_of(rows: Sequence[Row]) -> Line | None:
         ours.case,
         ours.direction,
         ours.median,
+        captured and captured.median,
         medians.get(PYTORCH),
         medians.get(CHANNELS_LAST),
         best.median / ours.median,
+        captured and best.median / captured.median,
         max(_spread(ours), _spread(best)),
     )
 
@@ -91,7 +99,8 @@ def memory_line(model: str, peaks: dict[str, int]) -> Line:
     """The line of a network's peak memory: bytes by variant. The ratio is above 1 where Ranvier needs less."""
     theirs = min(value for variant, value in peaks.items() if variant != RANVIER)
     medians = peaks.get(PYTORCH), peaks.get(CHANNELS_LAST)
-    return Line(MEMORY, "memory", "memory", model, "", peaks[RANVIER], *medians, theirs / peaks[RANVIER], 0.0)
+    own = peaks[RANVIER]
+    return Line(MEMORY, "memory", "memory", model, "", own, None, *medians, theirs / own, None, 0.0)
 
 
 def geometric_mean(ratios: Iterable[float]) -> float:
@@ -118,18 +127,25 @@ def means_of(lines: Sequence[Line]) -> list[Mean]:
             parts[group] = [line for line in lines if line.group == group]
     for family in sorted({line.family for line in kernels}):
         parts[f"kernels, {family}"] = [line for line in kernels if line.family == family]
+    ratios = {label: [line.ratio for line in part] for label, part in parts.items()}
+    captured = [line for line in steps if line.captured_ratio is not None]
+    ratios |= {
+        "training steps, captured": [line.captured_ratio for line in captured],
+        "small networks, captured": [line.captured_ratio for line in captured if line.case == "small"],
+    }
     return [
-        Mean(label, geometric_mean(line.ratio for line in part), len(part), sum(line.ratio < 1 for line in part))
-        for label, part in parts.items()
+        Mean(label, geometric_mean(part), len(part), sum(ratio < 1 for ratio in part))
+        for label, part in ratios.items()
         if part
     ]
 
 
 def text_line(line: Line) -> str:
     """A line of the table, under HEADER."""
-    cells = (_measure(line, value) for value in (line.ranvier, line.pytorch, line.channels_last))
     mark = "<" if line.ratio < 1 else " "
-    return f"{line.label:56} {' '.join(f'{cell:>11}' for cell in cells)} {line.ratio:7.2f}x{mark} {line.spread:5.0%}"
+    captured = "" if line.captured_ratio is None else f"{line.captured_ratio:.2f}x"
+    times = " ".join(f"{cell:>11}" for cell in _cells(line))
+    return f"{line.label:56} {times} {line.ratio:7.2f}x{mark} {captured:>7} {line.spread:5.0%}"
 
 
 def text_means(means: Sequence[Mean]) -> str:
@@ -160,7 +176,8 @@ def markdown(record: Record) -> str:
         f"`{record.run['command']}` on {machine(record.run)}.",
         "Both libraries run in processes of their own, in turns, with the threads that each sets by default; results "
         "agree before anything is timed. A ratio is the time of PyTorch's better variant by Ranvier's: above 1, "
-        "Ranvier is faster; **bold** is below. PyTorch's optimizers are its fused ones.",
+        "Ranvier is faster; **bold** is below. PyTorch's optimizers are its fused ones. `captured` is the same step "
+        "through `rv.capture`.",
         means_markdown(means_of(lines)),
     ]
     for group in dict.fromkeys(line.group for line in lines):
@@ -184,12 +201,25 @@ _TITLES = {"kernel": "Kernels", "training step": "Training steps"}
 
 
 def _table(lines: Sequence[Line]) -> str:
-    rows = ["| row | ranvier | pytorch | channels-last | ratio | spread |", "|---|---:|---:|---:|---:|---:|"]
-    for line in sorted(lines, key=lambda line: (line.family, line.name)):
-        cells = (_measure(line, value) for value in (line.ranvier, line.pytorch, line.channels_last))
-        ratio = f"**{line.ratio:.2f}x**" if line.ratio < 1 else f"{line.ratio:.2f}x"
-        rows.append(f"| {line.label} | {' | '.join(cells)} | {ratio} | {line.spread:.0%} |")
-    return "\n".join(rows)
+    names = ["row", "ranvier", "captured", "pytorch", "channels-last", "ratio", "captured ratio", "spread"]
+    cells = [
+        [line.label, *_cells(line), _ratio(line.ratio), _ratio(line.captured_ratio), f"{line.spread:.0%}"]
+        for line in sorted(lines, key=lambda line: (line.family, line.name))
+    ]
+    # Columns in which nothing stands are left out: only training steps are captured, only images have layouts.
+    used = [i for i in range(len(names)) if any(row[i] for row in cells)]
+    head = ["| " + " | ".join(names[i] for i in used) + " |", "|---" + "|---:" * (len(used) - 1) + "|"]
+    return "\n".join([*head, *("| " + " | ".join(row[i] for i in used) + " |" for row in cells)])
+
+
+def _cells(line: Line) -> list[str]:
+    return [_measure(line, value) for value in (line.ranvier, line.captured, line.pytorch, line.channels_last)]
+
+
+def _ratio(ratio: float | None) -> str:
+    if ratio is None:
+        return ""
+    return f"**{ratio:.2f}x**" if ratio < 1 else f"{ratio:.2f}x"
 
 
 def _failure(item) -> str:

@@ -16,7 +16,7 @@ import pytest
 from ranvier.__main__ import main
 from ranvier.kernels.operation import Sample
 from ranvier.profiling import bench, bench_cases, bench_kernels, bench_models, bench_optimizers, bench_table, record
-from ranvier.profiling.bench_libraries import CHANNELS_LAST, PYTORCH, RANVIER, difference
+from ranvier.profiling.bench_libraries import CAPTURED, CHANNELS_LAST, PYTORCH, RANVIER, difference
 from ranvier.profiling.bench_worker import Turn, Worker, WorkerClock, WorkerError, WorkerGone
 from ranvier.profiling.timing import measure
 
@@ -36,6 +36,7 @@ def two_lines():
         row(PYTORCH, 3.0),
         row(CHANNELS_LAST, 1.0),
         row(RANVIER, 1.0, "training step", "mlp", "model", "small", "step"),
+        row(CAPTURED, 0.5, "training step", "mlp", "model", "small", "step"),
         row(PYTORCH, 4.0, "training step", "mlp", "model", "small", "step"),
     ]
     return made
@@ -62,6 +63,8 @@ def test_a_ratio_is_against_the_faster_layout():
     assert kernel.ratio == pytest.approx(0.5)
     assert (kernel.ranvier, kernel.pytorch, kernel.channels_last) == (2.0, 3.0, 1.0)
     assert step.ratio == pytest.approx(4)
+    assert step.captured_ratio == pytest.approx(8)
+    assert kernel.captured_ratio is None
     assert step.channels_last is None
     assert kernel.spread == pytest.approx(0.1)
 
@@ -77,6 +80,7 @@ def test_means_of_kernels_steps_and_small_networks():
     assert means["kernels"].ratio == means["kernels, conv"].ratio == pytest.approx(0.5)
     assert means["kernels"].below == 1
     assert means["training steps"].ratio == means["small networks"].ratio == pytest.approx(4)
+    assert means["training steps, captured"].ratio == means["small networks, captured"].ratio == pytest.approx(8)
     assert "large networks" not in means
     assert "kernels, backward" not in means
 
@@ -101,7 +105,7 @@ def test_markdown_has_every_row_and_what_was_not_measured():
     made.errors.append(record.Error("softmax", "digits", "float32", "", PYTORCH, "output: 3 of 9 elements differ"))
     page = bench_table.markdown(made)
     assert "| conv2d/resnet forward | 2000.000 ms | 3000.000 ms | 1000.000 ms | **0.50x** | 10% |" in page
-    assert "| mlp/small | 1000.000 ms | 4000.000 ms |  | 4.00x | 10% |" in page
+    assert "| mlp/small | 1000.000 ms | 500.000 ms | 4000.000 ms | 4.00x | 8.00x | 10% |" in page
     assert "a processor" in page
     assert "- softmax digits pytorch: output: 3 of 9 elements differ" in page
 
