@@ -225,7 +225,8 @@ def name_of(device: int) -> str:
 
 def _is_entry(entry) -> bool:
     kinds = {"kernel": str, "dtype": str, "bucket": list, "triton": str, "configuration": dict}
-    return isinstance(entry, dict) and all(isinstance(entry.get(name), kind) for name, kind in kinds.items())
+    whole = isinstance(entry, dict) and all(isinstance(entry.get(name), kind) for name, kind in kinds.items())
+    return whole and all(isinstance(size, int) for size in entry["bucket"])
 
 
 def _path_of_device(device: int) -> Path:

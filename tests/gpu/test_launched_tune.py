@@ -225,6 +225,7 @@ def test_the_file_is_read_once():
         (json.dumps(tuning.header_of("stand-in", 80) | {"entries": []}), r"is of stand-in \(sm_80\), this device is"),
         (json.dumps(tuning.header_of("stand-in", 90)), r"has entries without kernel"),
         (json.dumps(tuning.header_of("stand-in", 90) | {"entries": [{"kernel": 1}]}), r"has entries without kernel"),
+        (json.dumps(tuning.header_of("stand-in", 90) | {"entries": [entry((1, 2, 3), bucket=[[1]])]}), r"has entries"),
     ],
 )
 def test_a_damaged_or_foreign_file_is_not_used_and_said_once(content, message):
