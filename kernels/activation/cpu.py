@@ -10,7 +10,7 @@ import numpy as np
 from numba import prange
 
 from ..cpu_jit import kernel, serial_kernel
-from ..cpu_math import erf, exp, expm1, log1p, sigmoid, tanh
+from ..cpu_math import erf, exp, expm1, log1p, sigmoid, tanh, wide_vectors
 from ..cpu_philox import uniform
 from ..cpu_sums import line_sum
 from ..elementwise.memory_order import axes_by_memory, deliver, flat, unflat
@@ -29,6 +29,7 @@ _SAVE_OUTPUT = frozenset((_SIGMOID, _TANH, _RELU, _CLAMP))
 @serial_kernel
 def activate(x, code, p, q, r, y):
     """y = f(x) for vectors; f and the meaning of its parameters p, q, r go by the code."""
+    wide_vectors()
     kind = x.dtype.type
     zero, one, half, p, q, r = kind(0), kind(1), kind(0.5), kind(p), kind(q), kind(r)
     if code == _SIGMOID:
@@ -106,6 +107,7 @@ def activate(x, code, p, q, r, y):
 @serial_kernel
 def activate_grad(grad_y, state, code, p, q, r, grad_x):
     """grad_x = grad_y f'(x) for vectors; state is f(x) for the codes in _SAVE_OUTPUT, else x."""
+    wide_vectors()
     kind = state.dtype.type
     zero, one, half, p, q, r = kind(0), kind(1), kind(0.5), kind(p), kind(q), kind(r)
     if code == _SIGMOID:

@@ -6,8 +6,8 @@ import math
 import numpy as np
 from numba import prange
 
-from ..cpu_jit import kernel
-from ..cpu_math import erf, exp, expm1, log, log1p
+from ..cpu_jit import kernel, serial_kernel
+from ..cpu_math import erf, exp, expm1, log, log1p, wide_vectors
 from ..memory import empty, zeros
 from .broadcasting import broadcast_shape, broadcast_to, shape_of, sum_to_shape
 from .cpu_arithmetic import (
@@ -31,93 +31,102 @@ _BLOCK = 4096  # elements a thread takes at a time: two arrays of it stay in the
 _quiet = np.errstate(all="ignore")
 
 
+@serial_kernel
+def unary(x, code, y):
+    """y = f(x) for vectors, f chosen by `code`."""
+    wide_vectors()
+    one = x.dtype.type(1)
+    if code == _EXP:
+        for i in range(len(x)):
+            y[i] = exp(x[i])
+    elif code == _EXPM1:
+        for i in range(len(x)):
+            y[i] = expm1(x[i])
+    elif code == _LOG:
+        for i in range(len(x)):
+            y[i] = log(x[i])
+    elif code == _LOG1P:
+        for i in range(len(x)):
+            y[i] = log1p(x[i])
+    elif code == _SQRT:
+        for i in range(len(x)):
+            y[i] = np.sqrt(x[i])
+    elif code == _RSQRT:
+        for i in range(len(x)):
+            y[i] = one / np.sqrt(x[i])
+    elif code == _RECIPROCAL:
+        for i in range(len(x)):
+            y[i] = one / x[i]
+    elif code == _ERF:
+        for i in range(len(x)):
+            y[i] = erf(x[i])
+    elif code == _SQUARE:
+        for i in range(len(x)):
+            y[i] = x[i] * x[i]
+    elif code == _ABS:
+        for i in range(len(x)):
+            y[i] = abs(x[i])
+    elif code == _NEGATIVE:
+        for i in range(len(x)):
+            y[i] = -x[i]
+
+
 @kernel
 def unary_kernel(x, code, y):
-    """y = f(x) over flat arrays, f chosen by `code`."""
-    one = x.dtype.type(1)
+    """y = f(x) over flat arrays, block by block."""
     for block in prange((x.size + _BLOCK - 1) // _BLOCK):
-        # Slices, indexed from 0: an index that starts elsewhere could be negative, and would be gathered one by one.
-        part, to = x[block * _BLOCK : (block + 1) * _BLOCK], y[block * _BLOCK : (block + 1) * _BLOCK]
-        if code == _EXP:
-            for i in range(len(part)):
-                to[i] = exp(part[i])
-        elif code == _EXPM1:
-            for i in range(len(part)):
-                to[i] = expm1(part[i])
-        elif code == _LOG:
-            for i in range(len(part)):
-                to[i] = log(part[i])
-        elif code == _LOG1P:
-            for i in range(len(part)):
-                to[i] = log1p(part[i])
-        elif code == _SQRT:
-            for i in range(len(part)):
-                to[i] = np.sqrt(part[i])
-        elif code == _RSQRT:
-            # In two loops: as one expression LLVM estimates it, and gets 0, infinity and the smallest numbers wrong.
-            for i in range(len(part)):
-                to[i] = np.sqrt(part[i])
-            for i in range(len(part)):
-                to[i] = one / to[i]
-        elif code == _RECIPROCAL:
-            for i in range(len(part)):
-                to[i] = one / part[i]
-        elif code == _ERF:
-            for i in range(len(part)):
-                to[i] = erf(part[i])
-        elif code == _SQUARE:
-            for i in range(len(part)):
-                to[i] = part[i] * part[i]
-        elif code == _ABS:
-            for i in range(len(part)):
-                to[i] = abs(part[i])
-        elif code == _NEGATIVE:
-            for i in range(len(part)):
-                to[i] = -part[i]
+        first, last = block * _BLOCK, (block + 1) * _BLOCK
+        unary(x[first:last], code, y[first:last])
+
+
+@serial_kernel
+def unary_grad(grad_y, state, code, grad_x):
+    """grad_x = grad_y * f'(x) for vectors; `state` is x or y, whichever gives the derivative more cheaply."""
+    wide_vectors()
+    zero, one, half = state.dtype.type(0), state.dtype.type(1), state.dtype.type(0.5)
+    if code == _EXP:
+        for i in range(len(state)):
+            grad_x[i] = grad_y[i] * state[i]
+    elif code == _EXPM1:
+        for i in range(len(state)):
+            grad_x[i] = grad_y[i] * (state[i] + one)
+    elif code == _LOG:
+        for i in range(len(state)):
+            grad_x[i] = grad_y[i] / state[i]
+    elif code == _LOG1P:
+        for i in range(len(state)):
+            grad_x[i] = grad_y[i] / (one + state[i])
+    elif code == _SQRT:
+        for i in range(len(state)):
+            grad_x[i] = grad_y[i] * half / state[i]
+    elif code == _RSQRT:
+        for i in range(len(state)):
+            grad_x[i] = -half * grad_y[i] * state[i] * state[i] * state[i]
+    elif code == _RECIPROCAL:
+        for i in range(len(state)):
+            grad_x[i] = -grad_y[i] * state[i] * state[i]
+    elif code == _ERF:
+        scale = state.dtype.type(2 / math.sqrt(math.pi))
+        for i in range(len(state)):
+            grad_x[i] = grad_y[i] * scale * exp(-state[i] * state[i])
+    elif code == _SQUARE:
+        for i in range(len(state)):
+            grad_x[i] = grad_y[i] * (state[i] + state[i])
+    elif code == _ABS:
+        for i in range(len(state)):
+            sign = one if state[i] > zero else zero * state[i]
+            grad_x[i] = grad_y[i] * (-one if state[i] < zero else sign)
+    elif code == _NEGATIVE:
+        for i in range(len(state)):
+            grad_x[i] = -grad_y[i]
 
 
 @kernel
 def unary_grad_kernel(grad_y, state, code, grad_x):
-    """grad_x = grad_y * f'(x) over flat arrays; `state` is x or y, whichever gives the derivative more cheaply."""
-    zero, one, half = state.dtype.type(0), state.dtype.type(1), state.dtype.type(0.5)
+    """grad_x = grad_y * f'(x) over flat arrays, block by block."""
     for block in prange((state.size + _BLOCK - 1) // _BLOCK):
         first, last = block * _BLOCK, (block + 1) * _BLOCK
-        grad, known, to = grad_y[first:last], state[first:last], grad_x[first:last]
-        if code == _EXP:
-            for i in range(len(known)):
-                to[i] = grad[i] * known[i]
-        elif code == _EXPM1:
-            for i in range(len(known)):
-                to[i] = grad[i] * (known[i] + one)
-        elif code == _LOG:
-            for i in range(len(known)):
-                to[i] = grad[i] / known[i]
-        elif code == _LOG1P:
-            for i in range(len(known)):
-                to[i] = grad[i] / (one + known[i])
-        elif code == _SQRT:
-            for i in range(len(known)):
-                to[i] = grad[i] * half / known[i]
-        elif code == _RSQRT:
-            for i in range(len(known)):
-                to[i] = -half * grad[i] * known[i] * known[i] * known[i]
-        elif code == _RECIPROCAL:
-            for i in range(len(known)):
-                to[i] = -grad[i] * known[i] * known[i]
-        elif code == _ERF:
-            scale = state.dtype.type(2 / math.sqrt(math.pi))
-            for i in range(len(known)):
-                to[i] = grad[i] * scale * exp(-known[i] * known[i])
-        elif code == _SQUARE:
-            for i in range(len(known)):
-                to[i] = grad[i] * (known[i] + known[i])
-        elif code == _ABS:
-            for i in range(len(known)):
-                sign = one if known[i] > zero else zero * known[i]
-                to[i] = grad[i] * (-one if known[i] < zero else sign)
-        elif code == _NEGATIVE:
-            for i in range(len(known)):
-                to[i] = -grad[i]
+        unary_grad(grad_y[first:last], state[first:last], code, grad_x[first:last])
 
 
 def _compiled(code, state):
@@ -127,7 +136,7 @@ def _compiled(code, state):
         order = axes_by_memory(x)
         vector = flat(x, order)
         result = empty(vector.size, x.dtype)
-        (unary_kernel if vector.size > _BLOCK else unary_kernel.serial)(vector, code, result)
+        (unary_kernel if vector.size > _BLOCK else unary)(vector, code, result)
         saved = (vector if state == "x" else result), order
         return deliver(unflat(result, x.shape, order), out), saved
 
@@ -136,7 +145,7 @@ def _compiled(code, state):
             return (None,)
         vector, order = saved
         grad_x = empty(vector.size, vector.dtype)
-        run = unary_grad_kernel if grad_x.size > _BLOCK else unary_grad_kernel.serial
+        run = unary_grad_kernel if grad_x.size > _BLOCK else unary_grad
         run(flat(grad_y, order), vector, code, grad_x)
         return (unflat(grad_x, grad_y.shape, order),)
 

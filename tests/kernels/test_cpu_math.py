@@ -48,11 +48,31 @@ def test_float32_is_right_to_six_units_in_the_last_place(name):
     assert units.max() < 6, f"{units.max():.2f} units at {x[units.argmax()]!r}"
 
 
+@pytest.mark.parametrize(
+    ("name", "sign", "largest"),
+    [("log", 1, 1e-37), ("log1p", 1, 1.0), ("log1p", -1, 0.9), ("expm1", 1, 1.0), ("expm1", -1, 1.0)],
+)
+def test_the_smallest_arguments_keep_their_digits(name, sign, largest):
+    x = (sign * np.geomspace(1e-44 if name == "log" else 1e-37, largest, 50_001)).astype(np.float32)
+    exact = FUNCTIONS[name][0](x.astype(np.float64))
+    units = np.abs(compiled(name)(x) - exact) / np.spacing(np.abs(exact).astype(np.float32))
+    assert units.max() < 2, f"{units.max():.2f} units at {x[units.argmax()]!r}"
+
+
+@pytest.mark.parametrize(
+    ("name", "low", "high"), [("exp", -103.0, -87.0), ("log", 1e30, 3.4e38), ("log1p", 1e30, 3.4e38)]
+)
+def test_the_ends_of_the_range_are_reached_gradually(name, low, high):
+    x = np.linspace(low, high, 10_001).astype(np.float32)
+    exact = FUNCTIONS[name][0](x.astype(np.float64))
+    np.testing.assert_allclose(compiled(name)(x), exact, rtol=3e-7, atol=2 * np.finfo(np.float32).smallest_subnormal)
+
+
 @pytest.mark.parametrize("name", FUNCTIONS)
 @pytest.mark.parametrize("dtype", [np.float32, np.float64])
 def test_ends_of_the_line(name, dtype):
     exact_function = FUNCTIONS[name][0]
-    x = np.array([0.0, np.inf, -np.inf, np.nan, 100.0, -100.0], dtype)
+    x = np.array([0.0, np.inf, -np.inf, np.nan, 100.0, -100.0, 3e38, -3e38, -1.0], dtype)
     with np.errstate(all="ignore"):
         exact = exact_function(x.astype(np.float64))
         if name == "sigmoid":
