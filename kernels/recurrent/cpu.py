@@ -98,8 +98,8 @@ def _few_forward(kind, walk, x_rows, weight_ih, weight_hh, h0, bias, bias_new, g
 
 
 def _few_backward(
-    kind, walk, weight_ih, weight_hh, gates, extra, output, h0, c0, grad_output, grad_h, grad_c, grad_gates,
-    grad_hidden_new, before, needed,
+    kind, walk, weight_ih, weight_hh, gates, extra, output, before, c0, grad_output, grad_h, grad_c, grad_gates,
+    grad_hidden_new, needed,
 ):  # fmt: skip
     """Walks back through time on few sequences; what cpu_few.py says is written. Returns grad_x where it is needed."""
     batch, size, dtype = len(walk.order), weight_hh.shape[1], output.dtype
@@ -112,7 +112,7 @@ def _few_backward(
         gates,
         extra,
         output,
-        initial_state(h0, batch, size, dtype),
+        before,
         c0,
         grad_output,
         grad_h,
@@ -121,7 +121,6 @@ def _few_backward(
         scratch,
         grad_gates,
         grad_hidden_new,
-        before,
     )
     if not needed:
         return None
@@ -147,7 +146,8 @@ def rnn_forward(
     (steps, batch, _), size = x.shape, weight_hh.shape[1]
     walk = plan(steps, batch, lengths, reverse)
     x_rows, relu = walk.gather(x), nonlinearity == "relu"
-    bias, output = bias_sum(size, x.dtype, bias_ih, bias_hh), walk.at_places(size, x.dtype)
+    bias, states = bias_sum(size, x.dtype, bias_ih, bias_hh), walk.states(size, x.dtype, h0)
+    output = walk.output(states)
     if _is_few(batch):
         sums, none = empty((x_rows.shape[0], size), x.dtype), empty((0, size), x.dtype)
         kind = RELU if relu else TANH
@@ -168,20 +168,20 @@ def rnn_forward(
             output,
             h_n,
         )
-    return (output.reshape(steps, batch, size), h_n), (walk, x_rows, weight_ih, weight_hh, h0, relu, output)
+    return (output.reshape(steps, batch, size), h_n), (walk, x_rows, weight_ih, weight_hh, relu, states)
 
 
 def rnn_backward(saved, grads, needs):
-    walk, x_rows, weight_ih, weight_hh, h0, relu, output = saved
+    walk, x_rows, weight_ih, weight_hh, relu, states = saved
     (grad_output, grad_h_n), length, needs = grads, len(needs), _pad(needs, 7)
-    size, batch, dtype = weight_hh.shape[1], len(walk.order), output.dtype
-    grad_sums, before = (empty((x_rows.shape[0], size), dtype) for _ in range(2))
+    size, batch, dtype = weight_hh.shape[1], len(walk.order), states.dtype
+    output, before, grad_sums = walk.output(states), walk.before(states), empty((x_rows.shape[0], size), dtype)
     grad_h, grad_output = initial_state(grad_h_n, batch, size, dtype), _grad_output_rows(grad_output, size, dtype)
     if _is_few(batch):
         none, kind = empty((0, size), dtype), RELU if relu else TANH
         grad_x = _few_backward(
-            kind, walk, weight_ih, weight_hh, none, none, output, h0, none, grad_output, grad_h, none, grad_sums,
-            none, before, needs[0],
+            kind, walk, weight_ih, weight_hh, none, none, output, before, none, grad_output, grad_h, none, grad_sums,
+            none, needs[0],
         )  # fmt: skip
     else:
         packed = pack(weight_hh)
@@ -192,15 +192,12 @@ def rnn_backward(saved, grads, needs):
             relu,
             *walk.tables,
             output,
-            initial_state(h0, batch, size, dtype),
             grad_output,
             grad_h,
-            walk.scratch(size, dtype),
             walk.scratch(_pitch(size, dtype), dtype),
             walk.products(packed),
             input_products,
             grad_sums,
-            before,
             grad_x,
         )
     weights = weight_gradients(needs, grad_sums, x_rows, before)
@@ -226,7 +223,8 @@ def lstm_forward(
     bias, c_n = bias_sum(4 * size, x.dtype, bias_ih, bias_hh), initial_state(c0, batch, size, x.dtype)
     gates, cells = (empty((x_rows.shape[0], columns), x.dtype) for columns in (4 * size, size))
     hidden = empty(cells.shape if weight_hr is not None else (0, size), x.dtype)
-    output = walk.at_places(state_size, x.dtype)
+    states = walk.states(state_size, x.dtype, h0)
+    output = walk.output(states)
     if _is_few(batch, weight_hr):
         h_n = _few_forward(
             LSTM, walk, x_rows, weight_ih, weight_hh, h0, bias, empty(0, x.dtype), gates, cells, output, c_n
@@ -252,22 +250,22 @@ def lstm_forward(
             h_n,
             c_n,
         )
-    saved = (walk, x_rows, weight_ih, weight_hh, weight_hr, h0, c0, gates, cells, hidden, output)
+    saved = (walk, x_rows, weight_ih, weight_hh, weight_hr, c0, gates, cells, hidden, states)
     return (output.reshape(steps, batch, state_size), h_n, c_n), saved
 
 
 def lstm_backward(saved, grads, needs):
-    walk, x_rows, weight_ih, weight_hh, weight_hr, h0, c0, gates, cells, hidden, output = saved
+    walk, x_rows, weight_ih, weight_hh, weight_hr, c0, gates, cells, hidden, states = saved
     (grad_output, grad_h_n, grad_c_n), length, needs = grads, len(needs), _pad(needs, 9)
     (steps, size), state_size, batch, dtype = cells.shape, weight_hh.shape[1], len(walk.order), cells.dtype
-    grad_gates, before = empty(gates.shape, dtype), empty((steps, state_size), dtype)
+    before, grad_gates = walk.before(states), empty(gates.shape, dtype)
     grad_projected = empty((steps if weight_hr is not None else 0, state_size), dtype)
     grad_h, grad_c = initial_state(grad_h_n, batch, state_size, dtype), initial_state(grad_c_n, batch, size, dtype)
     c0, grad_output = initial_state(c0, batch, size, dtype), _grad_output_rows(grad_output, state_size, dtype)
     if _is_few(batch, weight_hr):
         grad_x = _few_backward(
-            LSTM, walk, weight_ih, weight_hh, gates, cells, output, h0, c0, grad_output, grad_h, grad_c, grad_gates,
-            empty((0, size), dtype), before, needs[0],
+            LSTM, walk, weight_ih, weight_hh, gates, cells, walk.output(states), before, c0, grad_output, grad_h,
+            grad_c, grad_gates, empty((0, size), dtype), needs[0],
         )  # fmt: skip
     else:
         packed, packed_projection = pack(weight_hh), no_weight(dtype) if weight_hr is None else pack(weight_hr)
@@ -279,21 +277,17 @@ def lstm_backward(saved, grads, needs):
             packed,
             packed_projection,
             *walk.tables,
-            output,
-            initial_state(h0, batch, state_size, dtype),
             c0,
             grad_output,
             grad_h,
             grad_c,
-            walk.scratch(state_size, dtype),
-            walk.scratch(size, dtype, 2),
+            walk.scratch(size, dtype),
             walk.scratch(_pitch(4 * size, dtype), dtype),
             walk.products(packed),
             input_products,
             walk.products(packed_projection),
             grad_gates,
             grad_projected,
-            before,
             grad_x,
         )
     weights = weight_gradients(needs, grad_gates, x_rows, before)
@@ -308,7 +302,8 @@ def gru_forward(x, weight_ih, weight_hh, bias_ih=None, bias_hh=None, h0=None, le
     walk = plan(steps, batch, lengths, reverse)
     x_rows = walk.gather(x)
     gates, hidden_new = (empty((x_rows.shape[0], columns), x.dtype) for columns in (3 * size, size))
-    output = walk.at_places(size, x.dtype)
+    states = walk.states(size, x.dtype, h0)
+    output = walk.output(states)
     bias, bias_new = gru_bias_sums(size, x.dtype, bias_ih, bias_hh)
     if _is_few(batch):
         no_cells = empty((0, size), x.dtype)
@@ -332,22 +327,21 @@ def gru_forward(x, weight_ih, weight_hh, bias_ih=None, bias_hh=None, h0=None, le
             hidden_new,
             h_n,
         )
-    saved = (walk, x_rows, weight_ih, weight_hh, h0, gates, hidden_new, output)
+    saved = (walk, x_rows, weight_ih, weight_hh, gates, hidden_new, states)
     return (output.reshape(steps, batch, size), h_n), saved
 
 
 def gru_backward(saved, grads, needs):
-    walk, x_rows, weight_ih, weight_hh, h0, gates, hidden_new, output = saved
+    walk, x_rows, weight_ih, weight_hh, gates, hidden_new, states = saved
     (grad_output, grad_h_n), length, needs = grads, len(needs), _pad(needs, 7)
-    size, batch, dtype = weight_hh.shape[1], len(walk.order), output.dtype
-    grad_gates = empty(gates.shape, dtype)
-    grad_hidden_new, before = empty(hidden_new.shape, dtype), empty(hidden_new.shape, dtype)
+    size, batch, dtype, before = weight_hh.shape[1], len(walk.order), states.dtype, walk.before(states)
+    grad_gates, grad_hidden_new = empty(gates.shape, dtype), empty(hidden_new.shape, dtype)
     grad_h, grad_output = initial_state(grad_h_n, batch, size, dtype), _grad_output_rows(grad_output, size, dtype)
     if _is_few(batch):
         none = empty((0, size), dtype)
         grad_x = _few_backward(
-            GRU, walk, weight_ih, weight_hh, gates, hidden_new, output, h0, none, grad_output, grad_h, none,
-            grad_gates, grad_hidden_new, before, needs[0],
+            GRU, walk, weight_ih, weight_hh, gates, hidden_new, walk.output(states), before, none, grad_output, grad_h,
+            none, grad_gates, grad_hidden_new, needs[0],
         )  # fmt: skip
     else:
         packed = pack(weight_hh)
@@ -355,20 +349,17 @@ def gru_backward(saved, grads, needs):
         gru_grad_gates_kernel(
             gates,
             hidden_new,
+            before,
             packed_ih,
             packed,
             *walk.tables,
-            output,
-            initial_state(h0, batch, size, dtype),
             grad_output,
             grad_h,
-            walk.scratch(size, dtype),
             walk.scratch(_pitch(3 * size, dtype), dtype),
             walk.products(packed),
             input_products,
             grad_gates,
             grad_hidden_new,
-            before,
             grad_x,
         )
     weights = _gru_weight_gradients(needs, grad_gates, grad_hidden_new, x_rows, before)

@@ -146,8 +146,8 @@ def _add_partial_sums(kind, partial, i, low, dh):
 
 @serial_kernel
 def _backward_chunk(
-    chunk, step, active, kind, weight, order, lengths, rows, places, gates, extra, output, h0, c0, grad_output, grad_h,
-    grad_c, before_partial, partial, scratch, grad_gates, grad_hidden_new, before,
+    chunk, step, active, kind, weight, order, lengths, rows, places, gates, extra, output, before, c0, grad_output,
+    grad_h, grad_c, before_partial, partial, scratch, grad_gates, grad_hidden_new,
 ):  # fmt: skip
     """One step of a chunk's units; at step -1 no more than the gradient of h0."""
     size = output.shape[1]
@@ -165,7 +165,6 @@ def _backward_chunk(
         if grad_output.shape[0] > 0:
             add(grad_output[place, low:], dh)
         h = before[row, low:high]
-        copy((output[places[step - 1, n]] if step > 0 else h0[n])[low:], h)
         gate, grad = scratch[i, 4 * units : 8 * units], scratch[i, : 4 * units]
         for part in range(_saved_count(kind)):
             copy(gates[row, part * size + low :], gate[part * units : (part + 1) * units])
@@ -197,8 +196,8 @@ def _backward_chunk(
 
 @serial_kernel
 def _backward_worker(
-    worker, workers, board, kind, weight, order, lengths, rows, places, gates, extra, output, h0, c0, grad_output,
-    grad_h, grad_c, partial, scratch, grad_gates, grad_hidden_new, before,
+    worker, workers, board, kind, weight, order, lengths, rows, places, gates, extra, output, before, c0, grad_output,
+    grad_h, grad_c, partial, scratch, grad_gates, grad_hidden_new,
 ):  # fmt: skip
     active, steps = 0, lengths[order[0]]
     for turn in range(steps + 1):
@@ -207,9 +206,9 @@ def _backward_worker(
         chunk, position = next_chunk(board, turn, worker, workers, 0)
         while chunk >= 0:
             _backward_chunk(
-                chunk, step, active, kind, weight, order, lengths, rows, places, gates, extra, output, h0, c0,
+                chunk, step, active, kind, weight, order, lengths, rows, places, gates, extra, output, before, c0,
                 grad_output, grad_h, grad_c, partial[turn % 2], partial[(turn + 1) % 2], scratch, grad_gates,
-                grad_hidden_new, before,
+                grad_hidden_new,
             )  # fmt: skip
             ended += 1
             chunk, position = next_chunk(board, turn, worker, workers, position)
@@ -218,23 +217,23 @@ def _backward_worker(
 
 @kernel
 def few_backward_kernel(
-    board, kind, weight, order, lengths, rows, places, gates, extra, output, h0, c0, grad_output, grad_h, grad_c,
-    partial, scratch, grad_gates, grad_hidden_new, before,
+    board, kind, weight, order, lengths, rows, places, gates, extra, output, before, c0, grad_output, grad_h, grad_c,
+    partial, scratch, grad_gates, grad_hidden_new,
 ):  # fmt: skip
     """What `rnn_grad_sums_kernel`, `lstm_grad_gates_kernel` and `gru_grad_gates_kernel` compute, but for grad_x.
 
     Args:
         kind: RELU, TANH, GRU or LSTM.
         weight: W_hh, flat.
-        gates, extra, output: what the forward pass left.
-        h0, c0: [N, H]; grad_output: [T * N, H], or no rows for none.
+        gates, extra, output: what the forward pass left; before: [S, H], the state that each step started from.
+        c0: [N, H]; grad_output: [T * N, H], or no rows for none.
         grad_h, grad_c: [N, H], the gradients of h_n and c_n, then those of h0 and c0.
         partial: [2, chunks, N, H], scratch; scratch: [workers, N, 8 CHUNK].
-        grad_gates: [S, gates * H]; grad_hidden_new: [S, H], for a GRU; before: [S, H].
+        grad_gates: [S, gates * H]; grad_hidden_new: [S, H], for a GRU.
     """
     workers = scratch.shape[0]
     for worker in prange(workers):
         _backward_worker(
-            worker, workers, board, kind, weight, order, lengths, rows, places, gates, extra, output, h0, c0,
-            grad_output, grad_h, grad_c, partial, scratch[worker], grad_gates, grad_hidden_new, before,
+            worker, workers, board, kind, weight, order, lengths, rows, places, gates, extra, output, before, c0,
+            grad_output, grad_h, grad_c, partial, scratch[worker], grad_gates, grad_hidden_new,
         )  # fmt: skip

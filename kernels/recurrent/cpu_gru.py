@@ -80,38 +80,37 @@ def gru_forward_kernel(
 
 @kernel
 def gru_grad_gates_kernel(
-    gates, hidden_new, packed_ih, packed, order, lengths, rows, places, output, h0, grad_output, grad_h,
-    state_scratch, gate_scratch, products, input_products, grad_gates, grad_hidden_new, before, grad_x,
+    gates, hidden_new, before, packed_ih, packed, order, lengths, rows, places, grad_output, grad_h, gate_scratch,
+    products, input_products, grad_gates, grad_hidden_new, grad_x,
 ):  # fmt: skip
-    """Gradients of the sums before the gates and of x, and the state that each step started from.
+    """Gradients of the sums before the gates, of x and of h0.
 
     Args:
-        gates, hidden_new: what the forward pass left.
+        gates, hidden_new: what the forward pass left; before: [S, H], the state that each step started from.
         packed_ih, packed: W_ih and W_hh, packed; the former without panels where grad_x is not wanted.
         grad_output: [T * N, H], or no rows for none.
         grad_h: [N, H], the gradient of h_n, then that of h0.
-        state_scratch: [blocks, rows, H]; gate_scratch: [blocks, rows, at least 3H].
-        grad_gates: [S, 3H], of W_ih x, and for r and z of W_hh h; grad_hidden_new: [S, H], of W_n h; before: [S, H];
-            grad_x: [T * N, I], at places.
+        gate_scratch: [blocks, rows, at least 3H]; products: [blocks, rows, H filled up], the state's gradient.
+        grad_gates: [S, 3H], of W_ih x, and for r and z of W_hh h; grad_hidden_new: [S, H], of W_n h; grad_x:
+            [T * N, I], at places.
     """
     size = hidden_new.shape[1]
     for block in prange(products.shape[0]):
         members = order[block :: products.shape[0]]
-        grad_state, grad_sums = state_scratch[block], gate_scratch[block]
+        grad_state, grad_sums = products[block], gate_scratch[block]
         starts = row_starts(grad_sums.shape[0], grad_sums.shape[1])
         for i in range(len(members)):
-            copy(grad_h[members[i]], grad_state[i])
+            copy(grad_h[members[i]], grad_state[i][:size])
         active = 0
         for step in range(lengths[members[0]] - 1, -1, -1):
             active = running_again(members, lengths, step, active)
             for i in range(active):
                 n = members[i]
-                row, place, dh = rows[step, n], places[step, n], grad_state[i]
-                copy(output[places[step - 1, n]] if step > 0 else h0[n], before[row])
+                row, dh = rows[step, n], grad_state[i][:size]
                 if grad_output.shape[0] > 0:
-                    add(grad_output[place], dh)
+                    add(grad_output[places[step, n]], dh)
                 gru_grad_gates(gates[row], hidden_new[row], before[row], dh, grad_sums[i])
-                copy(grad_sums[i][: 3 * size], grad_gates[row])
+                copy(grad_sums[i], grad_gates[row])
             if packed_ih.shape[0] > 0:
                 multiply_back(
                     grad_sums.reshape(-1), starts, active, packed_ih, input_products[block], places, members, step,
@@ -123,8 +122,7 @@ def gru_grad_gates_kernel(
                 for j in range(size):
                     grad_n[j] *= gate_r[j]
                 copy(grad_n, grad_hidden_new[row])
-            multiply_rows(grad_sums.reshape(-1), starts, active, packed, products[block], 0, False)
-            for i in range(active):
-                add(products[block, i], grad_state[i])
+            # What the gates hand on stands there already.
+            multiply_rows(grad_sums.reshape(-1), starts, active, packed, grad_state, 0, True)
         for i in range(len(members)):
             copy(grad_state[i], grad_h[members[i]])

@@ -82,14 +82,15 @@ def lstm_forward_kernel(
             for i in range(active):
                 row = rows[step, members[i]]
                 add_two(sums[block, first + i], bias, gates[row])
-                lstm_gates(gates[row], c[i], m[i])
+                lstm_gates(gates[row], c[i], m[i] if projected else h[block, i])
                 copy(c[i], cells[row])
                 if projected:
                     copy(m[i], hidden[row])
             if projected:
                 multiply_rows(m.reshape(-1), projection_starts, active, packed_projection, projections[block], 0, False)
             for i in range(active):
-                copy(projections[block, i] if projected else m[i], h[block, i])
+                if projected:
+                    copy(projections[block, i], h[block, i])
                 copy(h[block, i], output[places[step, members[i]]])
             first += active
         for i in range(len(members)):
@@ -99,11 +100,10 @@ def lstm_forward_kernel(
 
 @kernel
 def lstm_grad_gates_kernel(
-    gates, cells, packed_ih, packed, packed_projection, order, lengths, rows, places, output, h0, c0, grad_output,
-    grad_h, grad_c, state_scratch, cell_scratch, gate_scratch, products, input_products, projections,
-    grad_gates, grad_projected, before, grad_x,
+    gates, cells, packed_ih, packed, packed_projection, order, lengths, rows, places, c0, grad_output, grad_h, grad_c,
+    cell_scratch, gate_scratch, products, input_products, projections, grad_gates, grad_projected, grad_x,
 ):  # fmt: skip
-    """Gradients of the sums before the gates and of x, and the state that each step started from.
+    """Gradients of the sums before the gates, of x, h0 and c0.
 
     Args:
         gates, cells: what the forward pass left.
@@ -111,20 +111,20 @@ def lstm_grad_gates_kernel(
             wanted, the last where there is no projection.
         grad_output: [T * N, P], or no rows for none.
         grad_h, grad_c: [N, P] and [N, H], the gradients of h_n and c_n, then those of h0 and c0.
-        state_scratch: [blocks, rows, P]; cell_scratch: [2, blocks, rows, H]; gate_scratch: [blocks, rows, at least 4H].
-        grad_gates: [S, 4H]; grad_projected: [S, P], of h', where there is a projection; before: [S, P]; grad_x:
-            [T * N, I], at places.
+        cell_scratch: [blocks, rows, H]; gate_scratch: [blocks, rows, at least 4H]; products: [blocks, rows, P filled
+            up], the state's gradient.
+        grad_gates: [S, 4H]; grad_projected: [S, P], of h', where there is a projection; grad_x: [T * N, I], at places.
     """
-    size = cells.shape[1]
+    state_size = grad_h.shape[1]
     projected = packed_projection.shape[0] > 0
     for block in prange(products.shape[0]):
         members = order[block :: products.shape[0]]
-        grad_state, grad_cell, grad_hidden = state_scratch[block], cell_scratch[0, block], cell_scratch[1, block]
-        grad_sums = gate_scratch[block]
+        grad_state, grad_cell, grad_sums = products[block], cell_scratch[block], gate_scratch[block]
+        grad_hidden = projections[block] if projected else grad_state
         starts = row_starts(grad_sums.shape[0], grad_sums.shape[1])
         state_starts = row_starts(grad_state.shape[0], grad_state.shape[1])
         for i in range(len(members)):
-            copy(grad_h[members[i]], grad_state[i])
+            copy(grad_h[members[i]], grad_state[i][:state_size])
             copy(grad_c[members[i]], grad_cell[i])
         active = 0
         for step in range(lengths[members[0]] - 1, -1, -1):
@@ -132,31 +132,25 @@ def lstm_grad_gates_kernel(
             for i in range(active):
                 n = members[i]
                 if grad_output.shape[0] > 0:
-                    add(grad_output[places[step, n]], grad_state[i])
+                    add(grad_output[places[step, n]], grad_state[i][:state_size])
                 if projected:
                     copy(grad_state[i], grad_projected[rows[step, n]])
-                copy(output[places[step - 1, n]] if step > 0 else h0[n], before[rows[step, n]])
             if projected:
-                multiply_rows(
-                    grad_state.reshape(-1), state_starts, active, packed_projection, projections[block], 0, False
-                )
+                multiply_rows(grad_state.reshape(-1), state_starts, active, packed_projection, grad_hidden, 0, False)
             for i in range(active):
                 n = members[i]
                 row = rows[step, n]
-                copy(projections[block, i] if projected else grad_state[i], grad_hidden[i])
                 lstm_grad_gates(
                     gates[row], cells[row], cells[rows[step - 1, n]] if step > 0 else c0[n], grad_hidden[i],
                     grad_cell[i], grad_sums[i],
                 )  # fmt: skip
-                copy(grad_sums[i][: 4 * size], grad_gates[row])
+                copy(grad_sums[i], grad_gates[row])
             if packed_ih.shape[0] > 0:
                 multiply_back(
                     grad_sums.reshape(-1), starts, active, packed_ih, input_products[block], places, members, step,
                     grad_x,
                 )  # fmt: skip
-            multiply_rows(grad_sums.reshape(-1), starts, active, packed, products[block], 0, False)
-            for i in range(active):
-                copy(products[block, i], grad_state[i])
+            multiply_rows(grad_sums.reshape(-1), starts, active, packed, grad_state, 0, False)
         for i in range(len(members)):
             copy(grad_state[i], grad_h[members[i]])
             copy(grad_cell[i], grad_c[members[i]])

@@ -121,50 +121,47 @@ def rnn_forward_kernel(
 
 @kernel
 def rnn_grad_sums_kernel(
-    packed_ih, packed, relu, order, lengths, rows, places, output, h0, grad_output, grad_h, scratch, sums_scratch,
-    products, input_products, grad_sums, before, grad_x,
+    packed_ih, packed, relu, order, lengths, rows, places, output, grad_output, grad_h, sums_scratch, products,
+    input_products, grad_sums, grad_x,
 ):  # fmt: skip
-    """Gradients of the sums before the nonlinearity and of x, and the state that each step started from.
+    """Gradients of the sums before the nonlinearity, of x and of h0.
 
     Args:
         packed_ih, packed: W_ih and W_hh, packed; the former without panels where grad_x is not wanted.
         grad_output: [T * N, H], or no rows for none.
         grad_h: [N, H], the gradient of h_n, then that of h0.
-        scratch: [blocks, rows, H]; sums_scratch: [blocks, rows, at least H].
-        grad_sums, before: [S, H]; grad_x: [T * N, I], at places.
+        sums_scratch: [blocks, rows, at least H]; products: [blocks, rows, H filled up], the state's gradient.
+        grad_sums: [S, H]; grad_x: [T * N, I], at places.
     """
-    size = h0.shape[1]
+    size = grad_h.shape[1]
     for block in prange(products.shape[0]):
         members = order[block :: products.shape[0]]
-        grad_state, grad_sum = scratch[block], sums_scratch[block]
+        grad_state, grad_sum = products[block], sums_scratch[block]
         starts = row_starts(grad_sum.shape[0], grad_sum.shape[1])
         for i in range(len(members)):
-            copy(grad_h[members[i]], grad_state[i])
+            copy(grad_h[members[i]], grad_state[i][:size])
         active = 0
         for step in range(lengths[members[0]] - 1, -1, -1):
             active = running_again(members, lengths, step, active)
             for i in range(active):
-                n = members[i]
-                row, place = rows[step, n], places[step, n]
+                place = places[step, members[i]]
                 grad, h = grad_sum[i][:size], output[place]
-                copy(grad_state[i], grad)
                 if grad_output.shape[0] > 0:
-                    add(grad_output[place], grad)
+                    add_two(grad_state[i], grad_output[place], grad)
+                else:
+                    copy(grad_state[i], grad)
                 if relu:
                     for j in range(size):
                         grad[j] = grad[j] if h[j] > 0 else grad.dtype.type(0)
                 else:
                     for j in range(size):
                         grad[j] *= grad.dtype.type(1) - h[j] * h[j]
-                copy(grad, grad_sums[row])
-                copy(output[places[step - 1, n]] if step > 0 else h0[n], before[row])
+                copy(grad, grad_sums[rows[step, members[i]]])
             if packed_ih.shape[0] > 0:
                 multiply_back(
                     grad_sum.reshape(-1), starts, active, packed_ih, input_products[block], places, members, step,
                     grad_x,
                 )  # fmt: skip
-            multiply_rows(grad_sum.reshape(-1), starts, active, packed, products[block], 0, False)
-            for i in range(active):
-                copy(products[block, i], grad_state[i])
+            multiply_rows(grad_sum.reshape(-1), starts, active, packed, grad_state, 0, False)
         for i in range(len(members)):
             copy(grad_state[i], grad_h[members[i]])

@@ -21,6 +21,7 @@ class Walk(NamedTuple):
     rows: np.ndarray
     places: np.ndarray
     valid: np.ndarray | None  # [T * N], which places exist; None if all do
+    backwards: bool  # whether all sequences are read from the last place of T * N to the first
     blocks: int
     block_rows: int
 
@@ -40,6 +41,30 @@ class Walk(NamedTuple):
         """Room for [T * N, size] of which only what exists is written: zero elsewhere."""
         return (empty if self.valid is None else zeros)((self.places.size, size), dtype)
 
+    def states(self, size, dtype, h0):
+        """Room for the output and, on the side that is read first, the initial states: [T * N + N, size]."""
+        states = (empty if self.valid is None else zeros)((self.places.size + len(self.order), size), dtype)
+        batch = len(self.order)
+        initial = states[len(states) - batch :] if self.backwards else states[:batch]
+        initial[...] = 0 if h0 is None else h0
+        return states
+
+    def output(self, states):
+        """The output [T * N, size] in states."""
+        batch = len(self.order)
+        return states[: len(states) - batch] if self.backwards else states[batch:]
+
+    def before(self, states):
+        """The state that each step started from, [S, size]: where all steps exist, states moved by one."""
+        batch = len(self.order)
+        if self.valid is None:
+            return states[batch:] if self.backwards else states[: len(states) - batch]
+        exists = np.arange(len(self.rows))[:, None] < self.lengths
+        previous = np.concatenate([np.arange(batch)[None], batch + self.places[:-1]])
+        index = np.empty(np.count_nonzero(exists), np.intp)
+        index[self.rows[exists]] = previous[exists]
+        return states[index]
+
     def by_time(self, x):
         """[T * N, size] as [T, N, size]."""
         return x.reshape(*self.places.shape, x.shape[1])
@@ -54,7 +79,8 @@ class Walk(NamedTuple):
 
 
 def plan(steps, batch, lengths, reverse):
-    if lengths is None or (lengths == steps).all():
+    whole = lengths is None or (lengths == steps).all()
+    if whole:
         lengths, order, valid = np.full(batch, steps), np.arange(batch), None
         rows = np.arange(steps * batch).reshape(steps, batch)
         places = rows = np.ascontiguousarray(rows[::-1]) if reverse else rows
@@ -70,7 +96,8 @@ def plan(steps, batch, lengths, reverse):
     # A multiple of the number of threads, so that none has one block more than the others.
     threads = get_num_threads()
     blocks = min(batch, threads * -(-batch // (threads * _ROWS_PER_BLOCK)))
-    return Walk(order, lengths, rows, places, valid, blocks, -(-batch // blocks) if blocks else 0)
+    block_rows = -(-batch // blocks) if blocks else 0
+    return Walk(order, lengths, rows, places, valid, bool(whole and reverse), blocks, block_rows)
 
 
 def bias_sum(size, dtype, *biases):
