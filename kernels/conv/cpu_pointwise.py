@@ -23,6 +23,7 @@ from .cpu_tiles import conv_transpose_weight_kernel, threads_of
 _INNER = 320  # terms at a time: a panel of them stays in the first-level cache
 _PANELS_BYTES = 1 << 19  # of packed columns, and
 _SUMS_BYTES = 1 << 20  # of their results, at a time in the second-level cache
+_LAST_ROWS = 4 * TALL // 3  # of a product, which go together: two tiles of about the same height
 _LEFT_ROWS = 240  # that are multiplied with one panel after the other
 
 
@@ -62,30 +63,43 @@ def pointwise_kernel(left, x, z, bias, relu, batch, inner, results, size, tasks,
                         terms * width,
                     )  # fmt: skip
                     column += count
-                for panel in range(low, high):
-                    column, start = panel * width, (panel - low) * terms * width
-                    image, place = column // size, column % size
-                    to, ends = image * results * size + place, part + 1 == rounds
-                    if place + width <= size:
+                ends = part + 1 == rounds
+                row = 0
+                while row < results:
+                    group = TALL if results - row > _LAST_ROWS else results - row
+                    panel = low
+                    while panel < high:
+                        column, start = panel * width, (panel - low) * terms * width
+                        image, place = column // size, column % size
+                        whole = min((size - place) // width, high - panel)  # panels that lie in this image
+                        if whole > 0:
+                            to = (image * results + row) * size + place
+                            multiply_panels(
+                                left, first, rows, row, row + group, packed, start, terms * width, width, terms, whole,
+                                z, to - row * size, size, part > 0,
+                            )  # fmt: skip
+                            if ends and (relu or len(bias)):
+                                finish_rows(
+                                    z, to, size, whole * width, group, z, to, size, bias, row, len(bias) > 0, relu
+                                )
+                            panel += whole
+                            continue
+                        there = (panel - low) * results * width
                         multiply_panels(
-                            left, first, rows, 0, results, packed, start, 0, width, terms, 1, z, to, size, part > 0
-                        )
-                        if ends and (relu or len(bias)):
-                            finish_rows(z, to, size, 0, width, results, z, to, size, bias, len(bias) > 0, relu)
-                        continue
-                    there = (panel - low) * results * width
-                    multiply_panels(
-                        left, first, rows, 0, results, packed, start, 0, width, terms, 1, across, there, width, part > 0
-                    )
-                    done = 0
-                    while ends and done < min(width, columns - panel * width):
-                        image, place = (column + done) // size, (column + done) % size
-                        count = min(size - place, min(width, columns - panel * width) - done)
-                        finish_rows(
-                            across, there, width, done, count, results, z, image * results * size + place, size, bias,
-                            len(bias) > 0, relu,
+                            left, first, rows, row, row + group, packed, start, 0, width, terms, 1, across, there,
+                            width, part > 0,
                         )  # fmt: skip
-                        done += count
+                        done = 0
+                        while ends and done < min(width, columns - column):
+                            image, place = (column + done) // size, (column + done) % size
+                            count = min(size - place, min(width, columns - column) - done)
+                            finish_rows(
+                                across, there + row * width + done, width, count, group, z,
+                                (image * results + row) * size + place, size, bias, row, len(bias) > 0, relu,
+                            )  # fmt: skip
+                            done += count
+                        panel += 1
+                    row += group
 
 
 @kernel

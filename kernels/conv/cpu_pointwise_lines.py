@@ -1,7 +1,6 @@
 """Lines of vectors around the products of a pointwise convolution: into panels and out of them, with bias and ReLU, and
 every other element of a line."""
 
-from llvmlite import ir
 from numba import types
 from numba.core import cgutils
 from numba.extending import intrinsic
@@ -42,42 +41,37 @@ def pack_lines(typing_context, source, start, pitch, lines, first, count, panels
 
 @intrinsic
 def finish_rows(
-    typing_context, sums, start, pitch, first, count, rows, result, to, result_pitch, bias, with_bias, relu
+    typing_context, sums, start, pitch, count, rows, result, to, result_pitch, bias, first, with_bias, relu
 ):
-    """Columns first..first + count - 1 of a panel's sums to result, plus the row's bias, negative ones as 0 if relu.
+    """`rows` lines of `count` sums to result, plus the bias of the line, negative ones as 0 if relu.
 
-    Row r of the sums stands at start + r * pitch, its first column in result at to + r * result_pitch.
+    Line r stands in sums at start + r * pitch, in result at to + r * result_pitch; its bias is bias[first + r].
     """
 
     def generate(context, builder, signature, arguments):
-        _, start, pitch, first, count, rows, _, to, result_pitch, _, with_bias, relu = arguments
+        _, start, pitch, count, rows, _, to, result_pitch, _, first, with_bias, relu = arguments
         vectors = Vectors(context, builder, signature, arguments)
-        sums, result, bias = vectors.data(0, 6, 9)
-        places = [vectors.constant(part * vectors.lanes) for part in range(_WIDTH)]
-        masks = [vectors.inside(builder.sub(place, first), count) for place in places]
-        none, negative = ir.Constant(vectors.vector.element, 0), vectors.everywhere(relu)
+        sums, result, bias = vectors.data(0, 5, 8)
+        positive = vectors.everywhere(relu)
+        slot = cgutils.alloca_once_value(builder, vectors.zero)
         with cgutils.for_range(builder, rows) as row:
-            with builder.if_else(with_bias) as (then, otherwise):
-                with then:
-                    given, there = builder.load(vectors.at(bias, row.index)), builder.block
-                with otherwise:
-                    without = builder.block
-            b = builder.phi(none.type)
-            b.add_incoming(given, there)
-            b.add_incoming(none, without)
-            b = vectors.everywhere(b)
-            source = vectors.add(start, builder.mul(row.index, pitch))
-            target = builder.sub(vectors.add(to, builder.mul(row.index, result_pitch)), first)
-            for place, mask in zip(places, masks):
-                value = builder.fadd(vectors.load(vectors.at(sums, source, place), mask), b)
-                below = builder.and_(builder.fcmp_ordered("<", value, vectors.zero), negative)  # a NaN stays one
-                value = builder.select(below, vectors.zero, value)
-                vectors.store(value, vectors.at(result, target, place), mask)
+            with builder.if_then(with_bias):
+                builder.store(vectors.everywhere(builder.load(vectors.at(bias, first, row.index))), slot)
+            added = builder.load(slot)
+            source = vectors.at(sums, start, builder.mul(row.index, pitch))
+            target = vectors.at(result, to, builder.mul(row.index, result_pitch))
+            step = vectors.constant(vectors.lanes)
+            with cgutils.for_range_slice(builder, vectors.constant(0), count, step) as (column, _):
+                mask = vectors.inside(column, count)
+                value = builder.fadd(vectors.load(vectors.at(source, column), mask), added)
+                negative = builder.and_(builder.fcmp_ordered("<", value, vectors.zero), positive)
+                value = builder.select(negative, vectors.zero, value)  # a NaN stays one
+                vectors.store(value, vectors.at(target, column), mask)
         return context.get_dummy_value()
 
     integer, boolean = types.intp, types.boolean
     return types.void(
-        sums, *[integer] * 5, result, integer, integer, bias, boolean, boolean
+        sums, *[integer] * 4, result, integer, integer, bias, integer, boolean, boolean
     ), generate  # fmt: skip
 
 
