@@ -8,6 +8,7 @@ from numba import prange
 
 from ..cpu_jit import kernel
 from ..memory import empty, zeros
+from .cpu_copies import WORTH_THREADS, concatenate, pad_planes, take_rows
 
 _OWNERS = 8  # ranges of target rows; fixed, so that the machine's number of threads changes nothing
 
@@ -43,7 +44,11 @@ def concatenate_forward(*arrays, axis, out=None):
         shape = list(arrays[0].shape)
         shape[axis] = sum(x.shape[axis] for x in arrays)
         out = empty(tuple(shape), arrays[0].dtype)
-    return np.concatenate(arrays, axis, out=out), ([x.shape[axis] for x in arrays], axis)
+    if out.nbytes < WORTH_THREADS or not out.flags.c_contiguous:
+        np.concatenate(arrays, axis, out=out)
+    else:
+        concatenate(arrays, axis, out)
+    return out, ([x.shape[axis] for x in arrays], axis)
 
 
 def concatenate_backward(saved, grad, needs):
@@ -102,7 +107,9 @@ def advanced_index_forward(x, *indices, axis):
     flat = np.ascontiguousarray(x).reshape(outer * count, row_size)
     index_shape = np.broadcast_shapes(*(index.shape for index in indices))
     y = empty((rows.size, row_size), x.dtype)
-    if y.size:
+    if y.nbytes >= WORTH_THREADS:
+        take_rows(flat, rows.reshape(-1), y)
+    elif y.size:
         np.take(flat, rows.ravel(), axis=0, out=y, mode="clip")  # "raise" would go through a buffer
     y = y.reshape((*x.shape[:axis], *index_shape, *x.shape[axis + len(indices) :]))
     return y, (x.shape, rows, row_size)
@@ -135,6 +142,9 @@ def gather_backward(saved, grad, needs):
 def pad_forward(x, *, widths, mode="constant", value=0.0, out=None):
     y = empty(tuple(n + before + after for n, (before, after) in zip(x.shape, widths)), x.dtype) if out is None else out
     if mode == "constant":
+        if _around_planes(x, widths) and y.flags.c_contiguous:
+            pad_planes(x, widths, value, y)
+            return y, (x.shape, widths, mode)
         y.fill(value)
     y[_inner(y.shape, widths)] = x[_kept(x.shape, widths)]
     if mode != "constant":
@@ -150,6 +160,10 @@ def pad_backward(saved, grad, needs):
         return (None,)
     shape, widths, mode = saved
     if mode == "constant":
+        if _around_planes(grad, widths):
+            grad_x = empty(shape, grad.dtype)
+            pad_planes(grad, [(-before, -after) for before, after in widths], 0, grad_x)
+            return (grad_x,)
         grad_x = zeros(shape, grad.dtype)
         grad_x[_kept(shape, widths)] = grad[_inner(grad.shape, widths)]
         return (grad_x,)
@@ -159,6 +173,11 @@ def pad_backward(saved, grad, needs):
             returned = grad[_along(axis, border)]
             grad[_along(axis, source)] += returned.sum(axis, keepdims=True) if mode == "replicate" else returned
     return (grad[_inner(grad.shape, widths)],)
+
+
+def _around_planes(x, widths):
+    """Whether only the last two axes of floating-point planes have a border."""
+    return x.ndim >= 2 and x.dtype.kind == "f" and not any(map(any, widths[:-2]))
 
 
 def _along(axis, part):
