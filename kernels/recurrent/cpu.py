@@ -124,6 +124,7 @@ def _few_backward(
     )
     if not needed:
         return None
+    grad_gates = grad_gates[:, : weight_ih.shape[0]]
     grad_x = walk.at_places(weight_ih.shape[1], dtype)
     if walk.valid is None:
         return matmul(grad_gates, weight_ih, grad_x)
@@ -175,7 +176,8 @@ def rnn_backward(saved, grads, needs):
     walk, x_rows, weight_ih, weight_hh, relu, states = saved
     (grad_output, grad_h_n), length, needs = grads, len(needs), _pad(needs, 7)
     size, batch, dtype = weight_hh.shape[1], len(walk.order), states.dtype
-    output, before, grad_sums = walk.output(states), walk.before(states), empty((x_rows.shape[0], size), dtype)
+    output, before = walk.output(states), walk.before(states)
+    grad_sums = empty((x_rows.shape[0], _pitch(size, dtype)), dtype)
     grad_h, grad_output = initial_state(grad_h_n, batch, size, dtype), _grad_output_rows(grad_output, size, dtype)
     if _is_few(batch):
         none, kind = empty((0, size), dtype), RELU if relu else TANH
@@ -194,13 +196,12 @@ def rnn_backward(saved, grads, needs):
             output,
             grad_output,
             grad_h,
-            walk.scratch(_pitch(size, dtype), dtype),
             walk.products(packed),
             input_products,
             grad_sums,
             grad_x,
         )
-    weights = weight_gradients(needs, grad_sums, x_rows, before)
+    weights = weight_gradients(needs, grad_sums[:, :size], x_rows, before)
     return _for(needs, walk.by_time(grad_x) if needs[0] else None, *weights, grad_h, None)[:length]
 
 
@@ -258,7 +259,7 @@ def lstm_backward(saved, grads, needs):
     walk, x_rows, weight_ih, weight_hh, weight_hr, c0, gates, cells, hidden, states = saved
     (grad_output, grad_h_n, grad_c_n), length, needs = grads, len(needs), _pad(needs, 9)
     (steps, size), state_size, batch, dtype = cells.shape, weight_hh.shape[1], len(walk.order), cells.dtype
-    before, grad_gates = walk.before(states), empty(gates.shape, dtype)
+    before, grad_gates = walk.before(states), empty((steps, _pitch(4 * size, dtype)), dtype)
     grad_projected = empty((steps if weight_hr is not None else 0, state_size), dtype)
     grad_h, grad_c = initial_state(grad_h_n, batch, state_size, dtype), initial_state(grad_c_n, batch, size, dtype)
     c0, grad_output = initial_state(c0, batch, size, dtype), _grad_output_rows(grad_output, state_size, dtype)
@@ -282,7 +283,6 @@ def lstm_backward(saved, grads, needs):
             grad_h,
             grad_c,
             walk.scratch(size, dtype),
-            walk.scratch(_pitch(4 * size, dtype), dtype),
             walk.products(packed),
             input_products,
             walk.products(packed_projection),
@@ -290,7 +290,7 @@ def lstm_backward(saved, grads, needs):
             grad_projected,
             grad_x,
         )
-    weights = weight_gradients(needs, grad_gates, x_rows, before)
+    weights = weight_gradients(needs, grad_gates[:, : 4 * size], x_rows, before)
     grad_weight_hr = product_of_rows(grad_projected, hidden) if needs[7] else None
     return _for(needs, walk.by_time(grad_x) if needs[0] else None, *weights, grad_h, grad_c, grad_weight_hr, None)[
         :length

@@ -229,7 +229,7 @@ def few_backward_kernel(
         c0: [N, H]; grad_output: [T * N, H], or no rows for none.
         grad_h, grad_c: [N, H], the gradients of h_n and c_n, then those of h0 and c0.
         partial: [2, chunks, N, H], scratch; scratch: [workers, N, 8 CHUNK].
-        grad_gates: [S, gates * H]; grad_hidden_new: [S, H], for a GRU.
+        grad_gates: [S, at least gates * H]; grad_hidden_new: [S, H], for a GRU.
     """
     workers = scratch.shape[0]
     for worker in prange(workers):

@@ -1,5 +1,6 @@
 """LSTM on the CPU: its gates, and its loops over time (`cpu_time.py` says how they walk)."""
 
+import numpy as np
 from numba import prange
 
 from ..cpu_jit import kernel, serial_kernel
@@ -101,7 +102,7 @@ def lstm_forward_kernel(
 @kernel
 def lstm_grad_gates_kernel(
     gates, cells, packed_ih, packed, packed_projection, order, lengths, rows, places, c0, grad_output, grad_h, grad_c,
-    cell_scratch, gate_scratch, products, input_products, projections, grad_gates, grad_projected, grad_x,
+    cell_scratch, products, input_products, projections, grad_gates, grad_projected, grad_x,
 ):  # fmt: skip
     """Gradients of the sums before the gates, of x, h0 and c0.
 
@@ -111,17 +112,17 @@ def lstm_grad_gates_kernel(
             wanted, the last where there is no projection.
         grad_output: [T * N, P], or no rows for none.
         grad_h, grad_c: [N, P] and [N, H], the gradients of h_n and c_n, then those of h0 and c0.
-        cell_scratch: [blocks, rows, H]; gate_scratch: [blocks, rows, at least 4H]; products: [blocks, rows, P filled
-            up], the state's gradient.
-        grad_gates: [S, 4H]; grad_projected: [S, P], of h', where there is a projection; grad_x: [T * N, I], at places.
+        cell_scratch: [blocks, rows, H]; products: [blocks, rows, P filled up], the state's gradient.
+        grad_gates: [S, at least 4H]; grad_projected: [S, P], of h', where there is a projection; grad_x: [T * N, I],
+            at places.
     """
     state_size = grad_h.shape[1]
     projected = packed_projection.shape[0] > 0
     for block in prange(products.shape[0]):
         members = order[block :: products.shape[0]]
-        grad_state, grad_cell, grad_sums = products[block], cell_scratch[block], gate_scratch[block]
+        grad_state, grad_cell, grad_sums = products[block], cell_scratch[block], grad_gates.reshape(-1)
         grad_hidden = projections[block] if projected else grad_state
-        starts = row_starts(grad_sums.shape[0], grad_sums.shape[1])
+        starts = np.empty(len(members), np.intp)
         state_starts = row_starts(grad_state.shape[0], grad_state.shape[1])
         for i in range(len(members)):
             copy(grad_h[members[i]], grad_state[i][:state_size])
@@ -142,15 +143,14 @@ def lstm_grad_gates_kernel(
                 row = rows[step, n]
                 lstm_grad_gates(
                     gates[row], cells[row], cells[rows[step - 1, n]] if step > 0 else c0[n], grad_hidden[i],
-                    grad_cell[i], grad_sums[i],
+                    grad_cell[i], grad_gates[row],
                 )  # fmt: skip
-                copy(grad_sums[i], grad_gates[row])
+                starts[i] = row * grad_gates.shape[1]
             if packed_ih.shape[0] > 0:
                 multiply_back(
-                    grad_sums.reshape(-1), starts, active, packed_ih, input_products[block], places, members, step,
-                    grad_x,
-                )  # fmt: skip
-            multiply_rows(grad_sums.reshape(-1), starts, active, packed, grad_state, 0, False)
+                    grad_sums, starts, active, packed_ih, input_products[block], places, members, step, grad_x
+                )
+            multiply_rows(grad_sums, starts, active, packed, grad_state, 0, False)
         for i in range(len(members)):
             copy(grad_state[i], grad_h[members[i]])
             copy(grad_cell[i], grad_c[members[i]])

@@ -121,7 +121,7 @@ def rnn_forward_kernel(
 
 @kernel
 def rnn_grad_sums_kernel(
-    packed_ih, packed, relu, order, lengths, rows, places, output, grad_output, grad_h, sums_scratch, products,
+    packed_ih, packed, relu, order, lengths, rows, places, output, grad_output, grad_h, products,
     input_products, grad_sums, grad_x,
 ):  # fmt: skip
     """Gradients of the sums before the nonlinearity, of x and of h0.
@@ -130,22 +130,22 @@ def rnn_grad_sums_kernel(
         packed_ih, packed: W_ih and W_hh, packed; the former without panels where grad_x is not wanted.
         grad_output: [T * N, H], or no rows for none.
         grad_h: [N, H], the gradient of h_n, then that of h0.
-        sums_scratch: [blocks, rows, at least H]; products: [blocks, rows, H filled up], the state's gradient.
-        grad_sums: [S, H]; grad_x: [T * N, I], at places.
+        products: [blocks, rows, H filled up], the state's gradient.
+        grad_sums: [S, at least H]; grad_x: [T * N, I], at places.
     """
     size = grad_h.shape[1]
     for block in prange(products.shape[0]):
         members = order[block :: products.shape[0]]
-        grad_state, grad_sum = products[block], sums_scratch[block]
-        starts = row_starts(grad_sum.shape[0], grad_sum.shape[1])
+        grad_state, starts = products[block], np.empty(len(members), np.intp)
         for i in range(len(members)):
             copy(grad_h[members[i]], grad_state[i][:size])
         active = 0
         for step in range(lengths[members[0]] - 1, -1, -1):
             active = running_again(members, lengths, step, active)
             for i in range(active):
-                place = places[step, members[i]]
-                grad, h = grad_sum[i][:size], output[place]
+                row, place = rows[step, members[i]], places[step, members[i]]
+                grad, h = grad_sums[row][:size], output[place]
+                starts[i] = row * grad_sums.shape[1]
                 if grad_output.shape[0] > 0:
                     add_two(grad_state[i], grad_output[place], grad)
                 else:
@@ -156,12 +156,11 @@ def rnn_grad_sums_kernel(
                 else:
                     for j in range(size):
                         grad[j] *= grad.dtype.type(1) - h[j] * h[j]
-                copy(grad, grad_sums[rows[step, members[i]]])
             if packed_ih.shape[0] > 0:
                 multiply_back(
-                    grad_sum.reshape(-1), starts, active, packed_ih, input_products[block], places, members, step,
+                    grad_sums.reshape(-1), starts, active, packed_ih, input_products[block], places, members, step,
                     grad_x,
                 )  # fmt: skip
-            multiply_rows(grad_sum.reshape(-1), starts, active, packed, grad_state, 0, False)
+            multiply_rows(grad_sums.reshape(-1), starts, active, packed, grad_state, 0, False)
         for i in range(len(members)):
             copy(grad_state[i], grad_h[members[i]])
