@@ -18,6 +18,7 @@ from ..cpu_jit import kernel
 from ..cpu_sums import wide_magnitude, wide_squares
 from ..memory import empty
 
+_WORTH_THREADS = 1 << 15  # elements; fewer are stepped before another thread has woken up
 # Sums of one chunk are added in order by one thread, so the norm does not depend on the number of threads.
 _CHUNK = 16384
 
@@ -198,7 +199,9 @@ def sgd_forward(
     output, (p, b) = _targets("sgd", (parameter, momentum_buffer), out)
     typed, has_buffer = parameter.dtype.type, momentum_buffer is not None
     rates = typed(lr), typed(momentum), typed(1 - dampening)
-    sgd_step_kernel(p, _flat(gradient), b, has_buffer, *rates, nesterov, typed(weight_decay), typed(_sign(maximize)))
+    _for(sgd_step_kernel, p)(
+        p, _flat(gradient), b, has_buffer, *rates, nesterov, typed(weight_decay), typed(_sign(maximize))
+    )
     return output, None
 
 
@@ -291,7 +294,7 @@ def adamax_forward(
 ):
     output, (p, m, u) = _targets("adamax", (parameter, exp_avg, exp_inf), out)
     numbers = *betas, 1 - betas[0], lr / (1 - betas[0] ** step), eps, weight_decay, _sign(maximize)
-    adamax_step_kernel(p, _flat(gradient), m, u, *map(p.dtype.type, numbers))
+    _for(adamax_step_kernel, p)(p, _flat(gradient), m, u, *map(p.dtype.type, numbers))
     return output, None
 
 
@@ -301,7 +304,7 @@ def lion_forward(
     output, (p, m) = _targets("lion", (parameter, exp_avg), out)
     decay = _decay(lr, weight_decay, decoupled)
     numbers = *betas, 1 - betas[0], 1 - betas[1], lr, *decay, _sign(maximize)
-    lion_step_kernel(p, _flat(gradient), m, *map(p.dtype.type, numbers))
+    _for(lion_step_kernel, p)(p, _flat(gradient), m, *map(p.dtype.type, numbers))
     return output, None
 
 
@@ -324,7 +327,7 @@ def rmsprop_forward(
     output, (p, v, b, mean) = _targets("rmsprop", (parameter, square_avg, momentum_buffer, grad_avg), out)
     numbers = alpha, 1 - alpha, lr, momentum, eps, weight_decay, _sign(maximize)
     flags = momentum_buffer is not None, centered
-    rmsprop_step_kernel(p, _flat(gradient), v, b, mean, *flags, *map(p.dtype.type, numbers))
+    _for(rmsprop_step_kernel, p)(p, _flat(gradient), v, b, mean, *flags, *map(p.dtype.type, numbers))
     return output, None
 
 
@@ -334,7 +337,7 @@ def adagrad_forward(
     output, (p, total) = _targets("adagrad", (parameter, sum), out)
     none = empty(0, p.dtype)
     numbers = 1.0, 1.0, lr / (1 + (step - 1) * lr_decay), 0.0, eps, weight_decay, _sign(maximize)
-    rmsprop_step_kernel(p, _flat(gradient), total, none, none, False, False, *map(p.dtype.type, numbers))
+    _for(rmsprop_step_kernel, p)(p, _flat(gradient), total, none, none, False, False, *map(p.dtype.type, numbers))
     return output, None
 
 
@@ -343,7 +346,7 @@ def adadelta_forward(
 ):
     output, (p, v, deltas) = _targets("adadelta", (parameter, square_avg, acc_delta), out)
     numbers = rho, 1 - rho, lr, eps, weight_decay, _sign(maximize)
-    adadelta_step_kernel(p, _flat(gradient), v, deltas, *map(p.dtype.type, numbers))
+    _for(adadelta_step_kernel, p)(p, _flat(gradient), v, deltas, *map(p.dtype.type, numbers))
     return output, None
 
 
@@ -370,15 +373,20 @@ def gradient_clip_forward(gradient, *, low, high, out=None):
 
 def _scale_and_clip(operation, gradient, factor, low, high, out):
     output, (flat,) = _targets(operation, (gradient,), out)
-    gradient_scale_and_clip_kernel(flat, *map(flat.dtype.type, (factor, low, high)))
+    _for(gradient_scale_and_clip_kernel, flat)(flat, *map(flat.dtype.type, (factor, low, high)))
     return output, None
+
+
+def _for(step_kernel, parameter):
+    """The kernel on all threads, or on the calling one for few elements."""
+    return step_kernel if parameter.size > _WORTH_THREADS else step_kernel.serial
 
 
 def _adam_step(arrays, gradient, amsgrad, betas, rates, lr, weight_decay, decoupled, maximize):
     p, m, v, largest = arrays
     typed = p.dtype.type
     average_rate, gradient_rate, adaptive, root_scale, eps = rates
-    adam_step_kernel(
+    _for(adam_step_kernel, p)(
         p,
         _flat(gradient),
         m,
