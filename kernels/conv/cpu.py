@@ -8,9 +8,10 @@ Three maps, each used by both directions:
     grad_weight         gradient of W      gradient of W, with x and grad_y changing places
 
 Where every channel has its own kernel (`cpu_depthwise.py`) they are direct; where kernels have one position, products
-of images as they lie (`cpu_pointwise.py`); otherwise products that are put together tile by tile (`cpu_tiles.py`), of
-combinations where these need fewer multiplications (`cpu_winograd.py`). Ranks 1 and 2 run as rank 3 with leading axes
-of size 1.
+of images as they lie (`cpu_pointwise.py`). Otherwise they are products of combinations where these need fewer
+multiplications (`cpu_winograd.py`); with many images of few channels, sums of as many images at once as a vector holds
+(`cpu_images.py`); else products of frames (`cpu_frames.py`), or put together tile by tile (`cpu_tiles.py`). Ranks 1 and
+2 run as rank 3 with leading axes of size 1.
 """
 
 import math
@@ -21,7 +22,7 @@ from numba import prange
 from ..cpu_jit import kernel, threads_for
 from ..cpu_sums import line_sum
 from ..memory import empty
-from . import cpu_depthwise, cpu_frames, cpu_pointwise, cpu_tiles, cpu_winograd, cpu_winograd_gradient
+from . import cpu_depthwise, cpu_frames, cpu_images, cpu_pointwise, cpu_tiles, cpu_winograd, cpu_winograd_gradient
 from .shape import conv_shape, transposed_conv_shape
 
 _PASS = 16  # multiply-adds that reading an element takes as long as
@@ -122,6 +123,8 @@ def _method(shape, gradient=False):
         return cpu_pointwise
     if cpu_winograd.suits(shape):
         return cpu_winograd
+    if cpu_images.suits(shape, gradient):
+        return cpu_images
     return cpu_frames if cpu_frames.suits(shape, gradient) else cpu_tiles
 
 
