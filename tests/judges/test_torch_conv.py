@@ -168,6 +168,7 @@ def test_output_size(size, whole_shape):
 @pytest.mark.parametrize(("name", "arguments"), [("Conv2d", (16, 32, 3)), ("ConvTranspose2d", (16, 32, 3))])
 def test_initial_weights_have_the_same_bounds(name, arguments):
     rv.seed(0)
+    torch.manual_seed(0)
     theirs, ours = getattr(torch.nn, name)(*arguments), getattr(rv, name)(*arguments)
     for key, parameter in ours.named_parameters():
         values, expected = parameter.numpy(), theirs.state_dict()[key].numpy()
