@@ -214,7 +214,6 @@ def copy_line(source, source_start, target, target_start, count):
 def pack_rows(source, start, pitch, inner, columns, panels, panels_start):
     """Panels of a matrix whose rows are contiguous: element (k, column) is source[start + k * pitch + column]."""
     width, lanes = PANEL_BYTES // panels.itemsize, REGISTER_BYTES // panels.itemsize
-    zero = panels.dtype.type(0)
     for column in range(0, columns, width):
         to = panels_start + column * inner
         if columns - column >= width:
@@ -222,10 +221,9 @@ def pack_rows(source, start, pitch, inner, columns, panels, panels_start):
                 for part in range(0, width, lanes):
                     copy_vector(source, start + k * pitch + column + part, panels, to + k * width + part)
         else:
+            panels[to : to + inner * width] = panels.dtype.type(0)
             for k in range(inner):
-                for i in range(width):
-                    inside = column + i < columns
-                    panels[to + k * width + i] = source[start + k * pitch + column + i] if inside else zero
+                copy_line(source, start + k * pitch + column, panels, to + k * width, columns - column)
 
 
 @intrinsic
