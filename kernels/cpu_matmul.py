@@ -108,14 +108,15 @@ def matmul_kernel(
     columns.
 
     Args:
-        scratch: a row a worker: packed rows of left, panels of right, and the last panel of the result.
+        scratch: a row a worker: panels of right, the last panel of the result, and packed rows of left. Panels begin at
+            cache lines.
     """
     workers, width = len(scratch), PANEL_BYTES // result.itemsize
     panel_count = (columns + width - 1) // width
-    left_size_packed, last_size = min(rows, _ROWS) * min(inner, _INNER), min(rows, _ROWS) * width
+    panels_size, last_size = min(inner, _INNER) * min(panel_count * width, _COLUMNS), min(rows, _ROWS) * width
     for worker in prange(workers):
-        packed_left, last_panel = scratch[worker][:left_size_packed], scratch[worker][left_size_packed:][:last_size]
-        panels = scratch[worker][left_size_packed + last_size :]
+        panels, last_panel = scratch[worker][:panels_size], scratch[worker][panels_size:][:last_size]
+        packed_left = scratch[worker][panels_size + last_size :]
         for task in range(worker, batch * row_parts * column_parts, workers):
             item, part = task // (row_parts * column_parts), task % (row_parts * column_parts)
             row_part, column_part = part // column_parts, part % column_parts
@@ -215,11 +216,12 @@ def matmul(left, right, out, bias=None):
     row_parts = min(-(-threads // column_parts), -(-rows // TALL)) if batch < 4 * threads else 1
     workers = min(threads, batch * row_parts * column_parts)
     terms, wide = min(inner, _INNER), min(-(-columns // width) * width, _COLUMNS)
+    size = terms * wide + -(-min(rows, _ROWS) * (terms + width) // width) * width
     run = matmul_kernel if workers > 1 else matmul_kernel.serial
     run(
         a, a_size, a_pitch, a_step, b, b_size, b_step if by_columns else b_pitch, by_columns, bias, c, c_size, c_pitch,
         batch, rows, inner, columns, row_parts, column_parts,
-        workspace("matmul", (workers, min(rows, _ROWS) * (terms + width) + terms * wide), out.dtype),
+        workspace("matmul", (workers, size), out.dtype),
     )  # fmt: skip
     return out
 

@@ -112,11 +112,13 @@ def _add_line(line, to):
 
 
 @serial_kernel
-def _prepare_line(line, seen, mask_line):
-    """Adds the mask, if there is one, and fills up to a whole number of vectors with -inf."""
-    for i in range(len(mask_line)):
-        line[i] += mask_line[i]
-    line[seen:] = -np.inf
+def _finish_sums(peaks, totals, factor, log_sums):
+    """The log-sums of rows, and in place of their totals what their sums of values are to be multiplied with. A row
+    that sees nothing gets 0, and inf, so that the backward's e^(score - log_sum) is 0 as well."""
+    zero, infinity = totals.dtype.type(0), totals.dtype.type(np.inf)
+    for r in range(totals.size):
+        log_sums[r] = infinity if totals[r] == zero else peaks[r] + log(totals[r])
+        totals[r] = zero if totals[r] == zero else factor / totals[r]
 
 
 @serial_kernel
@@ -138,7 +140,8 @@ def _attend(worker, workers, query, key, value, mask, mask_index, output, log_su
     key_panels, rest = rest[: features * padded], rest[features * padded :]
     value_panels, rest = rest[: keys * columns], rest[keys * columns :]
     scaled, sums = rest[: block_rows * features], rest[block_rows * features :]
-    inverses, draws = np.empty(block_rows, flat_output.dtype), np.empty(keys, np.float32)
+    peaks, totals = np.empty(block_rows, flat_output.dtype), np.empty(block_rows, flat_output.dtype)
+    draws = np.empty(keys, np.float32)
     places = np.arange(block_rows) * features
     for task in range(worker, len(key_starts) * parts, workers):
         head = task // parts
@@ -164,23 +167,26 @@ def _attend(worker, workers, query, key, value, mask, mask_index, output, log_su
                 seen = min(keys, first + r + 1) if is_causal else keys
                 whole = round_up(seen, LINE_STEP)
                 line = scores[r * pitch : r * pitch + whole]
-                _prepare_line(line, seen, mask[mask_index[query_head], (first + r) % mask.shape[1]][:seen])
+                if mask.size:
+                    _add_line(mask[mask_index[query_head], (first + r) % mask.shape[1]], line[:seen])
+                if seen < whole:
+                    line[seen:] = -np.inf
                 peak = largest(line)
-                total = exponentiate(line, kind(0) if peak == -np.inf else peak)
-                # inf for a row that sees nothing, so that the backward's e^(score - log_sum) is 0 as well.
-                log_sums[query_head, first + r] = np.inf if total == 0 else peak + log(total)
-                inverses[r] = kind(0) if total == 0 else factor / total
-                scores[r * pitch + whole : r * pitch + max(whole, seen_keys)] = kind(0)
+                peaks[r] = kind(0) if peak == -np.inf else peak
+                totals[r] = exponentiate(line, peaks[r])
+                if whole < seen_keys:
+                    scores[r * pitch + whole : r * pitch + seen_keys] = kind(0)
                 if dropout_p > 0:
                     fill_uniform(seed, (query_head * length + first + r) * keys, draws[:seen])
                     _drop(line[:seen], draws, dropout_p, kind(1))
+            _finish_sums(peaks[:rows], totals[:rows], factor, log_sums[query_head, first : first + rows])
             _weigh(
                 scores, pitch, rows, value_panels, keys, seen_keys, value_features, first, is_causal, sums, columns, 0,
                 False,
             )  # fmt: skip
             for r in range(rows):
                 to = output_starts[query_head] + (first + r) * output_pitch
-                _copy_scaled(sums, r * columns, 0, 1, value_features, inverses[r], flat_output, to, 0)
+                _copy_scaled(sums, r * columns, 0, 1, value_features, totals[r], flat_output, to, 0)
 
 
 @kernel
@@ -279,9 +285,12 @@ def _differentiate_tasks(
                     whole, end = round_up(seen, LINE_STEP), r * pitch + round_up(count, width)
                     line, grad = weights[r * pitch : r * pitch + whole], grads[r * pitch : r * pitch + whole]
                     index, mask_row = mask_index[query_head], (first + r) % mask.shape[1]
-                    _prepare_line(line, seen, mask[index, mask_row][low : low + seen])
-                    weights[r * pitch + whole : end] = kind(0)
-                    grads[r * pitch + seen : end] = kind(0)
+                    if mask.size:
+                        _add_line(mask[index, mask_row][low : low + seen], line[:seen])
+                    if r * pitch + seen < end:
+                        line[seen:] = -np.inf
+                        weights[r * pitch + whole : end] = kind(0)
+                        grads[r * pitch + seen : end] = kind(0)
                     if dropout_p > 0:
                         fill_uniform(seed, (query_head * length + first + r) * keys + low, draws[:seen])
                         _drop(grad[:seen], draws, dropout_p, factor)
@@ -340,7 +349,8 @@ def forward_scratch_size(itemsize, keys, features, value_features, block_rows):
     """Elements of a worker's scratch."""
     width = PANEL_BYTES // itemsize
     padded, columns = (-(-n // width) * width for n in (keys, value_features))
-    return block_rows * (padded + LINE_STEP + features + columns) + features * padded + keys * columns
+    size = block_rows * (padded + LINE_STEP + features + columns) + features * padded + keys * columns
+    return -(-size // width) * width  # so that each worker's scratch begins at a cache line
 
 
 def backward_scratch_size(itemsize, keys, features, value_features, block_rows):
@@ -348,4 +358,5 @@ def backward_scratch_size(itemsize, keys, features, value_features, block_rows):
     width = PANEL_BYTES // itemsize
     padded, columns = (-(-n // width) * width for n in (keys, features))
     rows = block_rows * (2 * (min(padded, BACKWARD_CHUNK) + LINE_STEP + features + value_features) + columns)
-    return rows + 2 * padded * (features + value_features) + keys * columns
+    size = rows + 2 * padded * (features + value_features) + keys * columns
+    return -(-size // width) * width
