@@ -33,7 +33,7 @@ bench: .venv/installed-bench  ## against PyTorch, row by row: 8 minutes (BENCH=-
 	@.venv/bin/ranvier bench $(BENCH)
 
 gpu: .venv/installed-test,cuda13  ## on a machine with an NVIDIA GPU: its kernels against the reference
-	$(RUN) -m pytest tests/gpu/test_device.py
+	$(RUN) -m pytest tests/gpu/test_device.py tests/gpu/test_device_tune.py
 
 clean:  ## remove compiled kernels and caches (after an edit of kernels/cpu_math.py)
 	find kernels layers train profiling ranvier tests -name __pycache__ -type d -prune -exec rm -rf {} +
