@@ -30,9 +30,9 @@ TILE = 4  # results of a patch along each axis
 _CHANNELS = 16  # with fewer, on either side, combining takes longer than it saves
 _PATCHES = 16  # with fewer, so does combining the kernels
 _WORTH = 2  # times as many multiplications of the plain sum
-_WORK_BYTES = 5 << 18  # combined patches and their sums, in a core's second-level cache
-_WEIGHT_BYTES = 5 << 19  # of combined kernels that are worth keeping for all tasks
-_RESULTS, _TERMS, _ROWS = 96, 32, 48  # results and terms of kernels that are combined at a time; patches, at least
+_WORK_BYTES = 3 << 18  # combined patches and their sums, in a core's second-level cache
+_WEIGHT_BYTES = 10 << 20  # of combined kernels that are worth keeping for all tasks
+_RESULTS, _TERMS, _ROWS = 64, 32, 50  # results and terms of kernels at a time; patches at a time, at least
 
 
 def suits(shape) -> bool:
@@ -326,7 +326,7 @@ def _tasks(batch, groups, channels, results, depth, source, result, dilation, it
     if image > room:
         images, rows = 1, max(1, room // int(bands.max()))
     else:
-        images, rows = max(1, min(room // image, -(-batch // threads))), len(bands)
+        images, rows = max(1, min(room // image, -(-batch // (2 * threads)))), len(bands)
     rows = -(-len(bands) // -(-len(bands) // rows))  # tasks of about one size
     blocks = -(-batch // images) * -(-len(bands) // rows)
     parts = 1 if blocks >= 2 * threads else min(-(-results // width), -(-2 * threads // blocks))

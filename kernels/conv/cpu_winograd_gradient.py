@@ -21,7 +21,7 @@ from .cpu_winograd import TILE, combine_patches, patches_of
 from .cpu_winograd_transforms import POINTS, gradient_of_kernel
 from .plan import INNER
 
-_WORK_BYTES = 5 << 18  # combined patches of a task, in a core's second-level cache
+_WORK_BYTES = 1 << 19  # combined patches of a task, in a core's second-level cache
 _PARTIAL_BYTES = 3 << 20  # of a weight's gradient's sums, all chunks of the batch together
 _CHUNKS = 8
 

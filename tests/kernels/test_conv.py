@@ -193,6 +193,29 @@ def test_products_over_frames_agree_with_the_reference(data):
     assert_close(grads[1], expected[1], dtype, max(grad[:, 0].size, x[:, 0].size))
 
 
+@pytest.mark.parametrize(
+    ("operation", "x", "weight", "attributes"),
+    [
+        (conv.conv2d, (3, 32, 20, 20), (64, 32, 3, 3), {"padding": ((1, 1), (1, 1))}),
+        (conv.conv2d, (4, 136, 9, 9), (120, 136, 3, 3), {"padding": ((1, 1), (1, 1))}),
+        (conv.conv3d, (2, 20, 4, 9, 9), (33, 20, 3, 3, 3), {"padding": ((1, 1),) * 3}),
+        (conv.conv2d, (3, 32, 20, 20), (64, 32, 3, 3), {"stride": (2, 2)}),
+        (conv.conv_transpose2d, (9, 64, 7, 7), (64, 32, 4, 4), {"stride": (2, 2), "padding": ((1, 1), (1, 1))}),
+    ],
+)
+def test_bits_do_not_depend_on_the_number_of_threads(operation, x, weight, attributes, monkeypatch):
+    rng = np.random.default_rng(0)
+    x, weight = (rng.standard_normal(shape).astype("f") for shape in (x, weight))
+    results = []
+    for threads in (1, 2, 5):
+        for module in (cpu_frames, cpu_tiles, cpu_winograd, cpu_winograd_gradient):
+            monkeypatch.setattr(module, "threads_of", lambda shape, threads=threads: threads)
+        y, saved = operation.forward(x, weight, **attributes)
+        results.append((y, *operation.backward(saved, np.cos(y), (True, True, False))[:2]))
+    for one, other in zip(results[0] * 2, (*results[1], *results[2])):
+        np.testing.assert_array_equal(one, other)
+
+
 def test_a_transposed_convolution_is_the_gradient_of_a_convolution():
     rng = np.random.default_rng(0)
     x, weight, grad = (rng.standard_normal(s) for s in ((2, 3, 7, 7), (4, 3, 3, 3), (2, 4, 4, 4)))
