@@ -15,10 +15,10 @@ from numba import types
 from numba.core import cgutils
 from numba.extending import intrinsic
 
+from .cpu_vectors import CONTRACT, data_of, everywhere, fold, load, load_lanes
+
 _VECTOR_BYTES = 64  # on every processor, in as many registers as that takes
 _VECTORS = 4  # side by side, so that one addition need not wait for the one before
-
-_FLAGS = ("contract",)
 
 
 def _line_sums(term, *operands, results=1, wide=False):
@@ -54,15 +54,13 @@ class _Loop:
         self.lanes = _VECTOR_BYTES // self.itemsize
         self.vector = ir.VectorType(context.get_data_type(kind), self.lanes)
         self.total = ir.VectorType(ir.DoubleType(), self.lanes) if wide else self.vector
-        self.length = None
-        self.operands = []
-        for value, value_type in zip(values, signature.args):
-            if isinstance(value_type, types.Array):
-                array = context.make_array(value_type)(context, builder, value)
-                self.length = builder.extract_value(array.shape, 0) if self.length is None else self.length
-                self.operands.append((array.data, None))
-            else:
-                self.operands.append((None, self._spread(value, self.vector)))
+        self.length = context.make_array(signature.args[0])(context, builder, values[0]).nitems
+        self.operands = [
+            (data_of(context, builder, signature, values, i)[0], None)
+            if isinstance(kind, types.Array)
+            else (None, everywhere(builder, values[i], self.lanes))
+            for i, kind in enumerate(signature.args)
+        ]
 
     def sums(self, term, results):
         builder, lanes, integer = self.builder, self.lanes, self.length.type
@@ -74,7 +72,7 @@ class _Loop:
 
         def add(row, terms):
             for slot, value in zip(row, terms):
-                builder.store(builder.fadd(builder.load(slot), value, flags=_FLAGS), slot)
+                builder.store(builder.fadd(builder.load(slot), value, flags=CONTRACT), slot)
 
         block = ir.Constant(integer, _VECTORS * lanes)
         blocks = builder.sdiv(self.length, block)
@@ -94,55 +92,25 @@ class _Loop:
     def _load(self, start, mask=None):
         """The vectors of all operands at `start`; of a masked one, lanes that are beyond the line are 0."""
         builder, loaded = self.builder, []
-        for pointer, spread in self.operands:
-            if pointer is not None:
-                place = builder.bitcast(builder.gep(pointer, [start]), self.vector.as_pointer())
-                spread = builder.load(place, align=self.itemsize) if mask is None else self._load_masked(place, mask)
-            if self.wide and spread.type != self.total:
-                spread = builder.fpext(spread, self.total)
-            loaded.append(spread)
+        for pointer, value in self.operands:
+            if pointer is None:
+                vector = value
+            elif mask is None:
+                vector = load(builder, self.vector, pointer, start, self.itemsize)
+            else:
+                vector = load_lanes(builder, self.vector, builder.gep(pointer, [start]), mask, self.itemsize)
+            loaded.append(builder.fpext(vector, self.total) if vector.type != self.total else vector)
         return loaded
-
-    def _load_masked(self, place, mask):
-        zero, index = ir.Constant(self.vector, None), ir.IntType(32)
-        function = cgutils.get_or_insert_function(
-            self.builder.module,
-            ir.FunctionType(self.vector, [place.type, index, mask.type, self.vector]),
-            f"llvm.masked.load.v{self.lanes}f{8 * self.itemsize}.p0",
-        )
-        return self.builder.call(function, [place, ir.Constant(index, self.itemsize), mask, zero])
 
     def _mask(self, rest):
         """Lanes below `rest`."""
-        numbers = ir.VectorType(rest.type, self.lanes)
-        return self.builder.icmp_signed("<", ir.Constant(numbers, list(range(self.lanes))), self._spread(rest, numbers))
-
-    def _spread(self, value, vector):
-        builder, index = self.builder, ir.IntType(32)
-        first = builder.insert_element(ir.Constant(vector, ir.Undefined), value, ir.Constant(index, 0))
-        return builder.shuffle_vector(
-            first,
-            ir.Constant(vector, ir.Undefined),
-            ir.Constant(ir.VectorType(index, vector.count), [0] * vector.count),
-        )
+        numbers = ir.Constant(ir.VectorType(rest.type, self.lanes), list(range(self.lanes)))
+        return self.builder.icmp_signed("<", numbers, everywhere(self.builder, rest, self.lanes))
 
     def _across(self, vectors):
-        builder = self.builder
         while len(vectors) > 1:
-            vectors = [builder.fadd(a, b) for a, b in zip(vectors[::2], vectors[1::2])]
-        (vector,) = vectors
-        while vector.type.count > 1:
-            half, undefined = vector.type.count // 2, ir.Constant(vector.type, ir.Undefined)
-            low, high = (
-                builder.shuffle_vector(
-                    vector,
-                    undefined,
-                    ir.Constant(ir.VectorType(ir.IntType(32), half), list(range(first, first + half))),
-                )
-                for first in (0, half)
-            )
-            vector = builder.fadd(low, high)
-        return builder.extract_element(vector, ir.Constant(ir.IntType(32), 0))
+            vectors = [self.builder.fadd(a, b) for a, b in zip(vectors[::2], vectors[1::2])]
+        return fold(self.builder, self.builder.fadd, vectors[0])
 
 
 @intrinsic
@@ -154,7 +122,7 @@ def line_sum(typing_context, x):
 @intrinsic
 def line_product(typing_context, x, y):
     """The sum of x * y."""
-    return _line_sums(lambda builder, x, y: (builder.fmul(x, y, flags=_FLAGS),), x, y)
+    return _line_sums(lambda builder, x, y: (builder.fmul(x, y, flags=CONTRACT),), x, y)
 
 
 @intrinsic
@@ -172,7 +140,7 @@ def wide_magnitude(typing_context, x):
 @intrinsic
 def wide_squares(typing_context, x):
     """The sum of x * x, in float64."""
-    return _line_sums(lambda builder, x: (builder.fmul(x, x, flags=_FLAGS),), x, wide=True)
+    return _line_sums(lambda builder, x: (builder.fmul(x, x, flags=CONTRACT),), x, wide=True)
 
 
 @intrinsic
@@ -181,7 +149,7 @@ def line_deviations(typing_context, x, centre):
 
     def term(builder, x, centre):
         deviation = builder.fsub(x, centre)
-        return deviation, builder.fmul(deviation, deviation, flags=_FLAGS)
+        return deviation, builder.fmul(deviation, deviation, flags=CONTRACT)
 
     return _line_sums(term, x, centre, results=2)
 
@@ -191,7 +159,7 @@ def line_weighted_deviations(typing_context, weight, x, centre):
     """The sum of weight, and that of weight * (x - centre)."""
 
     def term(builder, weight, x, centre):
-        return weight, builder.fmul(weight, builder.fsub(x, centre), flags=_FLAGS)
+        return weight, builder.fmul(weight, builder.fsub(x, centre), flags=CONTRACT)
 
     return _line_sums(term, weight, x, centre, results=2)
 
@@ -202,7 +170,7 @@ def line_scaled_deviations(typing_context, grad, scale, x, centre):
 
     def term(builder, grad, scale, x, centre):
         weight = builder.fmul(grad, scale)
-        return weight, builder.fmul(weight, builder.fsub(x, centre), flags=_FLAGS)
+        return weight, builder.fmul(weight, builder.fsub(x, centre), flags=CONTRACT)
 
     return _line_sums(term, grad, scale, x, centre, results=2)
 
