@@ -42,6 +42,16 @@ def lanes_of(typing_context, line):
     return types.intp(line), generate
 
 
+@intrinsic
+def lowest_of(typing_context, line):
+    """-inf, in the line's type."""
+
+    def generate(context, builder, signature, arguments):
+        return ir.Constant(context.get_data_type(signature.return_type), float("-inf"))
+
+    return line.dtype(line), generate
+
+
 def vector_of(context, line, parts):
     """The type of a register full of the line's elements, or of a half or a quarter of them."""
     return ir.VectorType(context.get_data_type(line.dtype), REGISTER_BYTES * 8 // line.dtype.bitwidth // parts)
@@ -189,6 +199,61 @@ def weighted_sum_line(source, offsets, first, weights, count, target, to, length
         )  # fmt: skip
     else:
         _sum_of_many_lines(source, offsets, first, weights, count, target, to, length)
+
+
+@intrinsic
+def _largest_of_vectors(typing_context, source, start, count):
+    """The largest of source[start...], not below -inf and no NaN, over `count` elements, at least a vector of them."""
+
+    def generate(context, builder, signature, arguments):
+        source, start, count = arguments
+        vector = vector_of(context, signature.args[0], 1)
+        width = ir.Constant(count.type, vector.count)
+        nothing = ir.Constant(vector, [ir.Constant(vector.element, float("-inf"))] * vector.count)
+        slots = [cgutils.alloca_once_value(builder, nothing) for _ in range(4)]
+        for slot in slots:
+            builder.store(nothing, slot)
+
+        def meet(slot, place):
+            value, before = load_vector(builder, vector, source, builder.add(start, place)), builder.load(slot)
+            builder.store(builder.select(builder.fcmp_ordered(">", value, before), value, before), slot)
+
+        # Four vectors at a time, so that one comparison need not wait for the one before.
+        blocks = builder.sdiv(count, ir.Constant(count.type, 4 * vector.count))
+        with cgutils.for_range(builder, blocks, intp=count.type) as loop:
+            for v, slot in enumerate(slots):
+                place = builder.mul(loop.index, ir.Constant(count.type, 4 * vector.count))
+                meet(slot, builder.add(place, ir.Constant(count.type, v * vector.count)))
+        done = builder.mul(blocks, ir.Constant(count.type, 4 * vector.count))
+        last = builder.sub(count, width)
+        with cgutils.for_range_slice(builder, done, last, width) as (place, _):
+            meet(slots[0], place)
+        meet(slots[1], last)
+        vectors = [builder.load(slot) for slot in slots]
+        while len(vectors) > 1:
+            vectors = [
+                builder.select(builder.fcmp_ordered(">", a, b), a, b) for a, b in zip(vectors[::2], vectors[1::2])
+            ]
+        (best,), distance = vectors, vector.count // 2
+        while distance:
+            lanes = [(lane + distance) % vector.count for lane in range(vector.count)]
+            mask = ir.Constant(ir.VectorType(ir.IntType(32), vector.count), lanes)
+            other = builder.shuffle_vector(best, ir.Constant(vector, ir.Undefined), mask)
+            best, distance = builder.select(builder.fcmp_ordered(">", other, best), other, best), distance // 2
+        return builder.extract_element(best, ir.Constant(ir.IntType(32), 0))
+
+    return source.dtype(source, types.intp, types.intp), generate
+
+
+@serial_kernel
+def largest_of_line(source, start, count):
+    """The largest of `count` elements that is not NaN, -inf if there is none."""
+    if count >= lanes_of(source):
+        return _largest_of_vectors(source, start, count)
+    best = lowest_of(source)
+    for i in range(count):
+        best = source[start + i] if source[start + i] > best else best
+    return best
 
 
 def _lanes_of_two(vector, first, step):

@@ -11,35 +11,32 @@ import numpy as np
 from numba import prange
 
 from ..cpu_jit import kernel, serial_kernel
+from ..cpu_lines import largest_of_line, memory
 from ..cpu_math import exp, log
 from ..cpu_sums import line_product, line_sum
 from ..memory import empty, zeros
+from ..softmax.cpu import exp_line
 from .cpu_reduce import reduce_losses, scales_of
 
 _ROWS = 8  # rows that one thread takes at a time
+_WORTH_THREADS = 1 << 13  # elements
 _TILE = 256  # positions of a plane that one thread takes at a time
-_LANES = 32  # running maxima side by side (a single one would wait for itself), and terms that are added at a time
+_TERMS = 4096  # exponentials of a row that are computed, and then added, at a time: they stay in the nearest cache
+
+
+_NO_LABELS = np.zeros((0, 0), np.int64)
 
 
 @serial_kernel
-def row_log_sum(x, lanes):
-    """log sum_c exp(x_c) of a row. lanes: [_LANES] of scratch."""
-    lanes[:] = x[0]
-    whole = x.size - x.size % _LANES
-    for start in range(0, whole, _LANES):
-        for i in range(_LANES):
-            lanes[i] = x[start + i] if x[start + i] > lanes[i] else lanes[i]
-    for c in range(whole, x.size):
-        lanes[0] = x[c] if x[c] > lanes[0] else lanes[0]
-    highest = lanes[0]
-    for i in range(1, _LANES):
-        highest = lanes[i] if lanes[i] > highest else highest
+def row_log_sum(x, row, terms):
+    """log sum_c exp(x_c) of a row of x, [N, C]. terms: scratch for as many elements as are added at a time."""
+    classes = x.shape[1]
+    highest = largest_of_line(memory(x), row * classes, classes)
     total = x.dtype.type(0)
-    for start in range(0, x.size, _LANES):
-        block = x[start : start + _LANES]
-        for i in range(block.size):
-            lanes[i] = exp(block[i] - highest)
-        total += line_sum(lanes[: block.size])
+    for start in range(0, classes, terms.size):
+        count = min(terms.size, classes - start)
+        exp_line(memory(x), row * classes + start, count, highest, memory(terms), 0)
+        total += line_sum(terms[:count])
     return highest + log(total)
 
 
@@ -49,17 +46,17 @@ def cross_entropy_rows_kernel(x, labels, targets, by_label, weight, ignored, smo
     rows, classes = x.shape
     keep, share = x.dtype.type(1 - smoothing), x.dtype.type(smoothing / classes)
     for chunk in prange((rows + _ROWS - 1) // _ROWS):
-        lanes = np.empty(_LANES, x.dtype)
+        scratch = np.empty(min(classes, _TERMS), x.dtype)
         for r in range(chunk * _ROWS, min(rows, (chunk + 1) * _ROWS)):
             loss, log_sum = x.dtype.type(0), x.dtype.type(0)
             if not by_label:
-                log_sum = row_log_sum(x[r], lanes)
+                log_sum = row_log_sum(x, r, scratch)
                 terms = np.empty(classes, x.dtype)
                 for c in range(classes):
                     terms[c] = weight[c] * (keep * targets[r, c] + share) * (log_sum - x[r, c])
                 loss = line_sum(terms)
             elif labels[r] != ignored:
-                log_sum = row_log_sum(x[r], lanes)
+                log_sum = row_log_sum(x, r, scratch)
                 if share > 0:
                     terms = np.empty(classes, x.dtype)
                     for c in range(classes):
@@ -206,13 +203,14 @@ def _label_weights(labels, weight, ignored):
 def cross_entropy_forward(input, target, weight=None, *, ignore_index=-100, label_smoothing=0.0, reduction="mean"):
     x, by_label = _planes(input), target.dtype != input.dtype
     batch, classes, positions = x.shape
-    labels = _positions(target, x, np.int64) if by_label else empty((0, 0), np.int64)
-    targets = empty((0, classes, positions), x.dtype) if by_label else _planes(target)
+    labels = _positions(target, x, np.int64) if by_label else _NO_LABELS
+    targets = x[:0] if by_label else _planes(target)
     class_weight = np.ones(classes, x.dtype) if weight is None else np.ascontiguousarray(weight)
     losses, log_sums = empty((batch, positions), x.dtype), empty((batch, positions), x.dtype)
     smoothing = float(label_smoothing)
     if positions == 1:
-        cross_entropy_rows_kernel(
+        rows_kernel = cross_entropy_rows_kernel
+        (rows_kernel if x.size >= _WORTH_THREADS else rows_kernel.serial)(
             x.reshape(batch, classes),
             labels.reshape(-1),
             targets.reshape(-1, classes),
@@ -246,7 +244,8 @@ def cross_entropy_backward(saved, grad_output, needs):
         batch, classes, positions = x.shape
         grad_input = empty(shape, x.dtype)
         if positions == 1:
-            cross_entropy_rows_grad_kernel(
+            rows_kernel = cross_entropy_rows_grad_kernel
+            (rows_kernel if x.size >= _WORTH_THREADS else rows_kernel.serial)(
                 x.reshape(batch, classes),
                 labels.reshape(-1),
                 targets.reshape(-1, classes),

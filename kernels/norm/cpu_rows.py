@@ -10,6 +10,8 @@ from ..cpu_sums import line_scaled_deviations
 from ..memory import empty
 from .cpu_moments import row_deviations, row_sum
 
+_WORTH_THREADS = 1 << 14  # elements
+
 
 @kernel
 def normalize_rows_kernel(x, weight, bias, eps, centred, mean, rstd, y):
@@ -79,7 +81,8 @@ def _forward(x, weight, bias, normalized_shape, eps, centred):
     weight = np.ones(columns, x.dtype) if weight is None else np.ascontiguousarray(weight).reshape(-1)
     bias = np.zeros(columns, x.dtype) if bias is None else np.ascontiguousarray(bias).reshape(-1)
     mean, rstd, y = empty(rows, x.dtype), empty(rows, x.dtype), empty(x.shape, x.dtype)
-    normalize_rows_kernel(matrix, weight, bias, float(eps), centred, mean, rstd, y.reshape(rows, columns))
+    rows_kernel = normalize_rows_kernel if x.size >= _WORTH_THREADS else normalize_rows_kernel.serial
+    rows_kernel(matrix, weight, bias, float(eps), centred, mean, rstd, y.reshape(rows, columns))
     return y, (matrix, weight, mean, rstd, centred, normalized_shape)
 
 
@@ -90,7 +93,8 @@ def _backward(saved, grad_y, needs):
     part_rows = max(4, -(-x.shape[0] // 64)) if needs_sums else 1
     shares = empty((2, -(-x.shape[0] // part_rows) if needs_sums else 0, x.shape[1]), x.dtype)
     grad_x = empty(grad_y.shape if needs[0] else 0, x.dtype)
-    normalize_rows_grad_kernel(
+    rows_kernel = normalize_rows_grad_kernel if x.size >= _WORTH_THREADS else normalize_rows_grad_kernel.serial
+    rows_kernel(
         x,
         np.ascontiguousarray(grad_y).reshape(x.shape),
         weight,

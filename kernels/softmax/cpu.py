@@ -11,59 +11,56 @@ import numpy as np
 from numba import prange
 
 from ..cpu_jit import kernel, serial_kernel
-from ..cpu_math import exp, log
+from ..cpu_lines import largest_of_line, memory
+from ..cpu_math import exp, log, wide_vectors
 from ..cpu_sums import line_product, line_sum
 from ..memory import empty
 
 _STRIP = 256
+_WORTH_THREADS = 1 << 13  # elements
 _SOFTMAX, _LOG_SOFTMAX, _LOGSUMEXP = range(3)
 
 
 @serial_kernel
-def row_max(x):
-    """The largest element of a vector that is not NaN, -inf if there is none. Eight running maxima hide the latency."""
-    a = b = c = d = e = f = g = h = x.dtype.type(-np.inf)
-    whole = x.size - x.size % 8
-    for i in range(0, whole, 8):
-        a = x[i] if x[i] > a else a
-        b = x[i + 1] if x[i + 1] > b else b
-        c = x[i + 2] if x[i + 2] > c else c
-        d = x[i + 3] if x[i + 3] > d else d
-        e = x[i + 4] if x[i + 4] > e else e
-        f = x[i + 5] if x[i + 5] > f else f
-        g = x[i + 6] if x[i + 6] > g else g
-        h = x[i + 7] if x[i + 7] > h else h
-    for i in range(whole, x.size):
-        a = x[i] if x[i] > a else a
-    return max(max(max(a, b), max(c, d)), max(max(e, f), max(g, h)))
+def exp_line(x, start, count, peak, target, to):
+    """target[to + i] = exp(x[start + i] - peak) for i < count: memory of two arrays."""
+    wide_vectors()
+    for i in range(count):
+        target[to + i] = exp(x[start + i] - peak)
+
+
+@serial_kernel
+def _multiply_line(y, start, count, scale):
+    for i in range(count):
+        y[start + i] *= scale
+
+
+@serial_kernel
+def _shift_line(x, y, start, count, peak, log_total):
+    for i in range(count):
+        y[start + i] = x[start + i] - peak - log_total
 
 
 @kernel
 def softmax_rows_kernel(x, code, y):
     """x [rows, n] -> y [rows, n], for logsumexp y [rows, 1]."""
     n = x.shape[1]
-    zero = x.dtype.type(0)
+    one, zero = x.dtype.type(1), x.dtype.type(0)
     for row in prange(x.shape[0]):
-        peak = row_max(x[row])
-        if code == _LOGSUMEXP and abs(peak) == np.inf:
-            peak = zero  # infinities then come out of exp and log by themselves
-        if code == _SOFTMAX:
-            for i in range(n):
-                y[row, i] = exp(x[row, i] - peak)
-            scale = x.dtype.type(1) / line_sum(y[row])
-            for i in range(n):
-                y[row, i] *= scale
-        elif code == _LOG_SOFTMAX:
-            for i in range(n):
-                y[row, i] = exp(x[row, i] - peak)
-            log_total = log(line_sum(y[row]))
-            for i in range(n):
-                y[row, i] = x[row, i] - peak - log_total
-        else:
+        peak = largest_of_line(memory(x), row * n, n)
+        if code == _LOGSUMEXP:
+            if abs(peak) == np.inf:
+                peak = zero  # infinities then come out of exp and log by themselves
             terms = np.empty(n, x.dtype)
-            for i in range(n):
-                terms[i] = exp(x[row, i] - peak)
+            exp_line(memory(x), row * n, n, peak, memory(terms), 0)
             y[row, 0] = peak + log(line_sum(terms))
+        else:
+            exp_line(memory(x), row * n, n, peak, memory(y), row * n)
+            total = line_sum(y[row])
+            if code == _SOFTMAX:
+                _multiply_line(memory(y), row * n, n, one / total)
+            else:
+                _shift_line(memory(x), memory(y), row * n, n, peak, log(total))
 
 
 @kernel
@@ -180,7 +177,8 @@ def _run_forward(x, code):
     outer, n, inner = x.shape
     y = empty((outer, 1 if code == _LOGSUMEXP else n, inner), x.dtype)
     if inner == 1:
-        softmax_rows_kernel(x[:, :, 0], code, y[:, :, 0])
+        rows_kernel = softmax_rows_kernel if x.size >= _WORTH_THREADS else softmax_rows_kernel.serial
+        rows_kernel(x[:, :, 0], code, y[:, :, 0])
     else:
         peak, total = empty((outer, inner), x.dtype), empty((outer, inner), x.dtype)
         softmax_columns_kernel(x, code, y, peak, total)
@@ -201,7 +199,9 @@ def _backward(saved, grad_y, needs):
     grad_y = np.ascontiguousarray(grad_y).reshape(y.shape)
     grad_x = empty(y.shape, y.dtype)
     if inner == 1:
-        softmax_rows_grad_input_kernel(grad_y[:, :, 0], y[:, :, 0], code, grad_x[:, :, 0])
+        rows_kernel = softmax_rows_grad_input_kernel
+        rows_kernel = rows_kernel if y.size >= _WORTH_THREADS else rows_kernel.serial
+        rows_kernel(grad_y[:, :, 0], y[:, :, 0], code, grad_x[:, :, 0])
     else:
         softmax_columns_grad_input_kernel(grad_y, y, code, grad_x, empty((outer, inner), y.dtype))
     return (grad_x.reshape(shape),)
