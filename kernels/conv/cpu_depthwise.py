@@ -16,7 +16,7 @@ from numba import prange
 from ..cpu_jit import kernel, threads_for
 from ..cpu_product import REGISTER_BYTES
 from ..memory import workspace
-from .cpu_depthwise_tiles import SHARED, add_products, add_taps, join_pairs, split_pairs
+from .cpu_depthwise_tiles import SHARED, STRIDED, add_products, add_taps, join_pairs, split_pairs
 from .plan import covers_everything
 
 _ROWS, _SHARED_LINES = SHARED.rows, SHARED.lines
@@ -82,7 +82,7 @@ def depthwise_sum_kernel(
     count_h, first_h, every_h, step_h, offset_h, spacing_h, tap_h, tap_step_h, taps_h = rows
     taps, residues, workers = kernel[0] * kernel[1] * kernel[2], len(counts), len(split)
     source_channels = channels * terms // multiplier
-    splits, joins, together = phases > 1, residues > 1, step_h == 1 and spacing_h == 1 and count_h > 1
+    splits, joins, together = phases > 1, residues > 1, step_h <= STRIDED.step and spacing_h == 1 and count_h > 1
     pitch = phases * split_pitch if splits else width
     for worker in prange(workers):
         lines, parts = split[worker], joined[worker]
@@ -98,21 +98,22 @@ def depthwise_sum_kernel(
                 )
             image, channel = plane // channels, plane % channels
             b = bias[channel] if len(bias) else source.dtype.type(0)
-            if splits:  # then there is one term
-                base = (image * source_channels + channel // multiplier) * source_size
-                begin = max(0, low * step_h + offset_h)
-                end = min(height, (high - 1) * step_h + offset_h + (taps_h - 1) * spacing_h + 1)
-                for slice in range(source_sizes[0]):
-                    for row in range(slice * height + begin, slice * height + end):
-                        start, to = base + row * width, row * pitch
+            begin = max(0, low * step_h + offset_h)  # of the rows that are not split yet
+            for row in range(low, high, _ROWS):
+                tile_rows = min(_ROWS, high - row)
+                if splits:  # then there is one term
+                    base = (image * source_channels + channel // multiplier) * source_size
+                    end = min(height, (row + tile_rows - 1) * step_h + offset_h + (taps_h - 1) * spacing_h + 1)
+                    for line in range((end - begin) * source_sizes[0]):
+                        place = line // (end - begin) * height + begin + line % (end - begin)
+                        start, to = base + place * width, place * pitch
                         if phases == 2:
                             split_pairs(source, start, width, lines, to, to + split_pitch)
                         else:
                             for column in range(width):
                                 lines[to + column % phases * split_pitch + column // phases] = source[start + column]
-            for d in range(count_d):
-                for row in range(low, high, _ROWS):
-                    tile_rows = min(_ROWS, high - row)
+                    begin = max(begin, end)
+                for d in range(count_d):
                     to = plane * result_size
                     to += ((first_d + d * every_d) * result_sizes[1] + first_h + row * every_h) * result_sizes[2]
                     for term in range(terms):
@@ -170,7 +171,7 @@ def depthwise_grad_weight_kernel(
     count_d, _, _, step_d, offset_d, spacing_d, _, _, taps_d = depth
     count_h, _, _, step_h, offset_h, spacing_h, _, _, taps_h = rows
     taps, workers, lanes = kernel[0] * kernel[1] * kernel[2], len(split), REGISTER_BYTES // source.itemsize
-    splits, together = phases > 1, step_h == 1 and spacing_h == 1 and count_h > 1
+    splits, together = phases > 1, step_h <= STRIDED.step and spacing_h == 1 and count_h > 1
     pitch = phases * split_pitch if splits else width
     tile_rows = _ROWS if count_h > 1 else 1
     for worker in prange(workers):
@@ -181,26 +182,35 @@ def depthwise_grad_weight_kernel(
             for image in range(batch):
                 grad_base = (image * channels + channel) * size
                 base = (image * (channels // multiplier) + channel // multiplier) * source_size
-                if splits:
-                    for row in range(source_sizes[0] * height):
-                        start, to = base + row * width, row * pitch
-                        if phases == 2:
-                            split_pairs(source, start, width, lines, to, to + split_pitch)
-                        else:
-                            for column in range(width):
-                                lines[to + column % phases * split_pitch + column // phases] = source[start + column]
-                    base = 0
-                for d in range(count_d):
-                    grad_start = grad_base + d * sizes[1] * sizes[2]
-                    for row in range(0, count_h, tile_rows):
+                begin = max(0, offset_h)  # of the rows that are not split yet
+                for row in range(0, count_h, tile_rows):
+                    if splits:
+                        end = (min(row + tile_rows, count_h) - 1) * step_h + offset_h
+                        end = min(height, end + (taps_h - 1) * spacing_h + 1)
+                        for line in range((end - begin) * source_sizes[0]):
+                            place = line // (end - begin) * height + begin + line % (end - begin)
+                            start, to = base + place * width, place * pitch
+                            if phases == 2:
+                                split_pairs(source, start, width, lines, to, to + split_pitch)
+                            else:
+                                for column in range(width):
+                                    lines[to + column % phases * split_pitch + column // phases] = source[
+                                        start + column
+                                    ]
+                        begin = max(begin, end)
+                    for d in range(count_d):
+                        grad_start = grad_base + d * sizes[1] * sizes[2]
                         for line_d in range(taps_d):
                             slice = d * step_d + offset_d + line_d * spacing_d
-                            visible = height if 0 <= slice < source_sizes[0] else 0
-                            start = base + slice * height * pitch
+                            inside = 0 <= slice < source_sizes[0]
+                            start = (0 if splits else base) + slice * height * pitch
                             line = 0
                             while line < taps_h:
                                 shared = _SHARED_LINES if together and line + _SHARED_LINES <= taps_h else 1
                                 first_row = row * step_h + offset_h + line * spacing_h
+                                # Rows that only results beyond the last would read count as zero.
+                                last = (count_h - 1) * step_h + offset_h + (line + shared - 1) * spacing_h
+                                visible = max(0, min(height, last + 1)) if inside else 0
                                 to = 1 + (line_d * taps_h + line) * kernel[2]
                                 with_bias = line_d + line == 0
                                 add_products(
@@ -306,6 +316,7 @@ def threads_of(shape):
     return threads_for(shape.batch * shape.out_channels * shape.out_size * shape.taps)
 
 
+@lru_cache(maxsize=256)
 def _forward_lines(shape):
     """The depth and the rows of a convolution's results, read forward."""
     return tuple(

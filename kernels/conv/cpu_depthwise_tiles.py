@@ -22,14 +22,23 @@ from .cpu_vectors import Vectors
 
 
 class Tile(NamedTuple):
-    """How much is computed at once: rows, vectors of each, and kernel lines."""
+    """How much is computed at once: rows, vectors of each, and kernel lines, whose sources are rows beside each other;
+    and what the step from one row's source to the next must be, if there are several lines."""
 
     rows: int
     vectors: int
     lines: int
+    step: int = 0
+
+    def pairs(self, read):
+        """Rows and kernel lines that use row number `read` of those that the tile reads."""
+        if self.lines == 1:
+            return [(read, 0)]
+        return [(r, read - r * self.step) for r in range(self.rows) if 0 <= read - r * self.step < self.lines]
 
 
-SHARED = Tile(rows=8, vectors=1, lines=3)  # where next rows of the result and next kernel lines read next rows
+SHARED = Tile(rows=8, vectors=1, lines=3, step=1)
+STRIDED = Tile(rows=8, vectors=1, lines=3, step=2)
 APART = Tile(rows=8, vectors=1, lines=1)
 FLAT = Tile(rows=1, vectors=4, lines=1)  # for planes that are one row
 
@@ -46,7 +55,7 @@ def add_taps(
             first_row + i * step + l.
         zeros: as long as a row.
         weight: that of kernel line l's tap t stands at weight_start + l * line_step + t.
-        lines: SHARED.lines, or 1; rows: at most SHARED.rows.
+        lines: SHARED.lines, if step is 1 or 2, or 1; rows: at most SHARED.rows.
         columns: the table above, of which columns first_tap..last_tap - 1 are added.
         result: row i starts at to + i * result_pitch and has `count` columns.
         relu: whether negative sums become zero.
@@ -54,8 +63,10 @@ def add_taps(
 
     def generate(context, builder, signature, arguments):
         vectors = Vectors(context, builder, signature, arguments)
-        lines, rows, count = arguments[10], arguments[17], arguments[18]
-        _for_each_tile(vectors, lines, rows, count, lambda tile, column: _add_tile(vectors, tile, column, arguments))
+        step, lines, rows, count = arguments[4], arguments[10], arguments[17], arguments[18]
+        _for_each_tile(
+            vectors, step, lines, rows, count, lambda tile, column: _add_tile(vectors, tile, column, arguments)
+        )
         return context.get_dummy_value()
 
     integer, boolean = types.intp, types.boolean
@@ -65,23 +76,34 @@ def add_taps(
     ), generate  # fmt: skip
 
 
-def _for_each_tile(vectors, lines, rows, count, generate_tile):
+def _for_each_tile(vectors, step, lines, rows, count, generate_tile):
     """Calls generate_tile(tile, column) in loops over `count` columns, for each kind of tile that there may be."""
     builder = vectors.builder
 
     def loop(tile):
-        step = vectors.constant(tile.vectors * vectors.lanes)
-        with cgutils.for_range_slice(builder, vectors.constant(0), count, step) as (column, _):
+        width = vectors.constant(tile.vectors * vectors.lanes)
+        with cgutils.for_range_slice(builder, vectors.constant(0), count, width) as (column, _):
             generate_tile(tile, column)
 
     with builder.if_else(builder.icmp_signed("==", lines, vectors.constant(SHARED.lines))) as (shared, apart):
-        with shared:
-            loop(SHARED)
+        with shared, builder.if_else(builder.icmp_signed("==", step, vectors.constant(1))) as (beside, strided):
+            with beside:
+                loop(SHARED)
+            with strided:
+                loop(STRIDED)
         with apart, builder.if_else(builder.icmp_signed(">", rows, vectors.constant(1))) as (high, flat):
             with high:
                 loop(APART)
             with flat:
                 loop(FLAT)
+
+
+def _lines(vectors, tile, source, zeros, base, pitch, first_row, step, height):
+    """Where the rows start that a tile reads."""
+    if tile.lines == 1:
+        return vectors.rows(source, zeros, base, pitch, first_row, step, height, tile.rows)
+    count = (tile.rows - 1) * tile.step + tile.lines
+    return vectors.rows(source, zeros, base, pitch, first_row, vectors.constant(1), height, count)
 
 
 def _add_tile(vectors, tile, column, arguments):
@@ -109,7 +131,7 @@ def _add_tile(vectors, tile, column, arguments):
             for slots in sums:
                 for slot in slots:
                     builder.store(starts, slot)
-    lines = vectors.rows(source, zeros, base, pitch, first_row, step, height, tile.rows + tile.lines - 1)
+    lines = _lines(vectors, tile, source, zeros, base, pitch, first_row, step, height)
     with cgutils.for_range_slice(builder, first_tap, last_tap, vectors.constant(1)) as (index, _):
         offset, width, shift, tap = vectors.entry(table, index)
         inside = [vectors.inside(vectors.add(place, offset), width) for place in places]
@@ -120,9 +142,9 @@ def _add_tile(vectors, tile, column, arguments):
         for t, line_start in enumerate(lines):
             for v, place in enumerate(places):
                 value = vectors.load(vectors.at(line_start, place, shift), inside[v])
-                for r in range(max(0, t - tile.lines + 1), min(t + 1, tile.rows)):
+                for r, line in tile.pairs(t):
                     slot = sums[r][v]
-                    builder.store(vectors.plus(builder.load(slot), value, factors[t - r]), slot)
+                    builder.store(vectors.plus(builder.load(slot), value, factors[line]), slot)
     with builder.if_then(relu):
         for slots in sums:
             for slot in slots:
@@ -152,9 +174,14 @@ def add_products(
 
     def generate(context, builder, signature, arguments):
         vectors = Vectors(context, builder, signature, arguments)
-        lines, rows, count = arguments[7], arguments[13], arguments[15]
+        step, lines, rows, count = arguments[4], arguments[7], arguments[13], arguments[15]
         _for_each_tile(
-            vectors, lines, rows, count, lambda tile, column: _add_products_of_tile(vectors, tile, column, arguments)
+            vectors,
+            step,
+            lines,
+            rows,
+            count,
+            lambda tile, column: _add_products_of_tile(vectors, tile, column, arguments),
         )
         return context.get_dummy_value()
 
@@ -189,7 +216,7 @@ def _add_products_of_tile(vectors, tile, column, arguments):
 
     with builder.if_then(sums_grad):
         add_to(vectors.constant(0), [value for values in grads for value in values])
-    lines = vectors.rows(source, zeros, base, pitch, first_row, step, height, tile.rows + tile.lines - 1)
+    lines = _lines(vectors, tile, source, zeros, base, pitch, first_row, step, height)
     with cgutils.for_range(builder, vectors.entries(8)) as loop:
         offset, width, shift, tap = vectors.entry(table, loop.index)
         inside = [
@@ -199,8 +226,8 @@ def _add_products_of_tile(vectors, tile, column, arguments):
         for t, line_start in enumerate(lines):
             for v, place in enumerate(places):
                 value = vectors.load(vectors.at(line_start, place, shift), inside[v])
-                for r in range(max(0, t - tile.lines + 1), min(t + 1, tile.rows)):
-                    halves, half = products[t - r], (r + v) % 2
+                for r, line in tile.pairs(t):
+                    halves, half = products[line], (r + v) % 2
                     if halves[half] is None:
                         halves[half] = builder.fmul(value, grads[r][v])
                     else:

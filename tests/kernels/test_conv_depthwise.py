@@ -107,3 +107,15 @@ def test_what_lies_outside_is_not_read_and_nothing_else_is_written():
     assert (y[0, 0, 1:-1, 1:-1] == 9).all()
     assert (out_around[:100] == -7).all()
     assert (out_around[-100:] == -7).all()
+
+
+@pytest.mark.parametrize("stride", [2, 3])
+def test_rows_and_columns_that_a_stride_leaves_out_are_not_read(stride):
+    x, weight = np.full((1, 2, 2 * stride + 1, 2 * stride + 1), np.nan), np.ones((2, 1, 2, 2))
+    seen = [0, 1, stride, stride + 1]
+    x[:, :, np.array(seen)[:, None], seen] = 1
+    attributes = {"stride": (stride,) * 2, "groups": 2}
+    y, saved = conv.conv2d.forward(x, weight, **attributes)
+    np.testing.assert_array_equal(y, np.full((1, 2, 2, 2), 4))
+    grad_weight = conv.conv2d.backward(saved, np.ones_like(y), (False, True, False))[1]
+    np.testing.assert_array_equal(grad_weight, np.full((2, 1, 2, 2), 4))
