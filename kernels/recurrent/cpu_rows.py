@@ -11,6 +11,7 @@ from numba.extending import intrinsic
 
 from ..cpu_jit import serial_kernel
 from ..cpu_product import REGISTER_BYTES
+from ..cpu_vectors import data_of, everywhere, fold, load, multiply_add, store
 
 _EIGHT = 8  # rows of the weight at a time: as many sums as keep both multipliers busy
 
@@ -20,9 +21,10 @@ class _Vectors:
 
     def __init__(self, context, builder, signature, arguments, arrays):
         self.builder = builder
-        self.data = [context.make_array(signature.args[i])(context, builder, arguments[i]).data for i in arrays]
+        self.data = data_of(context, builder, signature, arguments, *arrays)
         dtype = signature.args[arrays[0]].dtype
-        self.lanes = REGISTER_BYTES // (dtype.bitwidth // 8)
+        self.itemsize = dtype.bitwidth // 8
+        self.lanes = REGISTER_BYTES // self.itemsize
         self.scalar = context.get_data_type(dtype)
         self.vector = ir.VectorType(self.scalar, self.lanes)
 
@@ -30,30 +32,10 @@ class _Vectors:
         return self.builder.gep(pointer, [index])
 
     def load(self, pointer, index, kind):
-        return self.builder.load(self.builder.bitcast(self.at(pointer, index), kind.as_pointer()), align=4)
+        return load(self.builder, kind, pointer, index, self.itemsize)
 
     def store(self, value, pointer, index):
-        self.builder.store(value, self.builder.bitcast(self.at(pointer, index), value.type.as_pointer()), align=4)
-
-    def multiply_add(self, a, b, c):
-        return self.builder.fadd(self.builder.fmul(a, b, flags=("contract",)), c, flags=("contract",))
-
-    def everywhere(self, number):
-        undefined = ir.Constant(self.vector, ir.Undefined)
-        one = self.builder.insert_element(undefined, number, ir.Constant(ir.IntType(32), 0))
-        return self.builder.shuffle_vector(
-            one, undefined, ir.Constant(ir.VectorType(ir.IntType(32), self.lanes), [0] * self.lanes)
-        )
-
-    def total(self, vector):
-        """The sum of a vector's elements, halves added to halves."""
-        width = self.lanes
-        while width > 1:
-            width //= 2
-            picked = [width + i if i < width else i for i in range(self.lanes)]
-            mask = ir.Constant(ir.VectorType(ir.IntType(32), self.lanes), picked)
-            vector = self.builder.fadd(vector, self.builder.shuffle_vector(vector, vector, mask))
-        return self.builder.extract_element(vector, ir.Constant(ir.IntType(32), 0))
+        store(self.builder, value, pointer, index, self.itemsize)
 
     def walk(self, count):
         """(index, type) of whole vectors, then of the elements that are left over."""
@@ -89,9 +71,9 @@ def _dot_rows(rows):
             for index, kind in v.walk(inner):
                 factor = v.load(left, index, kind)
                 for pointer, slot in zip(pointers, wide if kind is v.vector else narrow):
-                    builder.store(v.multiply_add(v.load(pointer, index, kind), factor, builder.load(slot)), slot)
+                    builder.store(multiply_add(builder, v.load(pointer, index, kind), factor, builder.load(slot)), slot)
             for number, a, b in zip(numbers, wide, narrow):
-                total = builder.fadd(v.total(builder.load(a)), builder.load(b))
+                total = builder.fadd(fold(builder, builder.fadd, builder.load(a)), builder.load(b))
                 v.store(builder.fadd(v.load(sums, number, v.scalar), total), sums, number)
             return context.get_dummy_value()
 
@@ -115,14 +97,14 @@ def _add_rows(rows):
             numbers = [ir.Constant(inner.type, r) for r in range(rows)]
             pointers = [v.at(v.data[0], builder.add(start, builder.mul(number, inner))) for number in numbers]
             single = [v.load(factors, number, v.scalar) for number in numbers]
-            spread = [v.everywhere(factor) for factor in single]
+            spread = [everywhere(builder, factor, v.lanes) for factor in single]
             for index, kind in v.walk(inner):
                 total = cgutils.alloca_once_value(builder, ir.Constant(kind, None))
                 with builder.if_then(add):
                     builder.store(v.load(result, index, kind), total)
                 value = builder.load(total)
                 for pointer, factor in zip(pointers, spread if kind is v.vector else single):
-                    value = v.multiply_add(v.load(pointer, index, kind), factor, value)
+                    value = multiply_add(builder, v.load(pointer, index, kind), factor, value)
                 v.store(value, result, index)
             return context.get_dummy_value()
 
