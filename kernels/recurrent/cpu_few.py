@@ -16,9 +16,9 @@ from ..cpu_jit import kernel, serial_kernel
 from ..cpu_math import tanh
 from .cpu_gru import gru_gates, gru_grad_gates
 from .cpu_lstm import lstm_gates, lstm_grad_gates
+from .cpu_rows import add_products, add_weighted_rows
 from .cpu_share import CHUNK, end_step, next_chunk
 from .cpu_time import add, copy, running_again, still_running
-from .cpu_rows import add_products, add_weighted_rows
 
 RELU, TANH, GRU, LSTM = range(4)
 
