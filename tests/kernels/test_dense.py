@@ -1,0 +1,27 @@
+"""Dense layers' activations where numbers are extreme."""
+
+import numpy as np
+import pytest
+
+from ranvier.kernels.dense import dense
+
+
+@pytest.mark.parametrize("dtype", [np.float32, np.float64])
+def test_the_derivative_of_gelu_makes_no_subnormal_numbers(dtype):
+    # A product with subnormal numbers takes a hundred times as long.
+    z = np.linspace(-45, 45, 9001, dtype=dtype)[:, None]
+    _, saved = dense.forward(z, np.ones((1, 1), dtype), activation="gelu")
+    (grad,) = dense.backward(saved, np.ones_like(z), (True, False, False))[:1]
+    assert not ((grad != 0) & (np.abs(grad) < np.finfo(dtype).tiny)).any()
+    assert (grad[z < -15] == 0).all()
+    assert (grad[z > 15] == 1).all()
+    assert (grad[np.abs(z) < 5] != 0).all()
+
+
+def test_not_a_number_comes_through_every_activation():
+    x = np.array([[np.nan, 1.0]], np.float32)
+    for activation in (None, "relu", "sigmoid", "tanh", "gelu"):
+        y, saved = dense.forward(x, np.eye(2, dtype=np.float32), activation=activation)
+        assert np.isnan(y[0, 0]), activation
+        if activation not in (None, "relu"):
+            assert np.isnan(dense.backward(saved, np.ones_like(y), (True, False, False))[0][0, 0]), activation
