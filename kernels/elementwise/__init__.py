@@ -206,6 +206,13 @@ def _binary(name, accepted, domain=Normal, integers=(-4, 5), number=1.5, *, diff
 
     def check(x, y):
         """x, y: arrays of one accepted type, or one of them a number; their shapes broadcast."""
+        # The usual calls are answered at once: arrays of one type and shape, or one with a fraction.
+        if type(x) is np.ndarray and (dtype := x.dtype) in accepted:
+            if type(y) is np.ndarray:
+                if y.dtype is dtype and x.shape == y.shape:
+                    return
+            elif type(y) is float and dtype in FLOATS:
+                return
         _check_operands(name, accepted, x=x, y=y)
         _check_broadcast(name, x=x, y=y)
 

@@ -165,8 +165,11 @@ erf_forward, erf_backward = _compiled(_ERF, "x")
 def _elementwise(ufunc, operands, out=None, dtype=None):
     """ufunc(*operands) in one pass, with the operands' dtype or the one given."""
     if out is None:
-        dtype = next(x.dtype for x in operands if hasattr(x, "dtype")) if dtype is None else dtype
-        out = empty(broadcast_shape(*operands), dtype)
+        first, last = operands[0], operands[-1]
+        shape = first.shape if shape_of(first) == shape_of(last) else broadcast_shape(first, last)
+        if dtype is None:
+            dtype = first.dtype if type(first) is np.ndarray else last.dtype
+        out = empty(shape, dtype)
     return ufunc(*operands, out=out)
 
 
@@ -276,7 +279,7 @@ def _fused(code, passes):
 
     @_quiet
     def backward(saved, grad, needs):
-        if not worth_threads(grad):
+        if not worth_threads(grad, grad):
             return backward_by_numpy(saved, grad, needs)
         x, y = saved
         if needs == (True, False) and code in (MULTIPLY, DIVIDE) and shape_of(x) == grad.shape:

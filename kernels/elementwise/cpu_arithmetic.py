@@ -185,9 +185,11 @@ def column_grad_kernel(grad, full, repeated, code, swapped, middle, grad_full, p
                 totals[i] += shares[i]
 
 
-def worth_threads(*operands) -> bool:
-    """Whether the operands, arrays of one type and numbers, are of a floating-point type and one has many elements."""
-    return any(getattr(x, "size", 0) >= _WORTH_THREADS and x.dtype.kind == "f" for x in operands)
+def worth_threads(x, y) -> bool:
+    """Whether operands, arrays of one type or one of them a number, are floating-point and one has many elements."""
+    if type(x) is np.ndarray and x.size >= _WORTH_THREADS:
+        return x.dtype.kind == "f"
+    return type(y) is np.ndarray and y.size >= _WORTH_THREADS and y.dtype.kind == "f"
 
 
 def combined(code, x, y, out=None):

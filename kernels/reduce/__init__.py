@@ -41,10 +41,13 @@ def _check_type(operation, x, accepted) -> None:
 
 
 def _check_axes(operation, x, axis, keepdims) -> None:
-    if type(axis) is not tuple or not builtins.all(type(a) is int for a in axis):
-        refuse_type(operation, "axis", "as a tuple of integers", repr(axis))
-    if list(axis) != sorted(set(axis)) or not builtins.all(0 <= a < x.ndim for a in axis):
-        refuse_value(operation, "axis", f"as different axes in [0, {x.ndim}) in rising order", axis)
+    before = -1
+    for a in axis if type(axis) is tuple else (None,):
+        if type(a) is not int:
+            refuse_type(operation, "axis", "as a tuple of integers", repr(axis))
+        if not before < a < x.ndim:
+            refuse_value(operation, "axis", f"as different axes in [0, {x.ndim}) in rising order", axis)
+        before = a
     if type(keepdims) is not bool:
         refuse_type(operation, "keepdims", "as a bool", repr(keepdims))
 

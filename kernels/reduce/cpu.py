@@ -7,13 +7,16 @@ from numba import prange
 
 from ..cpu_jit import kernel
 from ..cpu_sums import line_deviations, line_magnitude, line_product, line_sum
-from ..elementwise.broadcasting import broadcast_to
+from ..elementwise.broadcasting import broadcast_to, merged
 from ..memory import empty, zeros
+from .cpu_scan import running_sums
 
 _PLAIN, _SQUARE, _ABSOLUTE, _POWER, _DEVIATION = range(5)
 _WORTH_THREADS = 1 << 15  # elements; fewer are added before another thread has woken up
 _LONG = 4096  # elements of a row that one block adds
 _ROWS, _COLUMNS = 256, 2048  # where whole rows are added: those of a block, and how much of each stays in the cache
+
+_NOTHING = {np.dtype(kind): np.empty(0, kind) for kind in (np.float32, np.float64)}
 
 _quiet = np.errstate(all="ignore")
 
@@ -91,10 +94,38 @@ def cumprod_grad_kernel(x, grad_y, grad_x):
                 after *= x[o, k, i]
 
 
+@kernel
+def choice_grad_kernel(grad_y, place, grad_x):
+    """grad_x[o, k, i] = grad_y[o, i] where k is place[o, i], else 0."""
+    for o in prange(grad_x.shape[0]):
+        grad_x[o] = 0
+        for i in range(grad_x.shape[2]):
+            grad_x[o, place[o, i], i] = grad_y[o, i]
+
+
+@kernel
+def deviation_grad_kernel(x, mean, share, sizes, steps, grad_x):
+    """grad_x = (x - mean) * share. x and grad_x, flat: [outer, middle, inner]; mean and share, flat: the steps say how
+    far they go on along each axis."""
+    outer, middle, inner = sizes
+    for row in prange(outer * middle):
+        first, at = row * inner, row // middle * steps[0] + row % middle * steps[1]
+        line, to = x[first : first + inner], grad_x[first : first + inner]
+        if steps[2] == 0:
+            centre, factor = mean[at], share[at]
+            for i in range(inner):
+                to[i] = (line[i] - centre) * factor
+        else:
+            centres, factors = mean[at : at + inner], share[at : at + inner]
+            for i in range(inner):
+                to[i] = (line[i] - centres[i]) * factors[i]
+
+
 def float_sum(x, axis, code=_PLAIN, centre=None, power=1.0):
     """The sum of f(x) over the axes, which stay as axes of size 1. A run of neighbouring axes is one pass over x; the
     last run comes first and applies f."""
-    x = np.ascontiguousarray(x).reshape(x.shape)  # NumPy gives a scalar an axis
+    if not x.flags.c_contiguous:
+        x = np.ascontiguousarray(x)
     axes = list(axis)
     if not axes and code != _PLAIN:
         axes = [x.ndim]  # nothing to add up, but f to apply: an axis of size 1 behind the others
@@ -104,25 +135,23 @@ def float_sum(x, axis, code=_PLAIN, centre=None, power=1.0):
             first = axes.pop()
         kept = (*x.shape[:first], *[1] * (min(last + 1, x.ndim) - first), *x.shape[last + 1 :])
         outer, inner = math.prod(x.shape[:first]), math.prod(x.shape[last + 1 :])
-        view = x.reshape(outer, math.prod(x.shape[first : last + 1]), inner)
-        middle = empty(0, x.dtype) if centre is None else np.ascontiguousarray(broadcast_to(centre, kept)).reshape(-1)
-        x = _sum_middle(view, code, middle, power).reshape(kept)
+        middle = _NOTHING[x.dtype] if centre is None else np.ascontiguousarray(broadcast_to(centre, kept)).reshape(-1)
+        x = _sum_middle(x, outer, math.prod(x.shape[first : last + 1]), inner, code, middle, power).reshape(kept)
         code, centre = _PLAIN, None
     return x
 
 
-def _sum_middle(x, code, centre, power):
+def _sum_middle(x, outer, n, inner, code, centre, power):
     """[outer, n, inner] -> [outer, inner]; centre: [outer * inner], or empty where f needs none."""
-    outer, n, inner = x.shape
-    power = x.dtype.type(power)
+    many, power = x.size > _WORTH_THREADS, x.dtype.type(power)
     if inner == 1:
         partial = empty((outer, max(-(-n // _LONG), 1)), x.dtype)
-        run = row_sums_kernel if x.size > _WORTH_THREADS else row_sums_kernel.serial
+        run = row_sums_kernel if many else row_sums_kernel.serial
         run(x.reshape(outer, n), code, centre, power, partial)
     else:
         partial = empty((outer, max(-(-n // _ROWS), 1), inner), x.dtype)
-        run = column_sums_kernel if x.size > _WORTH_THREADS else column_sums_kernel.serial
-        run(x, code, centre.reshape(outer if centre.size else 0, inner), power, partial)
+        run = column_sums_kernel if many else column_sums_kernel.serial
+        run(x.reshape(outer, n, inner), code, centre.reshape(outer if centre.size else 0, inner), power, partial)
     return partial if partial.shape[1] == 1 else partial.sum(1, dtype=np.float64).astype(x.dtype)
 
 
@@ -144,12 +173,8 @@ def _finish(y, shape, axis, keepdims):
 def sum_forward(x, *, axis, keepdims=False):
     if x.dtype.kind != "f":
         return np.asarray(np.sum(x, axis=axis, keepdims=keepdims)), (x.shape, axis)
-    return _finish(_own(float_sum(x, axis), x), x.shape, axis, keepdims), (x.shape, axis)
-
-
-def _own(y, x):
-    """y, or a copy where no axis was reduced and y is x's memory."""
-    return y.copy() if np.may_share_memory(y, x) else y
+    y = float_sum(x, axis) if axis else x.copy()
+    return _finish(y, x.shape, axis, keepdims), (x.shape, axis)
 
 
 def sum_backward(saved, grad_y, needs):
@@ -181,8 +206,16 @@ def var_backward(saved, grad_y, needs):
     if not needs[0]:
         return (None,)
     x, mean, axis, count = saved
-    grad_x = np.subtract(x, mean, out=empty(x.shape, x.dtype))
-    np.multiply(grad_x, _kept(grad_y, x.shape, axis) * x.dtype.type(2 / count), out=grad_x)
+    grad_x = empty(x.shape, x.dtype)
+    share = np.asarray(_kept(grad_y, x.shape, axis) * x.dtype.type(2 / count))
+    steps = [stride // x.itemsize for stride in broadcast_to(np.ascontiguousarray(mean), x.shape).strides]
+    sizes, (steps,) = merged(x.shape, steps)
+    missing = 3 - len(sizes)
+    if x.size < _WORTH_THREADS or missing < 0:
+        np.subtract(x, mean, out=grad_x)
+        return (np.multiply(grad_x, share, out=grad_x),)
+    flat = (np.ascontiguousarray(array).reshape(-1) for array in (x, mean, share))
+    deviation_grad_kernel(*flat, (1,) * missing + tuple(sizes), (0,) * missing + tuple(steps), grad_x.reshape(-1))
     return (grad_x,)
 
 
@@ -285,8 +318,11 @@ def _choice(place_of):
         if not needs[0] or grads[0] is None:
             return (None,)
         shape, place, axis = saved
-        grad_x = zeros(shape, grads[0].dtype)
-        np.put_along_axis(grad_x, place, _kept(grads[0], shape, (axis,)), axis)
+        grad_x = empty(shape, grads[0].dtype)
+        outer, inner = math.prod(shape[:axis]), math.prod(shape[axis + 1 :])
+        grad_y, place = (np.ascontiguousarray(array).reshape(outer, inner) for array in (grads[0], place))
+        run = choice_grad_kernel if grad_x.size > _WORTH_THREADS else choice_grad_kernel.serial
+        run(grad_y, place, grad_x.reshape(outer, shape[axis], inner))
         return (grad_x,)
 
     return forward, backward
@@ -312,15 +348,11 @@ any_forward = _plain(np.any)
 
 
 def cumsum_forward(x, *, axis, out=None):
-    return np.cumsum(x, axis, out=empty(x.shape, x.dtype) if out is None else out), axis
+    return running_sums(x, axis, out=out), axis
 
 
 def cumsum_backward(axis, grad_y, needs):
-    if not needs[0]:
-        return (None,)
-    grad_x = empty(grad_y.shape, grad_y.dtype)
-    np.cumsum(np.flip(grad_y, axis), axis, out=np.flip(grad_x, axis))
-    return (grad_x,)
+    return (running_sums(grad_y, axis, reverse=True) if needs[0] else None,)
 
 
 @_quiet
