@@ -22,6 +22,7 @@ from .cpu_winograd_transforms import POINTS, gradient_of_kernel
 from .plan import INNER
 
 _WORK_BYTES = 1 << 19  # combined patches of a task, in a core's second-level cache
+_MOST_BYTES = 9 << 20  # of them, where the sums that they are added to leave the cache anyway
 _PARTIAL_BYTES = 3 << 20  # of a weight's gradient's sums, all chunks of the batch together
 _CHUNKS = 8
 
@@ -186,14 +187,16 @@ def _tasks(batch, groups, channels, results, depth, source, result, dilation, it
     while 2 * chunks <= min(batch, _CHUNKS, _PARTIAL_BYTES // size):
         chunks *= 2
     parts = min(results, -(-threads // (chunks * groups)))
-    patch_bytes = POINTS * itemsize * (pitch * source[0] + -(-results // parts) * result[0])
-    room = max(1, max(_WORK_BYTES, size if chunks == 1 else 0) // patch_bytes)
-    if image > room:
-        images, rows = 1, max(1, room // int(bands.max()))
-    else:
-        images, rows = min(room // image, -(-batch // chunks)), len(bands)
-    rows = -(-len(bands) // -(-len(bands) // rows))
-    at_once = chunks == 1 and images >= batch and rows == len(bands)
+    # What follows sets the order of sums over planes, so that it must not depend on the number of threads.
+    patch_bytes = POINTS * itemsize * (pitch * source[0] + results * result[0])
+    at_once = chunks == 1 and batch * image * patch_bytes <= size
+    room = max(_WORK_BYTES, min(size, _MOST_BYTES) if chunks == 1 else 0) // patch_bytes
+    images, rows = min(max(1, room // image), -(-batch // chunks)), len(bands)
+    if at_once:
+        images = batch
+    elif image > room:
+        rows = max(1, room // int(bands.max()))
+        rows = -(-len(bands) // -(-len(bands) // rows))
     starts = range(0, len(bands), rows)
     patches = images * max(int(bands[start : start + rows].sum()) for start in starts)
     at_a_time = min(-(-results // parts), 48 if at_once else 96)
