@@ -8,28 +8,56 @@ threads.
 import numpy as np
 from numba import prange
 
-from ..cpu_jit import kernel
+from ..cpu_jit import kernel, serial_kernel
+from ..cpu_lines import memory
 from ..memory import empty
+from .cpu_column_sums import column_sums
 
 
 @kernel
-def columns_moments_kernel(x, part_rows, centre, deviations, squares):
-    """For each part and channel: a rounded mean, the sum of x - mean, and the sum of its squares. All [parts, C]."""
+def columns_moments_kernel(x, part_rows, zeros, centre, deviations, squares):
+    """For each part and channel: a value near the mean, the sum of x - that value, and the sum of its squares. All
+    [parts, C]; zeros: [C].
+
+    The value is the mean of a sixteenth of the part, at least 8 rows: however far these lie from the others, the
+    squares are then at most 16 times those around the mean, and little is lost.
+    """
+    rows, columns = x.shape
     for part in prange(centre.shape[0]):
-        first, last = part * part_rows, min((part + 1) * part_rows, x.shape[0])
-        inverse = x.dtype.type(1.0 / (last - first))
-        for c in range(x.shape[1]):
-            centre[part, c] = deviations[part, c] = squares[part, c] = x.dtype.type(0)
-        for r in range(first, last):
-            for c in range(x.shape[1]):
-                centre[part, c] += x[r, c]
-        for c in range(x.shape[1]):
+        first, count = part * part_rows, min(part_rows, rows - part * part_rows)
+        few = min(count, max(8, count // 16))
+        inverse, to = x.dtype.type(1.0 / few), part * columns
+        column_sums(
+            memory(x), memory(x), True, first * columns, columns, few,
+            memory(zeros), memory(centre), memory(squares), to,
+        )  # fmt: skip
+        for c in range(columns):
             centre[part, c] *= inverse
-        for r in range(first, last):
-            for c in range(x.shape[1]):
-                deviation = x[r, c] - centre[part, c]
-                deviations[part, c] += deviation
-                squares[part, c] += deviation * deviation
+        column_sums(
+            memory(x), memory(x), True, first * columns, columns, count,
+            memory(centre[part]), memory(deviations), memory(squares), to,
+        )  # fmt: skip
+
+
+@serial_kernel
+def join_moments(part_rows, rows, centre, deviations, squares, mean, variance):
+    """Mean and variance of each channel [C] in float64 from the parts, joined as T. F. Chan et al. (1979) do."""
+    parts, columns = centre.shape
+    for c in range(columns):
+        mean[c] = variance[c] = 0.0
+    for part in range(parts):
+        count = np.float64(min(part_rows, rows - part * part_rows))
+        for c in range(columns):
+            mean[c] += (count * np.float64(centre[part, c]) + np.float64(deviations[part, c])) / rows
+    for part in range(parts):
+        count = np.float64(min(part_rows, rows - part * part_rows))
+        for c in range(columns):
+            deviation = np.float64(deviations[part, c])
+            apart = np.float64(centre[part, c]) + deviation / count - mean[c]
+            within = np.float64(squares[part, c]) - deviation * deviation / count
+            variance[c] += (within + count * apart * apart) / rows
+    for c in range(columns):
+        variance[c] = max(variance[c], 0.0)
 
 
 @kernel
@@ -43,13 +71,13 @@ def columns_normalize_kernel(x, mean, scale, bias, y):
 @kernel
 def columns_grad_sums_kernel(x, grad_y, part_rows, mean, sum_grad, sum_products):
     """For each part and channel: the sums of grad_y and of grad_y * (x - mean). Both [parts, C]."""
+    rows, columns = x.shape
     for part in prange(sum_grad.shape[0]):
-        for c in range(x.shape[1]):
-            sum_grad[part, c] = sum_products[part, c] = x.dtype.type(0)
-        for r in range(part * part_rows, min((part + 1) * part_rows, x.shape[0])):
-            for c in range(x.shape[1]):
-                sum_grad[part, c] += grad_y[r, c]
-                sum_products[part, c] += grad_y[r, c] * (x[r, c] - mean[c])
+        first, count = part * part_rows, min(part_rows, rows - part * part_rows)
+        column_sums(
+            memory(x), memory(grad_y), False, first * columns, columns, count,
+            memory(mean), memory(sum_grad), memory(sum_products), part * columns,
+        )  # fmt: skip
 
 
 @kernel
@@ -93,18 +121,13 @@ def backward(x, grad_y, given, weight, eps, mean, variance, grad_mean, grad_vari
 
 
 def _moments(x):
-    """Mean and variance of each column in float64: the parts' moments joined as T. F. Chan et al. (1979) do."""
+    """Mean and variance of each column in float64."""
     parts, part_rows = _parts(x)
     scratch = empty((3, parts, x.shape[1]), x.dtype)
-    columns_moments_kernel(x, part_rows, *scratch)
-    centre, deviations, squares = scratch.astype(np.float64)
-    rows = np.minimum(part_rows, len(x) - part_rows * np.arange(parts))[:, None]
-    part_mean = centre + deviations / rows
-    total = max(len(x), 1)
-    mean = (rows * part_mean).sum(axis=0) / total
-    within = squares - deviations**2 / rows
-    variance = (within + rows * (part_mean - mean) ** 2).sum(axis=0) / total
-    return mean, np.maximum(variance, 0)
+    columns_moments_kernel(x, part_rows, np.zeros(x.shape[1], x.dtype), *scratch)
+    mean, variance = empty(x.shape[1], np.float64), empty(x.shape[1], np.float64)
+    join_moments(part_rows, x.shape[0], *scratch, mean, variance)
+    return mean, variance
 
 
 def _parts(x):

@@ -118,3 +118,14 @@ def test_constant_input_has_variance_zero():
     assert (variance >= 0).all()
     np.testing.assert_allclose(variance, 0, atol=1e-12)
     np.testing.assert_allclose(y, 0, atol=1e-4)
+
+
+@pytest.mark.parametrize("rows", [20, 40, 5000])
+@pytest.mark.parametrize("channels", [3, 17, 100])
+def test_moments_of_columns_stand_outliers_that_come_first(channels, rows):
+    """The rows that the deviations are first taken from are the worst there are."""
+    x = np.random.default_rng(0).standard_normal((rows, channels)).astype(np.float32)
+    x[:2] = 1e4
+    (_, mean, variance), _ = norm.batch_norm.forward(x, eps=1e-5)
+    np.testing.assert_allclose(mean, x.mean(axis=0, dtype=np.float64), rtol=1e-5, atol=1e-5)
+    np.testing.assert_allclose(variance, x.var(axis=0, dtype=np.float64), rtol=1e-5)

@@ -1,0 +1,78 @@
+"""Sums down the columns of a matrix, for a few vector registers' columns at a time: the sums stay in the registers from
+the first row to the last. As in `cpu_lines`, matrices and vectors are named by memory and place."""
+
+from llvmlite import ir
+from numba import types
+from numba.core import cgutils
+from numba.extending import intrinsic
+
+from ..cpu_jit import serial_kernel
+from ..cpu_lines import lanes_of, load_vector, store_vector, vector_of
+
+_WIDE = 4  # registers side by side
+
+
+def _column_sums(registers):
+    @intrinsic
+    def column_sums(typing_context, x, grad, squares, start, pitch, rows, centre, column, sums, products, to):
+        """sums[to...], products[to...] = the sums of g and of g d over rows of `pitch` elements, where d is x - centre
+        and g is d for `squares`, else grad."""
+
+        def generate(context, builder, signature, arguments):
+            x, grad, squares, start, pitch, rows, centre, column, sums, products, to = arguments
+            vector = vector_of(context, signature.args[0], 1)
+            places = [ir.Constant(start.type, r * vector.count) for r in range(registers)]
+            centres = [load_vector(builder, vector, centre, builder.add(column, place)) for place in places]
+            totals = [[cgutils.alloca_once_value(builder, ir.Constant(vector, None)) for _ in range(2)] for _ in places]
+            for pair in totals:
+                for slot in pair:
+                    builder.store(ir.Constant(vector, None), slot)
+            with cgutils.for_range(builder, rows, intp=start.type) as loop:
+                row = builder.add(start, builder.mul(loop.index, pitch))
+                for place, middle, (total, total_product) in zip(places, centres, totals):
+                    there = builder.add(row, place)
+                    deviation = builder.fsub(load_vector(builder, vector, x, there), middle)
+                    g = builder.select(squares, deviation, load_vector(builder, vector, grad, there))
+                    product = builder.fmul(g, deviation, flags=("contract",))
+                    builder.store(builder.fadd(builder.load(total), g), total)
+                    product = builder.fadd(builder.load(total_product), product, flags=("contract",))
+                    builder.store(product, total_product)
+            for place, (total, total_product) in zip(places, totals):
+                store_vector(builder, builder.load(total), sums, builder.add(to, place))
+                store_vector(builder, builder.load(total_product), products, builder.add(to, place))
+            return context.get_dummy_value()
+
+        integer = types.intp
+        places = integer, integer, integer, centre, integer, sums, products, integer
+        return types.void(x, grad, types.boolean, *places), generate
+
+    return column_sums
+
+
+_wide_sums, _narrow_sums = _column_sums(_WIDE), _column_sums(1)
+
+
+@serial_kernel
+def column_sums(x, grad, squares, start, columns, rows, centre, sums, products, to):
+    """sums[to + c] = the sum of g, products[to + c] = the sum of g d, down `rows` rows of `columns` elements from
+    x[start] and grad[start] on, where d is x - centre[c], and g is d for `squares`, else grad."""
+    lanes, c = lanes_of(x), 0
+    while c + _WIDE * lanes <= columns:
+        _wide_sums(x, grad, squares, start + c, columns, rows, centre, c, sums, products, to + c)
+        c += _WIDE * lanes
+    while c + lanes <= columns:
+        _narrow_sums(x, grad, squares, start + c, columns, rows, centre, c, sums, products, to + c)
+        c += lanes
+    if c < columns and columns >= lanes:
+        last = columns - lanes
+        _narrow_sums(x, grad, squares, start + last, columns, rows, centre, last, sums, products, to + last)
+    elif c < columns:
+        for c in range(columns):
+            sums[to + c] = products[to + c] = 0
+        for r in range(rows):
+            for c in range(columns):
+                place = start + r * columns + c
+                deviation = x[place] - centre[c]
+                g = deviation if squares else grad[place]
+                sums[to + c] += g
+                products[to + c] += g * deviation
