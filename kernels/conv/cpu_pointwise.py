@@ -6,7 +6,7 @@
 
 The columns of all images follow each other, so that no panel (`cpu_product.py`) is filled by halves at the end of each
 image; a panel that lies across two images has its sums copied. With a stride, the positions that are read are first
-taken out of x, and the gradient of x is set among zeros in the end.
+taken out of x, by correlate just before they are packed, and the gradient of x is set among zeros in the end.
 """
 
 import math
@@ -34,21 +34,26 @@ def suits(shape) -> bool:
 
 
 @kernel
-def pointwise_kernel(left, x, z, bias, relu, batch, inner, results, size, tasks, panels, sums):
-    """z [batch, results, size] = activation(left x + bias), all flat; an empty bias is none.
+def pointwise_kernel(
+    left, x, z, bias, relu, batch, inner, results, input, output, stride, tasks, panels, sums, taken
+):  # fmt: skip
+    """z [batch, results, *output] = activation(left x + bias), all flat; an empty bias is none.
 
     Args:
-        left: [results, inner]; x: [batch, inner, size].
+        left: [results, inner]; x: [batch, inner, *input].
         tasks: in how many parts of about equal panels the columns of all images are computed.
-        panels, sums: scratch, a row a worker, for a task's packed columns, and for panels across images.
+        panels, sums, taken: scratch, a row a worker, for a task's packed columns, for panels across images, and for
+            what a stride reads of x.
     """
+    size, strided = output[0] * output[1] * output[2], input != output
+    in_size, wide = input[0] * input[1] * input[2], output[2]
     workers, width = len(panels), PANEL_BYTES // x.itemsize
     columns = batch * size
     panel_count = (columns + width - 1) // width
     rounds = (inner + _INNER - 1) // _INNER
     rows = np.arange(results) * inner
     for worker in prange(workers):
-        packed, across = panels[worker], sums[worker]
+        packed, across, dense = panels[worker], sums[worker], taken[worker]
         for task in range(tasks * worker // workers, tasks * (worker + 1) // workers):
             low, high = panel_count * task // tasks, panel_count * (task + 1) // tasks
             for part in range(rounds):
@@ -58,10 +63,28 @@ def pointwise_kernel(left, x, z, bias, relu, batch, inner, results, size, tasks,
                 while column < min(high * width, columns):
                     image, place = column // size, column % size
                     count = min(size - place, min(high * width, columns) - column)
-                    pack_lines(
-                        x, (image * inner + first) * size + place, size, terms, column - low * width, count, packed, 0,
-                        terms * width,
-                    )  # fmt: skip
+                    if strided:
+                        line, lines = place // wide, (place + count - 1) // wide - place // wide + 1
+                        for term in range(terms):
+                            for i in range(lines):
+                                there = (image * inner + first + term) * in_size
+                                there += (line + i) // output[1] * stride[0] * input[1] * input[2]
+                                there += (line + i) % output[1] * stride[1] * input[2]
+                                to = (term * lines + i) * wide
+                                if stride[2] == 2:
+                                    take_even(x, there, 2 * wide - 1, dense, to)
+                                else:
+                                    for c in range(wide):
+                                        dense[to + c] = x[there + c * stride[2]]
+                        pack_lines(
+                            dense, place - line * wide, lines * wide, terms, column - low * width, count, packed, 0,
+                            terms * width,
+                        )  # fmt: skip
+                    else:
+                        pack_lines(
+                            x, (image * inner + first) * size + place, size, terms, column - low * width, count, packed,
+                            0, terms * width,
+                        )  # fmt: skip
                     column += count
                 ends = part + 1 == rounds
                 row = 0
@@ -179,7 +202,7 @@ def pointwise_place_kernel(taken, planes, channels, input, output, stride, bias,
 
 def correlate(x, weight, shape, z, bias=None, relu=False):
     """z [N, out, P] = activation(W x + bias) from x [N, in, input positions] and weight [out, in, 1]."""
-    _multiply(weight.reshape(-1), _taken(x, shape), z, bias, relu, threads_of(shape))
+    _multiply(weight.reshape(-1), x, z, bias, relu, shape.input, shape.output, shape.stride, threads_of(shape))
 
 
 def spread(z, weight, shape, x, bias=None, relu=False):
@@ -188,14 +211,15 @@ def spread(z, weight, shape, x, bias=None, relu=False):
     transposed = workspace("conv weight", weight.size, weight.dtype)
     transpose_weight = conv_transpose_weight_kernel if threads > 1 else conv_transpose_weight_kernel.serial
     transpose_weight(weight.reshape(-1), 1, shape.out_channels, shape.in_channels, transposed)
-    if shape.input == shape.output:
-        _multiply(transposed, z, x, bias, relu, threads)
+    dense = x
+    if shape.input != shape.output:
+        dense = workspace("pointwise taken", (*x.shape[:2], shape.out_size), x.dtype)
+    _multiply(transposed, z, dense, bias, relu, shape.output, shape.output, (1, 1, 1), threads)
+    if dense is x:
         return
-    taken = workspace("pointwise taken", (*x.shape[:2], shape.out_size), x.dtype)
-    _multiply(transposed, z, taken, bias, relu, threads)
     place = pointwise_place_kernel if threads > 1 else pointwise_place_kernel.serial
     place(
-        taken.reshape(-1), shape.batch * shape.in_channels, shape.in_channels, shape.input, shape.output, shape.stride,
+        dense.reshape(-1), shape.batch * shape.in_channels, shape.in_channels, shape.input, shape.output, shape.stride,
         _given(bias, x.dtype), relu, x.reshape(-1),
     )  # fmt: skip
 
@@ -226,7 +250,7 @@ def grad_weight(x, z, shape, weight, bias):
         bias[...] = totals[:results]
 
 
-def _multiply(left, x, z, bias, relu, threads):
+def _multiply(left, x, z, bias, relu, input, output, stride, threads):
     batch, results, size = z.shape
     if z.size == 0:
         return
@@ -236,11 +260,14 @@ def _multiply(left, x, z, bias, relu, threads):
     workers = min(threads, panel_count)
     tasks = -(-panel_count // (workers * most)) * workers
     task_panels = -(-panel_count // tasks)
+    taken = terms * (min(size, task_panels * width) + 2 * output[2]) if input != output else 0
     run = pointwise_kernel if workers > 1 else pointwise_kernel.serial
     run(
-        left, x.reshape(-1), z.reshape(-1), _given(bias, x.dtype), relu, batch, inner, results, size, tasks,
+        left, x.reshape(-1), z.reshape(-1), _given(bias, x.dtype), relu, batch, inner, results, input, output, stride,
+        tasks,
         workspace("conv panels", (workers, terms * task_panels * width), x.dtype),
         workspace("conv sums", (workers, results * task_panels * width), x.dtype),
+        workspace("pointwise lines", (workers, taken), x.dtype),
     )  # fmt: skip
 
 
