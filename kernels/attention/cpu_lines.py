@@ -5,7 +5,8 @@ sees is -inf, and comes out as 0. For float32 the loops are written in LLVM's ve
 AVX-512's registers, no vectors at all for a maximum, and an element at a time for what is left over. For float64 they
 are plain loops.
 
-exp is Cephes' polynomial, as in `cpu_math.py`, for arguments that a subtracted maximum or log-sum has made at most 0.
+exp is the polynomial of S. L. Moshier's Cephes library, for arguments that a subtracted maximum or log-sum has made at
+most 0: what `cpu_math.py` does for overflow and subnormal numbers is not needed.
 """
 
 from __future__ import annotations
