@@ -24,7 +24,7 @@ from .memory_order import axes_by_memory, flat, unflat
 ADD, MULTIPLY, MAXIMUM, MINIMUM, SUBTRACT, DIVIDE, _SUBTRACT_FROM, _DIVIDE_INTO = range(8)
 _REVERSED = {SUBTRACT: _SUBTRACT_FROM, DIVIDE: _DIVIDE_INTO}
 
-_WORTH_THREADS = 1 << 15  # elements; NumPy has combined fewer before another thread has woken up
+_WORTH_THREADS = 1 << 16  # elements; NumPy has combined fewer before another thread has woken up
 _BLOCK = 8192  # elements that a thread takes at a time
 _PIECE = 2048  # elements whose gradients wait in the first-level cache to be added
 _ROWS = 128  # rows that are added to each other before other threads' sums come in

@@ -11,7 +11,7 @@ def axes_by_memory(x):
 
 def flat(x, order):
     """x as a vector in the given order of axes; shares memory where x lies so."""
-    return np.ascontiguousarray(x if order is None else x.transpose(order)).reshape(-1)
+    return x.ravel() if order is None else x.transpose(order).ravel()
 
 
 def unflat(vector, shape, order):
