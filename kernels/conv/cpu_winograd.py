@@ -20,7 +20,7 @@ import numpy as np
 from numba import prange
 
 from ..cpu_jit import kernel, serial_kernel
-from ..cpu_product import PANEL_BYTES, REGISTER_BYTES, copy_vector, multiply_panels, panel_width, transpose
+from ..cpu_product import PANEL_BYTES, REGISTER_BYTES, copy_line, copy_vector, multiply_panels, panel_width, transpose
 from ..memory import workspace
 from .cpu_tiles import threads_of
 from .cpu_winograd_transforms import POINTS, combine_gradient, combine_kernel, combine_patch, results_of
@@ -134,11 +134,15 @@ def _combine_kernels(
     if results < lanes:
         taps[: terms * inner * lanes] = weight.dtype.type(0)
     if flipped:
+        # Copied first: lines so far apart are waited for together, where gathering would wait for one after the other.
+        block, size = terms * inner * lanes, results * inner
+        for term in range(terms):
+            copy_line(weight, start + term * term_pitch, taps, block + term * size, size)
         for term in range(terms):
             for tap in range(inner):
-                there, here = weight[start + term * term_pitch + tap :], taps[(term * inner + tap) * lanes :]
+                there, here = taps[block + term * size + tap :], taps[(term * inner + tap) * lanes :]
                 for i in range(results):
-                    here[i] = there[i * result_pitch]
+                    here[i] = there[i * inner]
     else:
         transpose(weight, start, result_pitch, results, terms * inner, taps, 0, lanes)
     step = -lanes if flipped else lanes
@@ -173,7 +177,7 @@ def winograd_weight_kernel(weight, groups, results, terms, depth, flipped, resul
     panels = (results + width - 1) // width
     for index in prange(groups * panels):
         group, first = index // panels, index % panels * width
-        taps = np.empty(_TERMS * depth * 9 * lanes, weight.dtype)
+        taps = np.empty(2 * _TERMS * depth * 9 * lanes, weight.dtype)
         _combine_panels(
             weight, group * results * terms * depth * 9 + first * result_pitch, result_pitch, term_pitch,
             min(width, results - first), terms, depth, flipped, taps, combined,
@@ -235,7 +239,7 @@ def winograd_kernel(
     for worker in prange(workers):
         v, m, frame = combined[worker], sums[worker], frames[worker]
         edge = np.zeros(37 * lanes, x.dtype)
-        taps = np.empty(_TERMS * depth * 9 * lanes, x.dtype)
+        taps = np.empty(2 * _TERMS * depth * 9 * lanes, x.dtype)
         left_rows = np.arange(max(source[0], result[0]) * (v.size // (source[0] * row_pitch))) * row_pitch
         for task in range(worker, (batch + images - 1) // images * blocks * parts, workers):
             n, band = task // (blocks * parts) * images, task // parts % blocks * bands_at_a_time
