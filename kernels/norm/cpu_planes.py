@@ -16,9 +16,12 @@ from typing import NamedTuple
 import numpy as np
 from numba import prange
 
-from ..cpu_jit import kernel
+from ..cpu_jit import kernel, serial_kernel
+from ..cpu_lines import memory, sum_of_few_lines
 from ..memory import empty
 from .cpu_moments import row_deviations, row_grad_sums, row_sum
+
+_SHORT = 512  # elements of a plane, below which a set's planes are gathered before they are summed
 
 
 class Sets(NamedTuple):
@@ -30,26 +33,54 @@ class Sets(NamedTuple):
     member_step: int
 
 
+@serial_kernel
+def _gather(x, first, members, member_step, size, line):
+    """The planes of a set, one after another."""
+    for j in range(members):
+        sum_of_few_lines(x, ((first + j * member_step) * size,), (1,), line, j * size, size)
+
+
+@serial_kernel
+def _normalize_line(x, start, count, centre, scale, offset, y):
+    for i in range(count):
+        y[start + i] = (x[start + i] - centre) * scale + offset
+
+
+@serial_kernel
+def _grad_line(x, grad_y, start, count, centre, factor, slope, constant, grad_x):
+    for i in range(count):
+        grad_x[start + i] = grad_y[start + i] * factor + (x[start + i] - centre) * slope + constant
+
+
 @kernel
 def normalize_planes_kernel(x, members, step, member_step, given, weight, bias, eps, mean, variance, y):
     """y = weight (x - mean) / sqrt(variance + eps) + bias. x, y: [planes, S], weight, bias: [C].
 
     mean, variance: [sets], written unless they are `given`.
     """
-    count = max(members * x.shape[1], 1)
+    size = x.shape[1]
+    count, gathered = max(members * size, 1), members > 1 and 0 < size < _SHORT
     for s in prange(mean.size):
         first = s * step
         if not given:
+            line = np.empty(count if gathered else 0, x.dtype)
             total = 0.0
-            for j in range(members):
-                total += row_sum(x[first + j * member_step])
+            if gathered:
+                _gather(memory(x), first, members, member_step, size, memory(line))
+                total = row_sum(line)
+            else:
+                for j in range(members):
+                    total += row_sum(x[first + j * member_step])
             # Corrected two-pass algorithm: the first mean is rounded, the deviations' own mean says by how much.
             centre = x.dtype.type(total / count)
             total, squares = 0.0, 0.0
-            for j in range(members):
-                deviation, square = row_deviations(x[first + j * member_step], centre)
-                total += deviation
-                squares += square
+            if gathered:
+                total, squares = row_deviations(line, centre)
+            else:
+                for j in range(members):
+                    deviation, square = row_deviations(x[first + j * member_step], centre)
+                    total += deviation
+                    squares += square
             shift = total / count
             mean[s] = np.float64(centre) + shift
             variance[s] = max(squares / count - shift * shift, 0.0)
@@ -58,8 +89,7 @@ def normalize_planes_kernel(x, members, step, member_step, given, weight, bias, 
         for j in range(members):
             plane = first + j * member_step
             scale, offset = x.dtype.type(rstd * weight[plane % weight.size]), bias[plane % weight.size]
-            for i in range(x.shape[1]):
-                y[plane, i] = (x[plane, i] - centre) * scale + offset
+            _normalize_line(memory(x), plane * size, size, centre, scale, offset, memory(y))
 
 
 @kernel
@@ -83,12 +113,24 @@ def normalize_planes_grad_kernel(
     plane_grad_bias,
 ):
     """grad_x: [planes, S], and each plane's share of grad_weight and grad_bias: [planes]."""
-    count = max(members * x.shape[1], 1)
+    size = x.shape[1]
+    count, gathered = max(members * size, 1), members > 1 and 0 < size < _SHORT and member_step == weight.size
     for s in prange(mean.size):
         first, centre = s * step, mean[s]
         rstd = 1.0 / math.sqrt(np.float64(variance[s]) + eps)
         sum_grad, sum_grad_xhat = 0.0, 0.0
-        if needs_sums or not given:
+        if gathered and (needs_sums or not given):
+            # All planes of the set have one weight: the first has the share of all.
+            line, grad_line = np.empty(count, x.dtype), np.empty(count, x.dtype)
+            _gather(memory(x), first, members, member_step, size, memory(line))
+            _gather(memory(grad_y), first, members, member_step, size, memory(grad_line))
+            total, products = row_grad_sums(line, grad_line, centre)
+            for j in range(members):
+                plane_grad_bias[first + j * member_step] = plane_grad_weight[first + j * member_step] = 0
+            plane_grad_bias[first], plane_grad_weight[first] = total, products * rstd
+            sum_grad = total * weight[first % weight.size]
+            sum_grad_xhat = products * rstd * weight[first % weight.size]
+        elif needs_sums or not given:
             for j in range(members):
                 plane = first + j * member_step
                 total, products = row_grad_sums(x[plane], grad_y[plane], centre)
@@ -104,8 +146,9 @@ def normalize_planes_grad_kernel(
             for j in range(members):
                 plane = first + j * member_step
                 factor = x.dtype.type(rstd * weight[plane % weight.size])
-                for i in range(x.shape[1]):
-                    grad_x[plane, i] = grad_y[plane, i] * factor + (x[plane, i] - centre) * slope + constant
+                _grad_line(
+                    memory(x), memory(grad_y), plane * size, size, centre, factor, slope, constant, memory(grad_x)
+                )  # fmt: skip
 
 
 def forward(x, sets, weight, bias, eps, mean=None, variance=None):
