@@ -135,3 +135,21 @@ def test_pixel_unshuffle_undoes_pixel_shuffle():
     x = np.random.default_rng(0).standard_normal((2, 18, 3, 4))
     shuffled, _ = resize.pixel_shuffle.forward(x, upscale_factor=3)
     np.testing.assert_array_equal(resize.pixel_unshuffle.forward(shuffled, downscale_factor=3)[0], x)
+
+
+@pytest.mark.parametrize("dtype", [np.float32, np.float64])
+@pytest.mark.parametrize(("kernel_size", "stride", "padding"), [(2, 2, 0), (3, 2, 1), (3, 1, 1), (5, 3, 2)])
+def test_rows_of_every_length_around_the_vectors(kernel_size, stride, padding, dtype):
+    """Whole vectors, their halves and quarters, single elements at the end of a row; ties and NaNs in all of them."""
+    sizes = {"kernel_size": (kernel_size,), "stride": (stride,), "padding": (padding,)}
+    for length in range(kernel_size, 75):
+        x = np.random.default_rng(length).integers(-3, 3, (3, 2, length)).astype(dtype)
+        for operation, attributes in (pool.avg_pool, sizes), (pool.max_pool, sizes | {"dilation": (1,)}):
+            for values in (x, np.where(x == 2, np.nan, x), np.full_like(x, -np.inf)):
+                results = []
+                for implementation in ("reference", "cpu"):
+                    y, saved = operation.forward(values, **attributes, implementation=implementation)
+                    grad_y = np.cos(np.arange(y.size)).astype(dtype).reshape(y.shape)
+                    results.append((y, operation.backward(saved, grad_y, (True,), implementation=implementation)[0]))
+                for expected, actual in zip(*results):
+                    np.testing.assert_allclose(actual, expected, rtol=1e-5, atol=1e-5)
