@@ -1,4 +1,4 @@
-"""Pooling on NumPy arrays.
+"""Pooling on NumPy arrays: windows that slide by the same step everywhere are in `cpu_sliding`, all others here.
 
 A row of output is made in two steps. First the input rows under its windows are joined element by element, over the
 full width: contiguous, so it vectorises, and an input column is read once for all windows that share it. Then each
