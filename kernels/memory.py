@@ -76,10 +76,9 @@ def workspace(name: str, shape: int | tuple[int, ...], dtype) -> np.ndarray:
     size = math.prod(shape) if isinstance(shape, tuple) else shape
     wanted = size * np.dtype(dtype).itemsize
     kept = _workspaces.bytes.get(name)
-    if kept is None or kept.size < wanted + _ALIGNMENT:
-        kept = _workspaces.bytes[name] = np.empty(wanted + _ALIGNMENT, np.uint8)
-    start = -kept.ctypes.data % _ALIGNMENT
-    array = kept[start : start + wanted].view(dtype).reshape(shape)
+    if kept is None or kept.size < wanted:
+        kept = _workspaces.bytes[name] = _empty(max(wanted, _WORTH_ALIGNING), np.uint8)
+    array = kept[:wanted].view(dtype).reshape(shape)
     if poison and array.dtype.kind == "f":
         array.fill(np.nan)
     return array
