@@ -55,6 +55,22 @@ def copied(array, dtype=None):
     return target
 
 
+def reshaped(array, shape: tuple[int, ...]):
+    """The elements in another shape, of which one size may be -1: a view where strides allow it, else a copy.
+
+    Raises:
+        ValueError: a shape of another number of elements.
+    """
+    if type(array) is np.ndarray or array.flags.c_contiguous:
+        return array.reshape(shape)
+    view = array.view()
+    try:
+        view.shape = shape
+    except AttributeError:  # CuPy's word for strides that do not allow it; it would copy with a kernel that it compiles
+        return _gpu_arrays().contiguous(array).reshape(shape)
+    return view
+
+
 def _parse(device: str) -> int | None:
     """None for the CPU, the GPU's index otherwise."""
     if device == "cpu":

@@ -9,6 +9,7 @@ import operator
 
 import numpy as np
 
+from ...kernels import device as devices
 from ...kernels import shape as kernels
 from ...kernels.elementwise import broadcasting
 from ..tensor import Tensor, apply, record
@@ -87,14 +88,14 @@ def _sizes(name: str, sizes) -> tuple[int, ...]:
 
 
 def _reshape_backward(shape, grad, needs):
-    return (grad.reshape(shape),)
+    return (devices.reshaped(grad, shape),)
 
 
 def reshape(input, *shape):
     """The same elements in another shape, of which one size may be -1. `shape` is a tuple, or the sizes one by one."""
     input, shape = _tensor(input), _sizes("reshape", shape)
     try:
-        output = input.array.reshape(shape)
+        output = devices.reshaped(input.array, shape)
     except ValueError:
         raise ValueError(f"reshape: expected a shape of {input.size} elements, got {shape}") from None
     return record("reshape", _reshape_backward, input.shape, (input,), output)

@@ -15,7 +15,7 @@ if not standin.installed():
 import cupy
 import numpy as np
 
-from ranvier.kernels.device import to_device
+from ranvier.kernels.device import reshaped, to_device
 from ranvier.kernels.operation import all_operations
 
 OPERATIONS = list(all_operations())
@@ -71,3 +71,15 @@ def test_check_and_passes_launch_kernels_of_ours_only(operation, layout):
     with standin.only_our_kernels():
         results = backward(saved_there, grads_there, needs)
     assert described(results) == described(expected, reference=True)
+
+
+@pytest.mark.parametrize(("shape", "copied"), [((12, 2), True), ((-1,), True), ((3, 2, 2, -1), False)])
+def test_what_cannot_be_seen_in_another_shape_is_copied_by_a_kernel_of_ours(shape, copied):
+    x = cupy.empty((2, 3, 4), np.float32).transpose(1, 0, 2)
+    with standin.only_our_kernels(), standin.recorded() as launches:
+        y = reshaped(x, shape)
+    assert y.shape == np.empty(x.shape).reshape(shape).shape
+    assert [launch.name for launch in launches] == ["copy_kernel"] * copied
+    assert (y.data.ptr != x.data.ptr) is copied
+    with pytest.raises(ValueError, match="reshape"):
+        reshaped(x, (5, 5))
