@@ -169,9 +169,14 @@ def extent(indices, ignored: int | None = None) -> tuple[int, int] | None:
         extent_kernel, (programs,), contiguous(indices), bounds[0], bounds[1], indices.size, ignored or 0,
         IGNORE=ignored is not None, BLOCK=_BLOCK,
     )  # fmt: skip
-    on_host = bounds if type(bounds) is np.ndarray else bounds.get()
+    on_host = fetched(bounds)
     low, high = int(on_host[0].min()), int(on_host[1].max())
     return None if low > high else (low, high)
+
+
+def fetched(x) -> np.ndarray:
+    """The values on the host, which waits for them."""
+    return x if type(x) is np.ndarray else x.get()
 
 
 def strides(x) -> tuple[int, ...]:

@@ -28,6 +28,7 @@ from triton.compiler import ASTSource
 from . import cubin_cache
 from .cubin import read_cubin
 from .memory import empty as _empty_on_host
+from .memory import supplier
 
 # Where launches go instead of a device: tests put Triton's interpreter here and hand NumPy arrays to GPU kernels.
 interpreter: Callable[[Any, tuple, tuple, dict], None] | None = None
@@ -81,6 +82,8 @@ def empty(like, shape: tuple[int, ...] | None = None, dtype=None):
     import cupy
 
     try:
+        if (take := supplier()) is not None:
+            return take(shape, dtype, like.data.device_id)
         if like.data.device_id == cupy.cuda.get_device_id():
             return cupy.empty(shape, dtype)
         with like.device:

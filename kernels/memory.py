@@ -1,4 +1,5 @@
-"""Where kernels on NumPy arrays get their outputs and scratch: one door for every allocation on the CPU."""
+"""Where kernels on NumPy arrays get their outputs and scratch: one door for every allocation on the CPU. `empty` of
+`launch.py` is the door on GPUs, and asks the same supplier."""
 
 from __future__ import annotations
 
@@ -24,12 +25,18 @@ _supplier = _Supplier()
 
 @contextlib.contextmanager
 def supplied_by(take):
-    """Within it, this thread's arrays come from `take(shape, dtype)`; from NumPy where `take` is None."""
+    """Within it, this thread's arrays come from `take(shape, dtype, gpu)`, where gpu is a GPU's index, left out on the
+    CPU; from NumPy and CuPy where `take` is None."""
     before, _supplier.take = _supplier.take, take
     try:
         yield
     finally:
         _supplier.take = before
+
+
+def supplier():
+    """What this thread's arrays come from, as `supplied_by` has it."""
+    return _supplier.take
 
 
 def _empty(shape, dtype):

@@ -5,12 +5,13 @@ from __future__ import annotations
 import threading
 from collections.abc import Callable
 
-import numpy as np
-
-from ..kernels import memory
+from ..kernels import accumulate, memory
+from ..kernels.device import copied, device_of
 from ..layers.tensor import Tensor
 from .captured_calls import listening
+from .graphs import Graphs
 from .recording import CaptureError, Recording
+from .step_memory import copy_of, is_array, on
 
 __all__ = ["CaptureError", "capture"]
 
@@ -34,19 +35,25 @@ def capture(function: Callable, strict: bool = False) -> Callable:
     been replaced. Indices are checked in every replay, and optimizers, clipping, schedules, dropout and random numbers
     go on as they would.
 
+    On a GPU, all kernels between two things that the host does anew are one CUDA graph: forward and backward pass of a
+    network without dropout, up to clipping or the optimizer's step. Clipping, optimizers, and operations that draw a
+    seed, such as dropout, forward and backward, are launched as usual between graphs. Labels and indices that are
+    arguments are checked before the first graph; others before their operation, so that two graphs lie around the
+    check. Replays run on CuPy's current stream.
+
     Args:
         function: takes tensors, arrays and plain values, returns a tensor, a tuple, list or dict of them, or None. What
-            it does must be done by the library's functions on the CPU: other Python in it runs three times and never
-            again. Arrays that it uses are its arguments, or outlive it.
+            it does must be done by the library's functions, on the CPU or on one GPU: other Python in it runs three
+            times and never again. Arrays that it uses are its arguments, or outlive it.
         strict: raise CaptureError for arguments of a second form, instead of capturing again.
 
     Returns:
         The captured function. What it returns are copies, which stay as they are. Its attribute `calls` is the number
-        of calls in the last step captured, 0 before.
+        of calls in the last step captured, a graph being one; 0 before.
 
     Raises:
         CaptureError: when called, the step cannot be captured: it reads a value into Python, makes arrays other than by
-            the library's functions, runs on a GPU, or does something else each time.
+            the library's functions, runs on several devices, or does something else each time.
     """
     return Captured(function, strict)
 
@@ -70,7 +77,7 @@ class Captured:
                 raise CaptureError(f"capture: expected arguments of the form {next(iter(self._steps))}, got {form}")
             step = self._steps[form] = _Step(self.__wrapped__)
         result = step(arguments, options, arrays)
-        self.calls = step.calls
+        self.calls = len(step.calls)
         return result
 
 
@@ -92,16 +99,11 @@ class _Step:
             return result
         return self._record(arguments, options, arrays)
 
-    @property
-    def calls(self) -> int:
-        """How many calls a replay makes."""
-        return 0 if self.recording is None else len(self.recording.calls)
-
     def _start_again(self) -> None:
-        self.has_run, self.measured, self.recording = False, None, None
+        self.has_run, self.measured, self.recording, self.graphs, self.calls = False, None, None, None, []
 
     def _record(self, arguments, options, arrays):
-        inputs = [np.array(x) for x in arrays]
+        inputs = [copy_of(x) for x in arrays]
         recording = Recording(inputs, self.measured)
         leaves = [] if self.measured is None else list(self.measured.leaves.values())
         start = [(leaf, leaf.array, leaf.grad is None) for leaf in leaves]
@@ -113,10 +115,13 @@ class _Step:
                 self.measured = recording
                 return result
             recording.check_agreement()
+            if recording.on_gpu:
+                self.graphs = Graphs(recording.calls, recording.gpu)
         except BaseException:
             self._start_again()
             raise
         self.measured, self.recording, self.inputs, self.start, self.result = None, recording, inputs, start, result
+        self.calls = recording.calls if self.graphs is None else self.graphs.calls
         self.end = [(leaf, leaf.grad) for leaf in leaves]
         return _copied(result)
 
@@ -126,10 +131,10 @@ class _Step:
 
     def _replay(self, arrays):
         for own, array in zip(self.inputs, arrays):
-            np.copyto(own, array)
+            accumulate.copy_into(own, array)
         supply = self.recording.supply
-        with memory.supplied_by(supply.take):
-            for position, run in self.recording.calls:
+        with on(self.recording.gpu), memory.supplied_by(supply.take):
+            for position, run, *_ in self.calls:
                 supply.position = position
                 run()
         for leaf, gradient in self.end:
@@ -137,18 +142,16 @@ class _Step:
         return _copied(self.result)
 
 
-def _take_apart(arguments, options) -> tuple[list[np.ndarray], tuple]:
+def _take_apart(arguments, options) -> tuple[list, tuple]:
     """The arrays among arguments, and the form of all: what must be alike for a step to be replayed."""
     arrays, form = [], []
     for name, value in [*enumerate(arguments), *options.items()]:
         array = value.array if isinstance(value, Tensor) else value
         if isinstance(value, Tensor) and value.requires_grad:
             raise CaptureError(f"capture: expected arguments that require no gradient, got one at {name!r}")
-        if type(array).__module__.partition(".")[0] == "cupy":
-            raise CaptureError(f"capture: expected arguments on the CPU, got one on {array.device} at {name!r}")
-        if isinstance(array, np.ndarray):
+        if is_array(array):
             arrays.append(array)
-            form.append((name, type(value).__name__, array.dtype.str, array.shape))
+            form.append((name, type(value).__name__, array.dtype.str, array.shape, device_of(array)))
         else:
             form.append((name, value))
     return arrays, tuple(form)
@@ -161,7 +164,7 @@ def _put_together(arguments, options, inputs):
     def replaced(value):
         if isinstance(value, Tensor):
             return Tensor(next(inputs))
-        return next(inputs) if isinstance(value, np.ndarray) else value
+        return next(inputs) if is_array(value) else value
 
     return [replaced(value) for value in arguments], {name: replaced(value) for name, value in options.items()}
 
@@ -169,7 +172,7 @@ def _put_together(arguments, options, inputs):
 def _copied(result):
     """A result whose arrays no replay will write to."""
     if isinstance(result, Tensor):
-        return Tensor(result.array.copy())
+        return Tensor(copied(result.array))
     if isinstance(result, (tuple, list)):
         return type(result)(_copied(part) for part in result)
     if isinstance(result, dict):

@@ -1,9 +1,9 @@
 """Which of the library's functions a recorded step consists of, and how each is done again.
 
 Operations and the tape's sums run on the arrays that they had; what they allocate comes from the step's plan, so it
-lies where it lay. Views need no call: they look at memory that another call writes. Optimizers, clipping, schedules
-and random numbers run as they are, for their numbers change from step to step. What reads a value into Python is
-refused, as no replay could act on it.
+lies where it lay. On a GPU their launches are written down one by one (`captured_launches.py`). Views need no call:
+they look at memory that another call writes. Optimizers, clipping, schedules and random numbers run as they are, for
+their numbers change from step to step. What reads a value into Python is refused, as no replay could act on it.
 """
 
 from __future__ import annotations
@@ -21,11 +21,12 @@ from ..kernels.check import HALF_TYPES
 from ..kernels.operation import Operation
 from ..layers import create, random
 from ..layers.tensor import Tensor
-from . import clip
+from . import captured_launches, clip
 from .hooks import definers, modules_that_show, replaced
 from .optimizer import Optimizer
-from .recording import CaptureError, Seed, current, owner_of
+from .recording import CaptureError, Seed, current
 from .schedules import LRScheduler
+from .step_memory import address_of, owner_of
 
 _tape = sys.modules[Tensor.__module__]  # `layers.tensor` is the function of that name
 _READS = ("__array__", "__bool__", "__float__", "__int__", "item", "numpy")
@@ -41,6 +42,7 @@ def listening() -> contextlib.ExitStack:
 
 
 def _replacements() -> Iterator[tuple[Any, str, Callable]]:
+    yield from captured_launches.replacements()
     yield Operation, "forward", _forward
     yield Operation, "backward", _backward
     yield _tape, "Node", _node
@@ -73,17 +75,20 @@ def _forward(original: Callable) -> Callable:
         recording = current()
         if recording is None:
             return original(operation, *inputs, **attributes)
-        _check_on_cpu(operation.name, inputs)
+        recording.claim(operation.name, inputs)
+        seeds = [name for name, value in attributes.items() if isinstance(value, Seed)]
+        if recording.on_gpu and not seeds:
+            return captured_launches.forward(recording, operation, inputs, attributes)
         position = recording.position
         with recording.inside():
             output, saved = original(operation, *inputs, **attributes)
         outputs = output if type(output) is tuple else (output,)
-        place, elsewhere = recording.save(saved), recording.keep(outputs)
-        seeds = [name for name, value in attributes.items() if isinstance(value, Seed)]
+        place, elsewhere = recording.save(saved, changes=bool(seeds)), recording.keep(outputs)
         # Where an input is a table of indices it is checked again: no kernel may touch memory with a wrong one.
         # Half-precision inputs are converted on the way.
         kinds = {x.dtype for x in inputs if isinstance(x, np.ndarray)}
-        plain = attributes.get("implementation") is None and not any(d.kind in "iu" or d in HALF_TYPES for d in kinds)
+        checked = recording.on_gpu or any(d.kind in "iu" or d in HALF_TYPES for d in kinds)
+        plain = attributes.get("implementation") is None and not checked
         function = operation.passes("cpu")[0] if plain else functools.partial(original, operation)
 
         def run():
@@ -104,6 +109,9 @@ def _backward(original: Callable) -> Callable:
         if recording is None:
             return original(operation, saved, grad_output, needs, implementation)
         position, place = recording.position, recording.place_of(saved)
+        recording.claim(f"{operation.name} backward", grad_output if type(grad_output) is tuple else (grad_output,))
+        if recording.on_gpu and not recording.changes(place):
+            return original(operation, saved, grad_output, needs, implementation)
         with recording.inside():
             grads = original(operation, saved, grad_output, needs, implementation)
         elsewhere = recording.keep(grads)
@@ -133,6 +141,10 @@ def _view_backward(name: str, backward: Callable, saved, grad, needs):
     recording = current()
     if recording is None:
         return backward(saved, grad, needs)
+    if recording.on_gpu:
+        grads = backward(saved, grad, needs)
+        recording.claim(f"{name} backward", grads)
+        return grads
     position = recording.position
     with recording.inside():
         grads = backward(saved, grad, needs)
@@ -160,8 +172,8 @@ def _record(original: Callable) -> Callable:
         recording = current()
         if recording is not None and type(output) is not tuple and not recording.knows(output):
             source = inputs[0].array
-            _check_on_cpu(name, (source,))
-            if owner_of(output) is not owner_of(source):
+            recording.claim(name, (source, output))
+            if not recording.on_gpu and owner_of(output) is not owner_of(source):
                 if name not in _COPIES:
                     raise CaptureError(f"capture: expected operations, views and copies, got {name}")
                 recording.keep((output,))
@@ -180,7 +192,9 @@ def _accumulated(name: str, original: Callable) -> Callable:
         recording = current()
         if recording is None:
             return original(*arguments)
-        _check_on_cpu(name, arguments)
+        recording.claim(name, arguments)
+        if recording.on_gpu:
+            return original(*arguments)
         position = recording.position
         with recording.inside():
             result = original(*arguments)
@@ -201,7 +215,7 @@ def _on_the_host(original: Callable) -> Callable:
         gradients = [(leaf, leaf.grad) for leaf in recording.leaves.values()]
         # `model.parameters()` can be walked through once only.
         arguments = [list(x) if isinstance(x, Iterator) else x for x in arguments]
-        with recording.outside():
+        with recording.outside(), captured_launches.watching() as launched:
             result = original(*arguments, **options)
         kept = result.array if isinstance(result, Tensor) else None
         if kept is not None:
@@ -213,9 +227,10 @@ def _on_the_host(original: Callable) -> Callable:
             with memory.supplied_by(None):
                 fresh = original(*arguments, **options)
             if kept is not None:
-                np.copyto(kept, fresh.array)
+                accumulate.copy_into(kept, fresh.array)
 
-        recording.add(recording.position, original.__qualname__, (), run)
+        idle = not launched and kept is None
+        recording.add(recording.position, original.__qualname__, (), run, idle=idle)
         return result
 
     return call
@@ -254,10 +269,6 @@ def _read(name: str, original: Callable) -> Callable:
 
 def _copy_over(result, elsewhere) -> None:
     for index, array in elsewhere:
-        np.copyto(array, result[index] if type(result) is tuple else result)
-
-
-def _check_on_cpu(name: str, arrays) -> None:
-    for x in arrays:
-        if type(x).__module__.partition(".")[0] == "cupy":
-            raise CaptureError(f"capture: expected arrays on the CPU, got {name} on {x.device}")
+        new = result[index] if type(result) is tuple else result
+        if address_of(new) != address_of(array):
+            accumulate.copy_into(array, new)

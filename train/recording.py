@@ -17,7 +17,9 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from ..kernels import memory
+from ..kernels.device import device_of
 from ..layers.tensor import Tensor
+from .step_memory import address_of, gpu_of, is_array, owner_of, part_of, watched
 
 _ALIGNMENT = 64  # bytes, as kernels like it
 
@@ -36,10 +38,14 @@ class Call(NamedTuple):
     Attributes:
         position: how many arrays the step has made before it.
         run: does it again.
+        fixed: it is the same launch of a kernel each time, so that a CUDA graph can hold it.
+        idle: it gives a GPU nothing to do, so that it may come before a launch that was before it.
     """
 
     position: int
     run: Callable[[], None]
+    fixed: bool = False
+    idle: bool = False
 
 
 class _Block(NamedTuple):
@@ -48,6 +54,7 @@ class _Block(NamedTuple):
     piece: int
     shape: tuple[int, ...]
     dtype: np.dtype
+    gpu: int | None
 
 
 class _Thread(threading.local):
@@ -74,22 +81,27 @@ class Recording:
         saved: what forward passes saved for backward passes, by the order of the former.
         leaves: the tensors that got a gradient.
         supply: where the step's arrays come from; None while measuring.
+        device: where the step runs; None before its first array.
     """
 
-    def __init__(self, inputs: list[np.ndarray], first: Recording | None = None):
+    def __init__(self, inputs: list, first: Recording | None = None):
         self.calls: list[Call] = []
         self.saved: list = []
         self.leaves: dict[int, Tensor] = {}
         self.supply = None if first is None else Supply(first.plan())
+        self.device: str | None = None
         self._first = first
         self._facts: list[tuple] = []
-        self._outer: list[np.ndarray] = []  # kept alive, so that no other array can take the place of one
+        self._outer: list = []  # kept alive, so that no other array can take the place of one
         self._made: dict[int, Any] = {id(owner_of(x)): x for x in inputs}
+        self._arguments = set(self._made)
+        self._changing: set[int] = set()
+        self._early = 0
         self._saved_by: dict[int, int] = {}
         self._sizes: list[tuple] = []
         self._deaths: dict[int, int] = {}
         if first is not None:
-            self._made |= {id(piece): piece for piece in self.supply.pieces}
+            self._made |= {id(owner_of(piece)): piece for piece in self.supply.pieces}
 
     @contextlib.contextmanager
     def on(self) -> Iterator[None]:
@@ -121,17 +133,45 @@ class Recording:
         """How many arrays the step has made so far."""
         return len(self._sizes) if self.supply is None else self.supply.position
 
-    def add(self, position: int, name: str, arguments, run: Callable[[], None]) -> None:
-        """Writes down a call; `arguments` are what both recordings must have alike, in tuples, lists and dicts."""
+    def claim(self, name: str, arrays) -> None:
+        """Raises CaptureError unless the arrays among `arrays` lie where the step runs."""
+        for device in (device_of(x) for x in arrays if is_array(x)):
+            self.device = self.device or device
+            if device != self.device:
+                raise CaptureError(
+                    f"capture: expected arrays of one device, got {name} on {device} in a step on {self.device}; "
+                    "move them before the step"
+                )
+
+    @property
+    def on_gpu(self) -> bool:
+        """Whether the step runs on a GPU."""
+        return self.gpu is not None
+
+    @property
+    def gpu(self) -> int | None:
+        """The index of the GPU that the step runs on."""
+        return None if self.device in (None, "cpu") else int(self.device.removeprefix("cuda:"))
+
+    def add(self, position: int, name: str, arguments, run, fixed=False, idle=False, early=False) -> None:
+        """Writes down a call; `arguments` are what both recordings must have alike, in tuples, lists and dicts. An
+        early one comes before all that are not."""
         self._facts.append((name, self._fact(arguments)))
         if self.supply is not None:  # the measuring run must not keep alive what the step lets go of
-            self.calls.append(Call(position, run))
+            self.calls.insert(self._early if early else len(self.calls), Call(position, run, fixed, idle))
+            self._early += early
 
-    def save(self, saved) -> int:
-        """A place for what a forward pass saved."""
-        self._saved_by[id(saved)] = len(self.saved)
+    def save(self, saved, changes: bool) -> int:
+        """A place for what a forward pass saved, and whether each replay's forward pass saves something else."""
+        place = self._saved_by[id(saved)] = len(self.saved)
         self.saved.append(None if self.supply is None else saved)
-        return len(self.saved) - 1
+        if changes:
+            self._changing.add(place)
+        return place
+
+    def changes(self, place: int) -> bool:
+        """Whether each replay saves something else in this place."""
+        return place in self._changing
 
     def place_of(self, saved) -> int:
         """Where `save` put it."""
@@ -140,22 +180,26 @@ class Recording:
             raise CaptureError("capture: expected backward of what the step itself has computed, got an earlier result")
         return place
 
-    def knows(self, array: np.ndarray) -> bool:
+    def is_argument(self, array) -> bool:
+        """Whether the array's memory is that of one of the step's arguments."""
+        return id(owner_of(array)) in self._arguments
+
+    def knows(self, array) -> bool:
         """Whether the array's memory is written by the step's calls, or is an argument's."""
         return id(owner_of(array)) in self._made
 
-    def keep(self, outputs) -> list[tuple[int, np.ndarray]]:
+    def keep(self, outputs) -> list[tuple[int, Any]]:
         """(index, array) of the outputs that each replay makes anew elsewhere, and copies to where they are now."""
-        elsewhere = [(i, x) for i, x in enumerate(outputs) if isinstance(x, np.ndarray) and not self.knows(x)]
+        elsewhere = [(i, x) for i, x in enumerate(outputs) if is_array(x) and not self.knows(x)]
         for _, x in elsewhere:
             self.remember(x)
         return elsewhere
 
-    def remember(self, array: np.ndarray) -> None:
+    def remember(self, array) -> None:
         """Counts the array's memory among what the step has made."""
         owner = owner_of(array)
         identity = id(owner)
-        if self.supply is None:
+        if self.supply is None and isinstance(owner, np.ndarray):  # CuPy's memory cannot be referred to weakly
             self._made[identity] = weakref.ref(owner, lambda _: self._made.pop(identity, None))
         else:
             self._made[identity] = owner
@@ -169,7 +213,7 @@ class Recording:
         if len(before) != len(now):
             raise CaptureError(f"capture: expected as many calls in each step, got {len(before)}, then {len(now)}")
         for a, b in zip(self._first._outer, self._outer):
-            if owner_of(a) is not owner_of(b) or a.ctypes.data != b.ctypes.data:
+            if owner_of(a) is not owner_of(b) or address_of(a) != address_of(b):
                 raise CaptureError(
                     f"capture: expected arrays that outlive the step, got a new one of {b.dtype} {b.shape}; "
                     "make it before the step, or an argument of it"
@@ -177,12 +221,15 @@ class Recording:
 
     def plan(self) -> list[_Block]:
         """A piece of memory for each array, the same one for arrays of which the first is gone when the other comes."""
-        free: list[tuple[int, int, int]] = []  # (since when, bytes, piece)
+        free: list[tuple[int, int, int, int | None]] = []  # (since when, bytes, piece, GPU)
         pieces: list[int] = []
         blocks = []
-        for time, (shape, dtype, size) in enumerate(self._sizes):
+        for time, (shape, dtype, size, gpu) in enumerate(self._sizes):
             # Not much larger ones: what needs them would have to take new memory.
-            fitting = [entry for entry in free if entry[0] <= time and size <= entry[1] <= 2 * size + _ALIGNMENT]
+            fitting = [
+                entry for entry in free
+                if entry[0] <= time and size <= entry[1] <= 2 * size + _ALIGNMENT and entry[3] == gpu
+            ]  # fmt: skip
             if fitting:
                 chosen = min(fitting, key=lambda entry: entry[1])
                 free.remove(chosen)
@@ -190,21 +237,22 @@ class Recording:
             else:
                 piece = len(pieces)
                 pieces.append(size)
-            blocks.append(_Block(piece, shape, dtype))
+            blocks.append(_Block(piece, shape, dtype, gpu))
             if time in self._deaths:
-                free.append((self._deaths[time], pieces[piece], piece))
+                free.append((self._deaths[time], pieces[piece], piece, gpu))
         return blocks
 
-    def _measure(self, shape, dtype) -> np.ndarray:
-        array, time = np.empty(shape, dtype), len(self._sizes)
-        self._sizes.append((array.shape, array.dtype, array.nbytes))
-        identity = id(array)
+    def _measure(self, shape, dtype, gpu: int | None = None):
+        array, time = watched(shape, dtype, gpu), len(self._sizes)
+        self._sizes.append((array.shape, array.dtype, array.nbytes, gpu))
+        owner = owner_of(array)
+        identity = id(owner)
 
         def gone(_):
             self._made.pop(identity, None)
             self._deaths[time] = len(self._sizes)
 
-        self._made[identity] = weakref.ref(array, gone)
+        self._made[identity] = weakref.ref(owner, gone)
         return array
 
     def _fact(self, x):
@@ -216,7 +264,7 @@ class Recording:
             return "a seed"
         if isinstance(x, float):
             return repr(x)  # NaN is like NaN
-        if not isinstance(x, np.ndarray):
+        if not is_array(x):
             return x
         if not self.knows(x):
             self._outer.append(x)
@@ -227,25 +275,26 @@ class Supply:
     """The arrays of a step, handed out in the order of the plan, in the same memory for each run.
 
     Attributes:
-        pieces: the memory.
+        pieces: the memory, as arrays of bytes.
         position: how many have been handed out; setting it goes back, or ahead.
     """
 
     def __init__(self, blocks: list[_Block]):
-        sizes: dict[int, int] = {}
+        sizes: dict[tuple[int, int | None], int] = {}
         for block in blocks:
-            sizes[block.piece] = max(_bytes(block), sizes.get(block.piece, 0))
-        self.pieces = [np.empty(sizes[piece] + _ALIGNMENT, np.uint8) for piece in range(len(sizes))]
+            key = block.piece, block.gpu
+            sizes[key] = max(_bytes(block), sizes.get(key, 0))
+        self.pieces = [watched(sizes[key] + _ALIGNMENT, np.uint8, key[1]) for key in sorted(sizes, key=lambda k: k[0])]
         self.position = 0
         self._arrays = [_array_in(self.pieces[block.piece], block) for block in blocks]
 
-    def take(self, shape, dtype) -> np.ndarray:
+    def take(self, shape, dtype, gpu: int | None = None):
         """The next array, which must be what the plan has there."""
         if self.position == len(self._arrays):
             raise CaptureError(f"capture: expected a step of {self.position} arrays, got one more, {dtype} {shape}")
         array = self._arrays[self.position]
         self.position += 1
-        if array.dtype != dtype or (array.shape != shape and array.shape != (shape,)):
+        if array.dtype != dtype or array.shape not in (shape, (shape,)) or gpu_of(array) != gpu:
             raise CaptureError(
                 f"capture: expected the same arrays in each step, got {array.dtype} {array.shape}, then "
                 f"{np.dtype(dtype)} {shape}"
@@ -253,21 +302,9 @@ class Supply:
         return array
 
 
-def owner_of(array: np.ndarray) -> np.ndarray:
-    """The array that owns the memory which this one looks at."""
-    while True:
-        base = array.base
-        if base is not None and not isinstance(base, np.ndarray):
-            base = getattr(base, "base", None)  # what NumPy's stride tricks put in between
-        if not isinstance(base, np.ndarray):
-            return array
-        array = base
-
-
 def _bytes(block: _Block) -> int:
     return int(np.prod(block.shape, dtype=np.int64)) * block.dtype.itemsize
 
 
-def _array_in(piece: np.ndarray, block: _Block) -> np.ndarray:
-    start = -piece.ctypes.data % _ALIGNMENT
-    return piece[start : start + _bytes(block)].view(block.dtype).reshape(block.shape)
+def _array_in(piece, block: _Block):
+    return part_of(piece, -address_of(piece) % _ALIGNMENT, block.shape, block.dtype)

@@ -52,9 +52,9 @@ class Trainer:
         enable_progress_bar: whether to show batch, loss, metrics and time left.
         training_step: `training_step(trainer, batch) -> (loss, prediction or None)` in place of the usual one, for
             models whose batch is not (inputs..., target).
-        capture: replay forward and backward pass as a flat list of kernel calls (`rv.capture`), on the CPU. The model's
-            own Python then runs for the first three batches of each form only: for models whose `forward` does the same
-            every time. Raises CaptureError where it sees that it cannot.
+        capture: replay forward and backward pass as a flat list of kernel calls, on a GPU as CUDA graphs
+            (`rv.capture`). The model's own Python then runs for the first three batches of each form only: for models
+            whose `forward` does the same every time. Raises CaptureError where it sees that it cannot.
 
     Attributes:
         history: one dict an epoch: losses, metrics, learning rate, seconds, and `gap`, the validation loss less the

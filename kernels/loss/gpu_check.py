@@ -6,7 +6,7 @@ import numpy as np
 import triton
 import triton.language as tl
 
-from ..gpu_arrays import contiguous
+from ..gpu_arrays import contiguous, fetched
 from ..launch import empty, launch
 
 
@@ -43,5 +43,5 @@ def first_outside(x, low: float, high: float = math.inf, *, ends: bool = False, 
     launch(
         first_outside_kernel, (programs,), x, first, x.size, float(low), float(high), ENDS=ends, NAN=nan, BLOCK=1024
     )  # fmt: skip
-    place = int((first if type(first) is np.ndarray else first.get()).min())
+    place = int(fetched(first).min())
     return None if place == x.size else x.reshape(x.size)[place].item()

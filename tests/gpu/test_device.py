@@ -11,6 +11,7 @@ if not cupy.cuda.is_available():
 
 from agreement import agree
 from parity import DTYPES, non_contiguous
+from training_steps import NETWORKS
 
 import ranvier as rv
 from ranvier.kernels.operation import all_operations
@@ -69,3 +70,30 @@ def test_a_dense_network_trains_as_on_the_cpu():
     on_gpu, on_cpu = losses("cuda"), losses("cpu")
     assert on_gpu[-1] < on_gpu[0] / 4
     np.testing.assert_allclose(on_gpu, on_cpu, rtol=1e-3)
+
+
+@pytest.mark.parametrize("build", NETWORKS)
+def test_captured_steps_have_the_bits_of_uncaptured_ones(build):
+    def trained(captured):
+        rv.seed(3)
+        training, rng = build("cuda"), np.random.default_rng(5)
+        step = rv.capture(training.step) if captured else training.step
+        results = [step(*training.batch(rng)) for _ in range(8)]
+        losses = [(result["loss"] if isinstance(result, dict) else result).item() for result in results]
+        return losses, [t.numpy() for t in training.model.state_dict().values()]
+
+    (plain, state), (captured, other) = trained(False), trained(True)
+    assert plain == captured
+    for a, b in zip(state, other):
+        np.testing.assert_array_equal(a, b)
+
+
+def test_a_captured_step_refuses_a_wrong_label():
+    training, rng = NETWORKS[0]("cuda"), np.random.default_rng(5)
+    step = rv.capture(training.step)
+    for _ in range(5):
+        x, labels = training.batch(rng)
+        step(x, labels)
+    wrong = rv.tensor(np.full(labels.shape, 4), device="cuda")
+    with pytest.raises(ValueError, match="cross_entropy: expected target"):
+        step(x, wrong)

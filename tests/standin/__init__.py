@@ -49,6 +49,7 @@ class _Launch(ctypes.Structure):
         ("shared_bytes", ctypes.c_uint32),
         ("cooperative", ctypes.c_uint32),
         ("device", ctypes.c_uint32),
+        ("in_graph", ctypes.c_uint32),
         ("stream", ctypes.c_uint64),
         ("parameters", (ctypes.c_uint8 * 8) * 64),
     ]
@@ -65,6 +66,7 @@ class Launch:
     dynamic_shared_size: int
     cooperative: bool
     device: int
+    in_graph: bool
     stream: int
     parameters: list[bytes] = field(repr=False)
 
@@ -181,10 +183,14 @@ def _replace_runtime(library) -> None:
     runtime.deviceGetAttribute = lambda attribute, device: library.runtime_deviceGetAttribute(attribute, device, 0)
     runtime.memGetInfo = lambda: library.runtime_memGetInfo(0)
     runtime.runtimeGetVersion = runtime.driverGetVersion = lambda: 13000
-    runtime.deviceSynchronize, runtime.streamSynchronize = lambda: None, lambda stream: None
+    library.runtime_deviceSynchronize.restype = library.runtime_streamSynchronize.restype = ctypes.py_object
+    library.runtime_streamSynchronize.argtypes = [ctypes.c_ssize_t, ctypes.c_int]
+    library.runtime_streamIsCapturing.argtypes = [ctypes.c_ssize_t, ctypes.c_int]
+    runtime.deviceSynchronize = lambda: library.runtime_deviceSynchronize(0)
+    runtime.streamSynchronize = lambda stream: library.runtime_streamSynchronize(stream, 0)
     runtime.streamCreateWithFlags = lambda flags: library.runtime_streamCreateWithFlags(flags, 0)
     runtime.streamDestroy = lambda stream: None
-    runtime.streamIsCapturing = lambda stream: False
+    runtime.streamIsCapturing = lambda stream: bool(library.runtime_streamIsCapturing(stream, 0))
     runtime.getDeviceProperties = lambda device: {
         "name": b"stand-in", "major": 9, "minor": 0, "multiProcessorCount": 132, "totalGlobalMem": 8 << 30,
         "l2CacheSize": 50 << 20,
@@ -221,6 +227,7 @@ def _read(number: int) -> Launch:
         dynamic_shared_size=kernel.dynamic_shared_size,
         cooperative=bool(launch.cooperative),
         device=launch.device,
+        in_graph=bool(launch.in_graph),
         stream=launch.stream,
         parameters=[bytes(launch.parameters[i][: kernel.size[i]]) for i in range(kernel.count)],
     )

@@ -3,13 +3,16 @@
  * Built as libcuda.so.1, it answers the calls by which CuPy loads a cubin and launches from it. Python tells it, through
  * the two callbacks, how many parameters a kernel has and how large they are, so that a launch keeps a copy of each.
  *
+ * While a stream is captured, launches on it go into a graph instead, and into the record when the graph is launched.
+ *
  * The device has one queue and a clock: work that is given a length (standin_pace) keeps it busy for so long. */
 #include <stdint.h>
 #include <stdlib.h>
 #include <string.h>
 #include <time.h>
 
-enum { PARAMETERS = 64, KEPT = 1024, SUCCESS = 0, INVALID_VALUE = 1, DYNAMIC_SHARED_SIZE = 8, WITHOUT_ASKING = 48 << 10 };
+enum { PARAMETERS = 64, KEPT = 1024, SUCCESS = 0, INVALID_VALUE = 1, DYNAMIC_SHARED_SIZE = 8,
+       WITHOUT_ASKING = 48 << 10, CAPTURE_UNSUPPORTED = 900, CAPTURE_INVALIDATED = 901 };
 
 typedef struct {
     int32_t module, count, size[PARAMETERS], dynamic_shared_size;
@@ -17,10 +20,15 @@ typedef struct {
 
 typedef struct {
     const Kernel *kernel;
-    uint32_t grid[3], block[3], shared_bytes, cooperative, device;
+    uint32_t grid[3], block[3], shared_bytes, cooperative, device, in_graph;
     uint64_t stream;
     uint8_t parameter[PARAMETERS][8];
 } Launch;
+
+typedef struct {
+    int count;
+    Launch launch[];
+} Graph;
 
 __thread int standin_device; /* the thread's current one; the runtime sets it */
 
@@ -43,6 +51,8 @@ void standin_pace(double kernel_time, double copy_time) {
 }
 
 static Launch launches[KEPT]; /* the last ones, in a ring */
+static uint64_t captured_stream; /* 0 if none is */
+static Graph *captured;          /* NULL if something was done that no graph can hold */
 static uint64_t launched;
 static intptr_t modules;
 static void *context;
@@ -62,7 +72,40 @@ int cuModuleUnload(void *module) { return SUCCESS; }
 int cuGetErrorName(int code, const char **name) { return *name = "CUDA_ERROR_INVALID_VALUE", SUCCESS; }
 int cuGetErrorString(int code, const char **text) { return *text = "refused by the stand-in driver", SUCCESS; }
 
+uint64_t standin_captured(void) { return captured_stream; }
+
+void standin_spoil(void) {
+    free(captured);
+    captured = NULL;
+}
+
+int standin_begin(uint64_t stream) {
+    if (stream <= 2 || captured_stream) return CAPTURE_UNSUPPORTED; /* 0, 1, 2 are the default streams */
+    captured_stream = stream, captured = calloc(1, sizeof(Graph));
+    return SUCCESS;
+}
+
+int standin_end(uint64_t stream, Graph **graph) {
+    if (stream != captured_stream) return INVALID_VALUE;
+    *graph = captured, captured_stream = 0, captured = NULL;
+    return *graph ? SUCCESS : CAPTURE_INVALIDATED;
+}
+
+Graph *standin_instantiate(const Graph *graph) {
+    size_t size = sizeof(Graph) + graph->count * sizeof(Launch);
+    return memcpy(malloc(size), graph, size);
+}
+
+void standin_launch_graph(const Graph *graph, uint64_t stream) {
+    for (int i = 0; i < graph->count; i++) {
+        launches[launched % KEPT] = graph->launch[i];
+        launches[launched++ % KEPT].stream = stream;
+        standin_enqueue(standin_kernel_time);
+    }
+}
+
 int cuModuleLoadData(void **module, const void *image) {
+    if (captured_stream) return standin_spoil(), CAPTURE_UNSUPPORTED;
     *module = (void *)++modules;
     loaded((int)modules, image);
     return SUCCESS;
@@ -88,12 +131,15 @@ static int keep(const Kernel *kernel, const uint32_t *shape, uint32_t shared_byt
     for (int axis = 0; axis < 6; axis++)
         if (shape[axis] == 0) return INVALID_VALUE;
     if ((int)shared_bytes > kernel->dynamic_shared_size) return INVALID_VALUE;
-    Launch *launch = &launches[launched++ % KEPT];
-    launch->kernel = kernel;
+    int into_graph = captured_stream && (uint64_t)stream == captured_stream;
+    if (into_graph && !captured) return CAPTURE_INVALIDATED;
+    if (into_graph) captured = realloc(captured, sizeof(Graph) + (captured->count + 1) * sizeof(Launch));
+    Launch *launch = into_graph ? &captured->launch[captured->count++] : &launches[launched++ % KEPT];
+    launch->kernel = kernel, launch->in_graph = into_graph;
     memcpy(launch->grid, shape, sizeof launch->grid);
     memcpy(launch->block, shape + 3, sizeof launch->block);
     launch->shared_bytes = shared_bytes, launch->stream = (uint64_t)stream, launch->cooperative = cooperative, launch->device = standin_device;
-    standin_enqueue(standin_kernel_time);
+    if (!into_graph) standin_enqueue(standin_kernel_time);
     for (int i = 0; i < kernel->count; i++) memcpy(launch->parameter[i], parameters[i], kernel->size[i]);
     return SUCCESS;
 }

@@ -8,12 +8,19 @@
 #include <time.h>
 
 enum { MULTIPROCESSORS = 16, MAJOR = 75, MINOR = 76, SHARED_BYTES = 97, MEMORY_POOLS = 115, OUT_OF_MEMORY = 2,
-       DEVICE_TO_DEVICE = 3 /* 4: whatever the addresses are */, NOT_READY = 600 };
+       DEVICE_TO_DEVICE = 3 /* 4: whatever the addresses are */, NOT_READY = 600, CAPTURE_UNSUPPORTED = 900 };
 
 extern __thread int standin_device;
 extern double standin_busy_until, standin_copy_time;
 double standin_now(void);
 void standin_enqueue(double length);
+typedef struct Graph Graph;
+uint64_t standin_captured(void);
+void standin_spoil(void);
+int standin_begin(uint64_t stream);
+int standin_end(uint64_t stream, Graph **graph);
+Graph *standin_instantiate(const Graph *graph);
+void standin_launch_graph(const Graph *graph, uint64_t stream);
 
 static long long limit = 8ll << 30, used;
 static intptr_t handles = 0x5000;
@@ -22,17 +29,27 @@ static double recorded[EVENTS]; /* milliseconds, by handle; older events are for
 
 void standin_limit(long long bytes) { limit = bytes; }
 
+static PyObject *refuse(int code) {
+    PyObject *module = PyImport_ImportModule("cupy_backends.cuda.api.runtime");
+    PyObject *kind = PyObject_GetAttrString(module, "CUDARuntimeError");
+    PyObject *error = PyObject_CallFunction(kind, "i", code);
+    if (error) PyErr_SetObject(kind, error);
+    Py_XDECREF(error);
+    Py_DECREF(kind);
+    Py_DECREF(module);
+    return NULL;
+}
+
+/* What no graph can hold, or what this stand-in's graphs do not, spoils the one that is being made. */
+static PyObject *refuse_in_graph(void) {
+    standin_spoil();
+    return refuse(CAPTURE_UNSUPPORTED);
+}
+
+static int captures(intptr_t stream) { return stream && (uint64_t)stream == standin_captured(); }
+
 static intptr_t take(size_t bytes) {
-    if (used + (long long)bytes > limit) {
-        PyObject *module = PyImport_ImportModule("cupy_backends.cuda.api.runtime");
-        PyObject *kind = PyObject_GetAttrString(module, "CUDARuntimeError");
-        PyObject *error = PyObject_CallFunction(kind, "i", OUT_OF_MEMORY);
-        if (error) PyErr_SetObject(kind, error);
-        Py_XDECREF(error);
-        Py_DECREF(kind);
-        Py_DECREF(module);
-        return 0;
-    }
+    if (used + (long long)bytes > limit) return (intptr_t)refuse(OUT_OF_MEMORY);
     char *block = NULL; /* as aligned as a device's, its size before it, filled with NaN: nobody may count on zeros */
     if (posix_memalign((void **)&block, 512, bytes + 512)) return 0;
     *(size_t *)block = bytes;
@@ -83,6 +100,7 @@ PyObject *runtime_memcpy(intptr_t target, intptr_t source, size_t bytes, int kin
     Py_RETURN_NONE;
 }
 PyObject *runtime_memcpyAsync(intptr_t target, intptr_t source, size_t bytes, int kind, intptr_t stream, int skip) {
+    if (captures(stream)) return refuse_in_graph();
     if (kind >= DEVICE_TO_DEVICE) standin_enqueue(bytes * 1e-9 * standin_copy_time);
     return runtime_memcpy(target, source, bytes, kind, skip);
 }
@@ -91,6 +109,7 @@ PyObject *runtime_memset(intptr_t target, int value, size_t bytes, int skip) {
     Py_RETURN_NONE;
 }
 PyObject *runtime_memsetAsync(intptr_t target, int value, size_t bytes, intptr_t stream, int skip) {
+    if (captures(stream)) return refuse_in_graph();
     return runtime_memset(target, value, bytes, skip);
 }
 int runtime_pointerGetMemoryType(intptr_t address, int skip) { return 0; }
@@ -101,13 +120,39 @@ static PyObject *wait_until(double when) {
     if (left > 0) nanosleep(&rest, NULL);
     Py_RETURN_NONE;
 }
-PyObject *runtime_deviceSynchronize(int skip) { return wait_until(standin_busy_until); }
-PyObject *runtime_streamSynchronize(intptr_t stream, int skip) { return wait_until(standin_busy_until); }
+PyObject *runtime_deviceSynchronize(int skip) {
+    return standin_captured() ? refuse_in_graph() : wait_until(standin_busy_until);
+}
+PyObject *runtime_streamSynchronize(intptr_t stream, int skip) {
+    return captures(stream) ? refuse_in_graph() : wait_until(standin_busy_until);
+}
 intptr_t runtime_streamCreate(int skip) { return handles += 16; }
 intptr_t runtime_streamCreateWithFlags(unsigned flags, int skip) { return handles += 16; }
 intptr_t runtime_streamCreateWithPriority(unsigned flags, int priority, int skip) { return handles += 16; }
 PyObject *runtime_streamDestroy(intptr_t stream, int skip) { Py_RETURN_NONE; }
-int runtime_streamIsCapturing(intptr_t stream, int skip) { return 0; }
+int runtime_streamIsCapturing(intptr_t stream, int skip) { return captures(stream); }
+PyObject *runtime_streamBeginCapture(intptr_t stream, int skip, void *mode) {
+    int code = standin_begin((uint64_t)stream);
+    if (code) return refuse(code);
+    Py_RETURN_NONE;
+}
+intptr_t runtime_streamEndCapture(intptr_t stream, int skip) {
+    Graph *graph;
+    int code = standin_end((uint64_t)stream, &graph);
+    return code ? (intptr_t)refuse(code) : (intptr_t)graph;
+}
+intptr_t runtime_graphInstantiate(intptr_t graph, int skip) { return (intptr_t)standin_instantiate((Graph *)graph); }
+PyObject *runtime_graphDestroy(intptr_t graph, int skip) {
+    free((void *)graph);
+    Py_RETURN_NONE;
+}
+PyObject *runtime_graphExecDestroy(intptr_t graph, int skip) { return runtime_graphDestroy(graph, skip); }
+PyObject *runtime_graphUpload(intptr_t graph, intptr_t stream, int skip) { Py_RETURN_NONE; }
+PyObject *runtime_graphLaunch(intptr_t graph, intptr_t stream, int skip) {
+    if (captures(stream)) return refuse_in_graph();
+    standin_launch_graph((Graph *)graph, (uint64_t)stream);
+    Py_RETURN_NONE;
+}
 intptr_t runtime_eventCreate(int skip) { return handles += 16; }
 intptr_t runtime_eventCreateWithFlags(unsigned flags, int skip) { return handles += 16; }
 PyObject *runtime_eventDestroy(intptr_t event, int skip) { Py_RETURN_NONE; }

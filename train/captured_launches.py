@@ -1,0 +1,104 @@
+"""What is written down of a step on a GPU: each launch of a kernel, with the arrays and numbers that it got.
+
+Launches are the same each time, so they become CUDA graphs (`graphs.py`), with two exceptions. What depends on a seed
+runs anew in each replay, operation by operation (`captured_calls.py`). And where an operation's check looks at values,
+such as the range of labels, the host waits for it, which no graph can: it is done again by itself, before all else if
+what it looks at are the step's arguments.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import functools
+import sys
+import threading
+from collections.abc import Callable, Iterator
+from typing import Any
+
+from ..kernels import memory
+from .hooks import modules_that_show
+from .recording import CaptureError, Recording, current
+from .step_memory import is_array, owner_of
+
+
+class _Thread(threading.local):
+    looked_at: list | None = None
+
+
+_thread = _Thread()
+
+
+def replacements() -> Iterator[tuple[Any, str, Callable]]:
+    """What a recording replaces, as `hooks.replaced` takes it: nothing before the first array on a GPU."""
+    kernels = memory.__package__
+    launch, gpu_arrays = (sys.modules.get(f"{kernels}.{name}") for name in ("launch", "gpu_arrays"))
+    if launch is not None:
+        yield launch.Kernel, "__call__", _launched
+    if gpu_arrays is not None:
+        for module in modules_that_show("fetched", gpu_arrays.fetched):
+            yield module, "fetched", _fetched
+
+
+def forward(recording: Recording, operation, inputs: tuple, attributes: dict) -> tuple:
+    """An operation's forward pass, whose launches are written down, as is its check if it looks at values."""
+    checked = {name: value for name, value in attributes.items() if name != "out"}
+    check = functools.partial(operation.check, *inputs, **checked)
+    with recording.outside(), watching() as looked_at:
+        check()
+    if looked_at:
+        owners = {id(owner_of(x)) for x in looked_at if is_array(x)}
+        early = all(recording.is_argument(x) for x in inputs if is_array(x) and id(owner_of(x)) in owners)
+        recording.add(
+            recording.position, f"{operation.name} check", (inputs, checked), functools.partial(_check, check),
+            early=early,
+        )  # fmt: skip
+    out = attributes.get("out")
+    given = checked if out is None else attributes
+    recording.claim(operation.name, out if type(out) is tuple else (out,))
+    output, saved = operation.passes("gpu")[0](*inputs, **given)
+    recording.save(saved, changes=False)
+    return output, saved
+
+
+def _check(check: Callable) -> None:
+    with memory.supplied_by(None):
+        check()
+
+
+@contextlib.contextmanager
+def watching() -> Iterator[list]:
+    """What launches within it get, that are not written down."""
+    _thread.looked_at = []
+    try:
+        yield _thread.looked_at
+    finally:
+        _thread.looked_at = None
+
+
+def _launched(original: Callable) -> Callable:
+    def call(kernel, grid, *arguments, **constants):
+        recording = current()
+        if recording is None:
+            if _thread.looked_at is not None:
+                _thread.looked_at.extend(arguments)
+            return original(kernel, grid, *arguments, **constants)
+        name = kernel.function.__name__
+        recording.claim(name, arguments)
+        with recording.inside():
+            original(kernel, grid, *arguments, **constants)
+        run = functools.partial(original, kernel, grid, *arguments, **constants)
+        recording.add(recording.position, name, (grid, arguments, constants), run, fixed=True)
+
+    return call
+
+
+def _fetched(original: Callable) -> Callable:
+    def fetch(x):
+        if current() is not None:
+            raise CaptureError(
+                "capture: expected a step whose values stay on the GPU, got one that reads some to find the size of a "
+                "result; give the size, such as num_classes, as an argument"
+            )
+        return original(x)
+
+    return fetch
