@@ -83,4 +83,31 @@ def recurrent(device) -> Training:
     return Training(step, lambda rng: (rv.tensor(rng.integers(0, CLASSES, (7, 3)), device=device),), model, optimizer)
 
 
+def adversarial(device) -> Training:
+    """Two networks and their optimizers, with random numbers and constants that the step makes."""
+    generator = rv.Sequential(rv.Dense(3, 8, activation="tanh"), rv.Dense(8, 2)).to(device)
+    judge = rv.Sequential(rv.Dense(2, 8), rv.LeakyReLU(0.2), rv.Dense(8, 1)).to(device)
+    of_generator = rv.optim.RMSprop(generator.parameters(), lr=1e-3)
+    of_judge = rv.optim.RMSprop(judge.parameters(), lr=1e-3)
+    criterion = rv.functional.mse_loss
+
+    def step(real):
+        fake = generator(rv.randn(real.shape[0], 3, device=device))
+        yes, no = rv.ones(real.shape[0], 1, device=device), rv.zeros(real.shape[0], 1, device=device)
+        judge_loss = criterion(judge(real), yes) + criterion(judge(fake.detach()), no)
+        of_judge.zero_grad()
+        judge_loss.backward()
+        of_judge.step()
+        generator_loss = criterion(judge(fake), yes)
+        of_generator.zero_grad()
+        generator_loss.backward(rv.full_like(generator_loss, 0.5))
+        of_generator.step()
+        return judge_loss + generator_loss
+
+    def batch(rng):
+        return (rv.tensor(rng.standard_normal((6, 2)).astype("f"), device=device),)
+
+    return Training(step, batch, rv.Sequential(generator, judge), of_judge)
+
+
 NETWORKS = [perceptron, clipped, convolutional, transformer, recurrent]

@@ -11,7 +11,7 @@ if not cupy.cuda.is_available():
 
 from agreement import agree
 from parity import DTYPES, non_contiguous
-from training_steps import NETWORKS
+from training_steps import NETWORKS, adversarial, perceptron
 
 import ranvier as rv
 from ranvier.kernels.operation import all_operations
@@ -72,7 +72,7 @@ def test_a_dense_network_trains_as_on_the_cpu():
     np.testing.assert_allclose(on_gpu, on_cpu, rtol=1e-3)
 
 
-@pytest.mark.parametrize("build", NETWORKS)
+@pytest.mark.parametrize("build", [*NETWORKS, adversarial])
 def test_captured_steps_have_the_bits_of_uncaptured_ones(build):
     def trained(captured):
         rv.seed(3)
@@ -89,7 +89,7 @@ def test_captured_steps_have_the_bits_of_uncaptured_ones(build):
 
 
 def test_a_captured_step_refuses_a_wrong_label():
-    training, rng = NETWORKS[0]("cuda"), np.random.default_rng(5)
+    training, rng = perceptron("cuda"), np.random.default_rng(5)
     step = rv.capture(training.step)
     for _ in range(5):
         x, labels = training.batch(rng)

@@ -5,6 +5,7 @@ launches and what they are given are compared, not values.
 """
 
 import contextlib
+import functools
 import gc
 import itertools
 
@@ -18,7 +19,7 @@ import cupy
 import numpy as np
 import triton
 import triton.language as tl
-from training_steps import CLASSES, NETWORKS, clipped, convolutional, perceptron, recurrent, transformer
+from training_steps import CLASSES, NETWORKS, adversarial, clipped, convolutional, perceptron, recurrent, transformer
 
 import ranvier as rv
 from ranvier.kernels import gpu_arrays, launch
@@ -26,6 +27,8 @@ from ranvier.kernels.device import to_device
 from ranvier.kernels.gpu_arrays import sum_of_two_kernel
 from ranvier.kernels.loss import gpu_check
 from ranvier.kernels.operation import all_operations
+from ranvier.train.graphs import Graphs
+from ranvier.train.recording import Call
 from ranvier.train.step_memory import owner_of
 
 OPERATIONS = list(all_operations())
@@ -198,6 +201,32 @@ def test_indices_that_the_step_makes_are_checked_between_graphs(found):
         step(rv.zeros(3, CLASSES, device="cuda"))
 
 
+def test_random_numbers_and_constants_of_the_step_lie_where_they_lay():
+    plain, *_ = launches_of(adversarial, False)
+    captured, _, step = launches_of(adversarial, True)
+    for before, now in zip(plain[3:], captured[3:]):
+        # The argument, what is drawn, and the result are copied.
+        assert [x.name for x in now[:2]] == ["copy_kernel"] * 2
+        assert [(x.name, *numbers(x)) for x in now[2:-1]] == [(x.name, *numbers(x)) for x in before]
+    assert step.calls == 8  # draw, zero_grad, graph, optimizer; zero_grad, graph, optimizer; graph of the sum
+
+
+def test_scratch_of_a_graphs_launches_is_held_with_it():
+    x, y = (cupy.empty((64, 64), np.float32) for _ in range(2))
+    run = functools.partial(launch.launch, scratch_kernel, (2, 2), x, y, 64, 64, BLOCK=32)
+    run()
+    used = cupy.get_default_memory_pool().used_bytes()
+    graphs = Graphs([Call(0, run, fixed=True)] * 2, 0)
+    with standin.recorded() as launches:
+        graphs.calls[0].run()
+    assert len(graphs.calls) == 1
+    assert [launch.name for launch in launches] == ["scratch_kernel"] * 2
+    scratch = {launch.values("QQiiQQ")[-2] for launch in launches}
+    assert all(scratch)
+    assert graphs._pool.total_bytes() > 0
+    assert cupy.get_default_memory_pool().used_bytes() == used
+
+
 def test_other_shapes_are_captured_anew():
     calls = []
     step = rv.capture(lambda x: calls.append(x.shape) or x + 1)
@@ -291,6 +320,14 @@ def test_an_error_while_a_graph_is_made_leaves_things_as_they_were(monkeypatch):
         with standin.recorded() as launches:
             step(x)
     assert any(launch.in_graph for launch in launches)
+
+
+@triton.jit
+def scratch_kernel(x, y, rows, columns, BLOCK: tl.constexpr):
+    source = tl.make_tensor_descriptor(x, [rows, columns], [columns, 1], [BLOCK, BLOCK])
+    target = tl.make_tensor_descriptor(y, [rows, columns], [columns, 1], [BLOCK, BLOCK])
+    row, column = tl.program_id(0) * BLOCK, tl.program_id(1) * BLOCK
+    target.store([row, column], source.load([row, column]))
 
 
 @triton.jit
