@@ -3,7 +3,7 @@
 Launches are the same each time, so they become CUDA graphs (`graphs.py`), with two exceptions. What depends on a seed
 runs anew in each replay, operation by operation (`captured_calls.py`). And where an operation's check looks at values,
 such as the range of labels, the host waits for it, which no graph can: it is done again by itself, before all else if
-what it looks at are the step's arguments.
+it looks at nothing that the step makes.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ from typing import Any
 from ..kernels import memory
 from .hooks import modules_that_show
 from .recording import CaptureError, Recording, current
-from .step_memory import is_array, owner_of
+from .step_memory import is_array
 
 
 class _Thread(threading.local):
@@ -46,8 +46,7 @@ def forward(recording: Recording, operation, inputs: tuple, attributes: dict) ->
     with recording.outside(), watching() as looked_at:
         check()
     if looked_at:
-        owners = {id(owner_of(x)) for x in looked_at if is_array(x)}
-        early = all(recording.is_argument(x) for x in inputs if is_array(x) and id(owner_of(x)) in owners)
+        early = not any(recording.knows(x) and not recording.is_argument(x) for x in looked_at if is_array(x))
         recording.add(
             recording.position, f"{operation.name} check", (inputs, checked), functools.partial(_check, check),
             early=early,
