@@ -12,6 +12,7 @@ num_ctas. An integer 1 or None becomes a constant and drops out, unless the argu
 
 from __future__ import annotations
 
+import functools
 import math
 import struct
 import sys
@@ -44,6 +45,7 @@ _PACKED = {
 _ONE = "==1"
 _ALIGNED = [["tt.divisibility", 16]]
 _MAX_DYNAMIC_SHARED_SIZE = 8  # CU_FUNC_ATTRIBUTE_MAX_DYNAMIC_SHARED_SIZE_BYTES
+_MULTIPROCESSORS, _COOPERATIVE = 16, 95  # cudaDevAttrMultiProcessorCount, cudaDevAttrCooperativeLaunch
 _SHARED_WITHOUT_ASKING = 48 * 1024
 _HELPERS = {f"{__package__}.{name}" for name in ("accumulate", "gpu_arrays")}  # they ask for memory in others' names
 _pointer_types: dict[int, str] = {}  # by dtype.num
@@ -64,10 +66,25 @@ def launch(kernel, grid: tuple[int, ...], *arguments, **constants) -> None:
     if interpreter is not None:
         interpreter(kernel, grid, arguments, constants)
         return
-    known = _kernels.get(id(kernel))
-    if known is None:
-        known = _kernels[id(kernel)] = kernel_of(kernel)
-    known(grid, *arguments, **constants)
+    _known(kernel)(grid, *arguments, **constants)
+
+
+def programs_at_once(kernel, *arguments, **constants) -> int:
+    """How many programs of a kernel, in the form for such arguments and constants, their device holds at once: the
+    largest grid whose programs may wait for one another. They are launched with `launch_cooperative_grid=True`.
+
+    0 where one of them has not the room, or where the device launches nothing cooperatively; no limit where launches go
+    to an interpreter.
+    """
+    if interpreter is not None:
+        return sys.maxsize
+    import cupy
+
+    with cupy.cuda.Device(_device_of(arguments)):
+        try:
+            return _known(kernel).prepare(*arguments, **constants).programs_at_once
+        except OutOfResources:
+            return 0
 
 
 def empty(like, shape: tuple[int, ...] | None = None, dtype=None):
@@ -296,7 +313,7 @@ class Loaded:
                 f"{compiled.name}: needs {compiled.shared_bytes} bytes of shared memory, "
                 f"device {device} has {available}"
             )
-        self.compiled = compiled
+        self.compiled, self._device = compiled, device
         self._module = cupy.cuda.function.Module()
         self._module.load(compiled.cubin)
         self._function = self._module.get_function(compiled.name)
@@ -306,6 +323,17 @@ class Loaded:
 
     def __call__(self, grid_x: int, grid_y: int, grid_z: int, *values) -> None:
         self._launch(grid_x, grid_y, grid_z, values)
+
+    @functools.cached_property
+    def programs_at_once(self) -> int:
+        """How many programs the device holds at once, by its driver; 0 where it launches nothing cooperatively."""
+        from cupy.cuda import driver, runtime
+
+        blocks = driver.occupancyMaxActiveBlocksPerMultiprocessor(
+            self._function.ptr, self.compiled.threads, self.compiled.shared_bytes
+        )
+        multiprocessors = runtime.deviceGetAttribute(_MULTIPROCESSORS, self._device)
+        return blocks * multiprocessors if runtime.deviceGetAttribute(_COOPERATIVE, self._device) else 0
 
     def _make_launch(self, cupy, device: int):
         compiled = self.compiled
@@ -344,6 +372,13 @@ class Loaded:
             buffers.append((buffer, table))
 
         return run
+
+
+def _known(kernel) -> Kernel:
+    known = _kernels.get(id(kernel))
+    if known is None:
+        known = _kernels[id(kernel)] = kernel_of(kernel)
+    return known
 
 
 def kernel_of(kernel) -> Kernel:

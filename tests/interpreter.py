@@ -6,15 +6,18 @@ TRITON_INTERPRET=1 must be set before Triton is imported, so tests that use this
 
 What the interpreter of Triton 3.6 to 3.9 lacks is mended from outside: bfloat16 arithmetic (it takes the bits for
 integers), `range` over a kernel's argument, bool arguments. What it cannot see stays unproved here: tensor-core
-rounding, races, barriers, alignment. The simulator's threads do wait at barriers, one block after the other, and an
-index out of an array raises there.
+rounding, races, alignment. Programs that wait for one another, which are launched cooperatively, take turns (`Turns`).
+The simulator's threads do wait at barriers, one block after the other, and an index out of an array raises there.
 """
 
 from __future__ import annotations
 
+import contextlib
 import functools
+import inspect
 import math
 import os
+import random
 import threading
 
 import numpy as np
@@ -26,6 +29,7 @@ from ranvier.kernels import launch
 from ranvier.kernels.launch_numba import NumbaKernel
 
 os.environ["NUMBA_ENABLE_CUDASIM"] = "1"  # read when numba.cuda is imported, which the first of its kernels does
+_ACCESSES = ("create_masked_load", "create_masked_store", "create_atomic_rmw", "create_atomic_cas")
 _VERSION = tuple(int(part) for part in triton.__version__.split(".")[:2])
 
 
@@ -86,7 +90,98 @@ def interpret(kernel, grid, arguments, constants) -> None:
     if isinstance(kernel, NumbaKernel):
         return _simulate(kernel, grid, arguments, **constants)
     options = {name: value for name, value in constants.items() if name in kernel.arg_names}
-    kernel[grid](*[_argument(value) for value in arguments], **options)
+    arguments = [_argument(value) for value in arguments]
+    if constants.get("launch_cooperative_grid"):
+        machine.GridExecutor(Turns(kernel.rewrite(), grid), kernel.arg_names, (1,))(*arguments, **options)
+    else:
+        kernel[grid](*arguments, **options)
+
+
+class Turns:
+    """All programs of a grid as one function for the interpreter: threads of which one runs at a time.
+
+    A program may lose its turn at each access to memory, by chance (`seed`), and always at an atomic one: it may wait
+    for another there. What is stored is seen by all at once. So this shows a wait that is missing or for a wrong count,
+    and a buffer that is written while another program still reads it; not an order of memory that is too weak.
+
+    Raises:
+        RuntimeError: nothing but atomic accesses for so long that the programs must be waiting for one another.
+    """
+
+    seed = 0
+    chance = 0.2  # of losing the turn at an access that is not atomic
+    patience = 100  # atomic accesses a program
+
+    def __init__(self, function, grid):
+        functools.update_wrapper(self, function)
+        self.__signature__, self.__globals__ = inspect.signature(function), function.__globals__
+        self._function, self._grid = function, (*grid, 1, 1)[:3]
+
+    def __call__(self, **arguments):
+        self._random, self._in_vain, self._errors = random.Random(self.seed), 0, []
+        machine.interpreter_builder.set_grid_dim(*self._grid)
+        places = list(np.ndindex(*self._grid))
+        self._begins = {place: threading.Semaphore(0) for place in places}
+        self._over = threading.Semaphore(0)
+
+        def work(place):
+            self._begins[place].acquire()
+            try:
+                machine.interpreter_builder.set_grid_idx(*place)
+                self._function(**arguments)
+            except BaseException as error:
+                self._errors.append(error)
+            del self._begins[place]
+            self._next().release()
+
+        threads = [threading.Thread(target=work, args=(place,), daemon=True) for place in places]
+        for thread in threads:
+            thread.start()
+        with self._watched():
+            self._next().release()
+            self._over.acquire()
+        if self._errors:
+            raise self._errors[0]
+
+    def _next(self) -> threading.Semaphore:
+        """Of the program whose turn it is now; of the caller when all have ended."""
+        return self._begins[self._random.choice(list(self._begins))] if self._begins else self._over
+
+    def _access(self, atomic: bool) -> None:
+        """The running program has accessed memory: another one's turn, perhaps."""
+        self._in_vain = self._in_vain + 1 if atomic else 0
+        if self._errors or self._in_vain > self.patience * math.prod(self._grid):
+            raise RuntimeError("programs wait for one another" if not self._errors else "another program has failed")
+        if atomic or self._random.random() < self.chance:
+            place = machine.interpreter_builder.grid_idx
+            own, following = self._begins[place], self._next()
+            if following is not own:
+                following.release()
+                own.acquire()
+                machine.interpreter_builder.set_grid_idx(*place)
+
+    @contextlib.contextmanager
+    def _watched(self):
+        """Within the block the interpreter's accesses to memory are told to `_access`."""
+        builder = machine.InterpreterBuilder
+        accesses = {name: name.startswith("create_atomic") for name in _ACCESSES}
+        before = {name: getattr(builder, name) for name in accesses}
+
+        def telling(original, atomic):
+            def access(*arguments):
+                result = original(*arguments)
+                self._access(atomic)
+                return result
+
+            return access
+
+        for name, atomic in accesses.items():
+            setattr(builder, name, telling(before[name], atomic))
+        try:
+            yield
+        finally:
+            for name, original in before.items():
+                setattr(builder, name, original)
 
 
 def _simulate(kernel, grid, arguments, num_warps: int, shared_bytes: int = 0) -> None:

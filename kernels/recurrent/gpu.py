@@ -1,6 +1,7 @@
-"""Recurrent layers on CuPy arrays: one product multiplies the inputs of all time steps; each step is then one product
-with the recurrent weight and one kernel for all that follows it (`gpu_time.py`, which also says what places and rows
-are); one product over all steps makes the gradient of each weight at the end.
+"""Recurrent layers on CuPy arrays: one product multiplies the inputs of all time steps; the steps are then one kernel
+for the whole sequence where the recurrent weight fits on the chip (`gpu_resident.py`), else each is one product with it
+and one kernel for all that follows (`gpu_time.py`, which also says what places and rows are). The backward pass goes
+step by step; one product over all steps makes the gradient of each weight at the end.
 
 Nothing here reads the lengths: the host walks T steps, and a sequence that has ended stands still.
 """
@@ -15,6 +16,7 @@ from ..dense.gpu_product import product
 from ..gpu_arrays import add, cast, contiguous, copy_into, zeros
 from ..launch import empty, launch
 from ..tuning import Choice
+from .gpu_resident import gru_resident_kernel, lstm_resident_kernel, rnn_resident_kernel, walk_at_once
 from .gpu_time import (
     gru_grad_gates_kernel,
     gru_step_kernel,
@@ -161,11 +163,13 @@ def rnn_forward(
 ):
     walk, x_rows, gates = _begin(x, weight_ih, bias_ih, lengths, reverse)
     size, relu, bias_hh = weight_hh.shape[1], nonlinearity == "relu", _bias(bias_hh)
-    h, output = _state(h0, x, walk.batch, size, x.dtype), empty(x, (*x.shape[:2], size))
-    sums = empty(x, (walk.batch, size), gates.dtype)
-    for step in range(walk.steps):
-        product(h, weight_hh.T, sums, bias_hh)
-        walk.run(rnn_step_kernel, (gates, sums, h, output, walk.lengths), step, size, RELU=relu)
+    output = empty(x, (*x.shape[:2], size))
+    h = walk_at_once(rnn_resident_kernel, walk, gates, weight_hh, bias_hh, h0, (), output, RELU=relu)
+    if h is None:
+        h, sums = _state(h0, x, walk.batch, size, x.dtype), empty(x, (walk.batch, size), gates.dtype)
+        for step in range(walk.steps):
+            product(h, weight_hh.T, sums, bias_hh)
+            walk.run(rnn_step_kernel, (gates, sums, h, output, walk.lengths), step, size, RELU=relu)
     return (output, h), (_Inputs(walk, x_rows, weight_ih, weight_hh, *_given(h0), output), relu)
 
 
@@ -200,18 +204,21 @@ def lstm_forward(
 ):
     walk, x_rows, gates = _begin(x, weight_ih, bias_ih, lengths, reverse)
     (state_size, size), bias_hh = (weight_hh.shape[1], weight_hh.shape[0] // 4), _bias(bias_hh)
-    h, c = _state(h0, x, walk.batch, state_size, x.dtype), _state(c0, x, walk.batch, size, gates.dtype)
-    output, sums = empty(x, (*x.shape[:2], state_size)), empty(x, (walk.batch, 4 * size), gates.dtype)
-    cells = empty(x, (x_rows.shape[0], size), gates.dtype)
-    hidden = None if weight_hr is None else empty(x, cells.shape)
-    projected = None if weight_hr is None else empty(x, h.shape, gates.dtype)
-    taken = gates, sums, c, cells, hidden, h, output, walk.lengths
-    for step in range(walk.steps):
-        product(h, weight_hh.T, sums, bias_hh)
-        walk.run(lstm_step_kernel, taken, step, size, PROJECTED=weight_hr is not None)
-        if weight_hr is not None:
-            product(walk.at(hidden, step), weight_hr.T, projected)
-            walk.run(lstm_project_kernel, (projected, h, output, walk.lengths), step, state_size)
+    c, cells = _state(c0, x, walk.batch, size, gates.dtype), empty(x, (x_rows.shape[0], size), gates.dtype)
+    output, hidden, h = empty(x, (*x.shape[:2], state_size)), None, None
+    if weight_hr is None:
+        h = walk_at_once(lstm_resident_kernel, walk, gates, weight_hh, bias_hh, h0, (c, cells), output)
+    else:
+        hidden, projected = empty(x, cells.shape), empty(x, (walk.batch, state_size), gates.dtype)
+    if h is None:
+        h, sums = _state(h0, x, walk.batch, state_size, x.dtype), empty(x, (walk.batch, 4 * size), gates.dtype)
+        taken = gates, sums, c, cells, hidden, h, output, walk.lengths
+        for step in range(walk.steps):
+            product(h, weight_hh.T, sums, bias_hh)
+            walk.run(lstm_step_kernel, taken, step, size, PROJECTED=weight_hr is not None)
+            if weight_hr is not None:
+                product(walk.at(hidden, step), weight_hr.T, projected)
+                walk.run(lstm_project_kernel, (projected, h, output, walk.lengths), step, state_size)
     h0, c0 = _given(h0, c0)
     inputs = _Inputs(walk, x_rows, weight_ih, weight_hh, h0, output)
     return (output, h, cast(c, x.dtype)), (inputs, weight_hr, c0, gates, cells, hidden)
@@ -251,12 +258,13 @@ def lstm_backward(saved, grads, needs):
 def gru_forward(x, weight_ih, weight_hh, bias_ih=None, bias_hh=None, h0=None, lengths=None, *, reverse=False):
     walk, x_rows, gates = _begin(x, weight_ih, bias_ih, lengths, reverse)
     size, bias_hh = weight_hh.shape[1], _bias(bias_hh)
-    h, output = _state(h0, x, walk.batch, size, x.dtype), empty(x, (*x.shape[:2], size))
-    sums = empty(x, (walk.batch, 3 * size), gates.dtype)
-    hidden_new = empty(x, (x_rows.shape[0], size), gates.dtype)
-    for step in range(walk.steps):
-        product(h, weight_hh.T, sums, bias_hh)
-        walk.run(gru_step_kernel, (gates, sums, hidden_new, h, output, walk.lengths), step, size)
+    output, hidden_new = empty(x, (*x.shape[:2], size)), empty(x, (x_rows.shape[0], size), gates.dtype)
+    h = walk_at_once(gru_resident_kernel, walk, gates, weight_hh, bias_hh, h0, (hidden_new,), output)
+    if h is None:
+        h, sums = _state(h0, x, walk.batch, size, x.dtype), empty(x, (walk.batch, 3 * size), gates.dtype)
+        for step in range(walk.steps):
+            product(h, weight_hh.T, sums, bias_hh)
+            walk.run(gru_step_kernel, (gates, sums, hidden_new, h, output, walk.lengths), step, size)
     inputs = _Inputs(walk, x_rows, weight_ih, weight_hh, *_given(h0), output)
     return (output, h), (inputs, gates, hidden_new)
 

@@ -16,12 +16,18 @@ from ..gpu_math import sigmoid, tanh
 
 
 @triton.jit
-def locate(sequence, inside, lengths, step, steps, batch, REVERSE: tl.constexpr):
-    """A step's place and row for each sequence, and how many steps the sequence has."""
+def length_of(sequence, inside, lengths, steps):
+    """How many steps each sequence has."""
     if lengths is None:
         length = tl.zeros_like(sequence) + steps
     else:
         length = tl.load(lengths + sequence, mask=inside, other=0)
+    return length
+
+
+@triton.jit
+def place_and_row(sequence, length, lengths, step, batch, REVERSE: tl.constexpr):
+    """A step's place and row for each sequence."""
     time = tl.zeros_like(sequence) + step
     row = time * batch + sequence
     if REVERSE:
@@ -29,6 +35,14 @@ def locate(sequence, inside, lengths, step, steps, batch, REVERSE: tl.constexpr)
     place = time * batch + sequence
     if lengths is None:
         row = place
+    return place, row
+
+
+@triton.jit
+def locate(sequence, inside, lengths, step, steps, batch, REVERSE: tl.constexpr):
+    """A step's place and row for each sequence, and how many steps the sequence has."""
+    length = length_of(sequence, inside, lengths, steps)
+    place, row = place_and_row(sequence, length, lengths, step, batch, REVERSE)
     return place, row, length
 
 
@@ -40,6 +54,28 @@ def load_in(KIND: tl.constexpr, pointer, offset, inside):
 @triton.jit
 def store_as(pointer, offset, value, inside):
     tl.store(pointer + offset, value.to(pointer.dtype.element_ty), mask=inside)
+
+
+@triton.jit
+def rnn_state(total, RELU: tl.constexpr):
+    """tanh or relu of a step's sum; NaN stays NaN."""
+    return tl.where(total <= 0, 0.0 * total, total) if RELU else tanh(total)
+
+
+@triton.jit
+def lstm_gates(i, f, g, o, c):
+    """From a step's four sums and the cell: i, f, o = sigmoid, g = tanh; c' = f c + i g; m = o tanh(c')."""
+    i, f, g, o = sigmoid(i), sigmoid(f), tanh(g), sigmoid(o)
+    cell = f * c + i * g
+    return i, f, g, o, cell, o * tanh(cell)
+
+
+@triton.jit
+def gru_gates(r, z, n, from_h, h):
+    """From the sums of r and z, the two parts of n's, and the state: r, z = sigmoid; n = tanh(n + r from_h); h'."""
+    r, z = sigmoid(r), sigmoid(z)
+    n = tanh(n + r * from_h)
+    return r, z, n, (1 - z) * n + z * h
 
 
 @triton.jit
@@ -101,7 +137,7 @@ def rnn_step_kernel(
     active = inside & (step < length)
     total = tl.load(gates + row * size + unit, mask=active, other=0.0)
     total += tl.load(sums + element, mask=active, other=0.0)
-    state = tl.where(total <= 0, 0.0 * total, total) if RELU else tanh(total)
+    state = rnn_state(total, RELU)
     store_as(h, element, state, active)
     store_as(output, place * size + unit, tl.where(active, state, 0.0), inside)
 
@@ -141,12 +177,12 @@ def lstm_step_kernel(
     place, row, length = locate(sequence, inside, lengths, step, steps, batch, REVERSE)
     active = inside & (step < length)
     gate, part = gates + row * 4 * size + unit, sums + sequence * 4 * size + unit
-    i = sigmoid(tl.load(gate, mask=active, other=0.0) + tl.load(part, mask=active, other=0.0))
-    f = sigmoid(tl.load(gate + size, mask=active, other=0.0) + tl.load(part + size, mask=active, other=0.0))
-    g = tanh(tl.load(gate + 2 * size, mask=active, other=0.0) + tl.load(part + 2 * size, mask=active, other=0.0))
-    o = sigmoid(tl.load(gate + 3 * size, mask=active, other=0.0) + tl.load(part + 3 * size, mask=active, other=0.0))
-    cell = f * tl.load(c + element, mask=active, other=0.0) + i * g
-    m = tl.where(active, o * tanh(cell), 0.0)
+    i = tl.load(gate, mask=active, other=0.0) + tl.load(part, mask=active, other=0.0)
+    f = tl.load(gate + size, mask=active, other=0.0) + tl.load(part + size, mask=active, other=0.0)
+    g = tl.load(gate + 2 * size, mask=active, other=0.0) + tl.load(part + 2 * size, mask=active, other=0.0)
+    o = tl.load(gate + 3 * size, mask=active, other=0.0) + tl.load(part + 3 * size, mask=active, other=0.0)
+    i, f, g, o, cell, m = lstm_gates(i, f, g, o, tl.load(c + element, mask=active, other=0.0))
+    m = tl.where(active, m, 0.0)
     tl.store(gate, i, mask=active)
     tl.store(gate + size, f, mask=active)
     tl.store(gate + 2 * size, g, mask=active)
@@ -249,11 +285,11 @@ def gru_step_kernel(
     place, row, length = locate(sequence, inside, lengths, step, steps, batch, REVERSE)
     active = inside & (step < length)
     gate, part = gates + row * 3 * size + unit, sums + sequence * 3 * size + unit
-    r = sigmoid(tl.load(gate, mask=active, other=0.0) + tl.load(part, mask=active, other=0.0))
-    z = sigmoid(tl.load(gate + size, mask=active, other=0.0) + tl.load(part + size, mask=active, other=0.0))
+    r = tl.load(gate, mask=active, other=0.0) + tl.load(part, mask=active, other=0.0)
+    z = tl.load(gate + size, mask=active, other=0.0) + tl.load(part + size, mask=active, other=0.0)
     from_h = tl.load(part + 2 * size, mask=active, other=0.0)
-    n = tanh(tl.load(gate + 2 * size, mask=active, other=0.0) + r * from_h)
-    state = (1 - z) * n + z * tl.load(h + element, mask=active, other=0.0).to(n.dtype)
+    before = tl.load(h + element, mask=active, other=0.0).to(from_h.dtype)
+    r, z, n, state = gru_gates(r, z, tl.load(gate + 2 * size, mask=active, other=0.0), from_h, before)
     tl.store(gate, r, mask=active)
     tl.store(gate + size, z, mask=active)
     tl.store(gate + 2 * size, n, mask=active)

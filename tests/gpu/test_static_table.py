@@ -49,6 +49,7 @@ KNOWN_SPILLS = {
 PRODUCTS = {
     "product_forward_kernel", "conv_correlate_kernel", "conv_grad_weight_kernel", "attention_forward_kernel",
     "attention_grad_query_kernel", "attention_grad_key_value_kernel", "attention_grad_mask_kernel",
+    "rnn_resident_kernel", "lstm_resident_kernel", "gru_resident_kernel",
 }  # fmt: skip
 
 

@@ -38,6 +38,7 @@ class _Kernel(ctypes.Structure):
         ("count", ctypes.c_int32),
         ("size", ctypes.c_int32 * 64),
         ("dynamic_shared_size", ctypes.c_int32),
+        ("registers", ctypes.c_int32),
     ]
 
 
@@ -206,12 +207,12 @@ def _loaded(module: int, image: int) -> None:
 
 
 def _found(module: int, name: bytes, kernel) -> None:
-    """Tells the driver the sizes of a kernel's parameters, as its cubin has them."""
+    """Tells the driver a kernel's registers and the sizes of its parameters, as its cubin has them."""
     from ranvier.kernels.cubin import read_cubin
 
-    parameters = read_cubin(_images[module], name.decode()).parameters
-    kernel.contents.count = len(parameters)
-    for position, _, size in parameters:
+    info = read_cubin(_images[module], name.decode())
+    kernel.contents.count, kernel.contents.registers = len(info.parameters), info.registers
+    for position, _, size in info.parameters:
         kernel.contents.size[position] = size
     _names[ctypes.addressof(kernel.contents)] = name.decode()
 

@@ -11,11 +11,12 @@
 #include <string.h>
 #include <time.h>
 
-enum { PARAMETERS = 64, KEPT = 1024, SUCCESS = 0, INVALID_VALUE = 1, DYNAMIC_SHARED_SIZE = 8,
-       WITHOUT_ASKING = 48 << 10, CAPTURE_UNSUPPORTED = 900, CAPTURE_INVALIDATED = 901 };
+enum { PARAMETERS = 64, KEPT = 1024, SUCCESS = 0, INVALID_VALUE = 1, TOO_LARGE = 720, DYNAMIC_SHARED_SIZE = 8,
+       WITHOUT_ASKING = 48 << 10, MULTIPROCESSORS = 132, CAPTURE_UNSUPPORTED = 900,
+       CAPTURE_INVALIDATED = 901 };
 
 typedef struct {
-    int32_t module, count, size[PARAMETERS], dynamic_shared_size;
+    int32_t module, count, size[PARAMETERS], dynamic_shared_size, registers;
 } Kernel;
 
 typedef struct {
@@ -69,7 +70,7 @@ int cuCtxGetCurrent(void **current) { return *current = context, SUCCESS; }
 int cuCtxSetCurrent(void *next) { return context = next, SUCCESS; }
 int cuDevicePrimaryCtxRetain(void **primary, int device) { return *primary = &context, SUCCESS; }
 int cuModuleUnload(void *module) { return SUCCESS; }
-int cuGetErrorName(int code, const char **name) { return *name = "CUDA_ERROR_INVALID_VALUE", SUCCESS; }
+int cuGetErrorName(int code, const char **name) { return *name = code == TOO_LARGE ? "CUDA_ERROR_COOPERATIVE_LAUNCH_TOO_LARGE" : "CUDA_ERROR_INVALID_VALUE", SUCCESS; }
 int cuGetErrorString(int code, const char **text) { return *text = "refused by the stand-in driver", SUCCESS; }
 
 uint64_t standin_captured(void) { return captured_stream; }
@@ -125,6 +126,16 @@ int cuFuncSetAttribute(void *function, int attribute, int value) {
     return SUCCESS;
 }
 
+/* By threads, registers and shared memory of an sm_90, in the units in which it hands them out. */
+int cuOccupancyMaxActiveBlocksPerMultiprocessor(int *blocks, void *function, int threads, size_t shared_bytes) {
+    int warps = (threads + 31) / 32, registers = (((const Kernel *)function)->registers * 32 + 255) / 256 * 256;
+    int by_threads = 64 / warps, by_registers = 65536 / registers / 4 * 4 / warps;
+    int by_shared = (int)((228 << 10) / ((shared_bytes + 1024 + 127) / 128 * 128));
+    *blocks = by_threads < by_registers ? by_threads : by_registers;
+    if (by_shared < *blocks) *blocks = by_shared;
+    return SUCCESS;
+}
+
 static int keep(const Kernel *kernel, const uint32_t *shape, uint32_t shared_bytes, void *stream, void **parameters,
                 int cooperative) {
     /* As a driver does: an empty axis, or more shared memory than was asked for, is an error. */
@@ -155,5 +166,8 @@ int cuLaunchCooperativeKernel(void *function, unsigned grid_x, unsigned grid_y, 
                               unsigned block_y, unsigned block_z, unsigned shared_bytes, void *stream,
                               void **parameters) {
     uint32_t shape[6] = {grid_x, grid_y, grid_z, block_x, block_y, block_z};
+    int blocks;
+    cuOccupancyMaxActiveBlocksPerMultiprocessor(&blocks, function, block_x * block_y * block_z, shared_bytes);
+    if ((uint64_t)grid_x * grid_y * grid_z > (uint64_t)blocks * MULTIPROCESSORS) return TOO_LARGE;
     return keep(function, shape, shared_bytes, stream, parameters, 1);
 }
