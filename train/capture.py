@@ -6,12 +6,12 @@ import threading
 from collections.abc import Callable
 
 from ..kernels import accumulate, memory
-from ..kernels.device import copied, device_of
+from ..kernels.device import copied
 from ..layers.tensor import Tensor
 from .captured_calls import listening
 from .graphs import Graphs
 from .recording import CaptureError, Recording
-from .step_memory import copy_of, is_array, on
+from .step_memory import copy_of, gpu_of, is_array, on
 
 __all__ = ["CaptureError", "capture"]
 
@@ -121,7 +121,8 @@ class _Step:
             self._start_again()
             raise
         self.measured, self.recording, self.inputs, self.start, self.result = None, recording, inputs, start, result
-        self.calls = recording.calls if self.graphs is None else self.graphs.calls
+        calls = recording.calls if self.graphs is None else self.graphs.calls
+        self.calls = [(call.position, call.run) for call in calls]
         self.end = [(leaf, leaf.grad) for leaf in leaves]
         return _copied(result)
 
@@ -134,7 +135,7 @@ class _Step:
             accumulate.copy_into(own, array)
         supply = self.recording.supply
         with on(self.recording.gpu), memory.supplied_by(supply.take):
-            for position, run, *_ in self.calls:
+            for position, run in self.calls:
                 supply.position = position
                 run()
         for leaf, gradient in self.end:
@@ -151,7 +152,7 @@ def _take_apart(arguments, options) -> tuple[list, tuple]:
             raise CaptureError(f"capture: expected arguments that require no gradient, got one at {name!r}")
         if is_array(array):
             arrays.append(array)
-            form.append((name, type(value).__name__, array.dtype.str, array.shape, device_of(array)))
+            form.append((name, type(value).__name__, array.dtype.str, array.shape, gpu_of(array)))
         else:
             form.append((name, value))
     return arrays, tuple(form)
