@@ -20,6 +20,7 @@ from numba.extending import intrinsic
 
 from .cpu_jit import serial_kernel
 from .cpu_product import REGISTER_BYTES
+from .cpu_vectors import everywhere, load, store
 
 
 @intrinsic
@@ -57,25 +58,6 @@ def vector_of(context, line, parts):
     return ir.VectorType(context.get_data_type(line.dtype), REGISTER_BYTES * 8 // line.dtype.bitwidth // parts)
 
 
-def load_vector(builder, vector, pointer, offset):
-    """The vector that begins `offset` elements after the pointer."""
-    return builder.load(builder.bitcast(builder.gep(pointer, [offset]), vector.as_pointer()), align=4)
-
-
-def store_vector(builder, value, pointer, offset):
-    """Writes the vector from `offset` elements after the pointer on."""
-    builder.store(value, builder.bitcast(builder.gep(pointer, [offset]), value.type.as_pointer()), align=4)
-
-
-def broadcast(builder, value, vector):
-    """A vector with the value in every lane."""
-    undefined = ir.Constant(vector, ir.Undefined)
-    first_lane = ir.Constant(ir.VectorType(ir.IntType(32), vector.count), [0] * vector.count)
-    return builder.shuffle_vector(
-        builder.insert_element(undefined, value, ir.Constant(ir.IntType(32), 0)), undefined, first_lane
-    )
-
-
 def _sum_of_few(parts):
     @intrinsic
     def sum_of_few(typing_context, source, offsets, weights, place, target, to):
@@ -86,10 +68,10 @@ def _sum_of_few(parts):
             vector, total = vector_of(context, signature.args[0], parts), None
             for offset, weight in zip(cgutils.unpack_tuple(builder, offsets), cgutils.unpack_tuple(builder, weights)):
                 weight = context.cast(builder, weight, signature.args[2].dtype, signature.args[0].dtype)
-                line = load_vector(builder, vector, source, builder.add(offset, place))
-                product = builder.fmul(line, broadcast(builder, weight, vector), flags=("contract",))
+                line = load(builder, vector, source, builder.add(offset, place))
+                product = builder.fmul(line, everywhere(builder, weight, vector.count), flags=("contract",))
                 total = builder.fadd(total, product, flags=("contract",)) if total else product
-            store_vector(builder, total, target, to)
+            store(builder, total, target, to)
             return context.get_dummy_value()
 
         return types.void(source, offsets, weights, types.intp, target, types.intp), generate
@@ -134,8 +116,8 @@ def _sum_of_many(parts):
             vector = vector_of(context, signature.args[0], parts)
 
             def term(t):
-                line = load_vector(builder, vector, source, builder.add(builder.load(builder.gep(offsets, [t])), place))
-                return line, broadcast(builder, builder.load(builder.gep(weights, [t])), vector)
+                line = load(builder, vector, source, builder.add(builder.load(builder.gep(offsets, [t])), place))
+                return line, everywhere(builder, builder.load(builder.gep(weights, [t])), vector.count)
 
             # The first term is no sum with 0: a single line with weight 1 is copied to the bit.
             total = cgutils.alloca_once_value(builder, builder.fmul(*term(first)))
@@ -143,7 +125,7 @@ def _sum_of_many(parts):
             with cgutils.for_range_slice(builder, builder.add(first, one), builder.add(first, count), one) as (t, _):
                 product = builder.fmul(*term(t), flags=("contract",))
                 builder.store(builder.fadd(builder.load(total), product, flags=("contract",)), total)
-            store_vector(builder, builder.load(total), target, to)
+            store(builder, builder.load(total), target, to)
             return context.get_dummy_value()
 
         integer = types.intp
@@ -215,7 +197,7 @@ def _largest_of_vectors(typing_context, source, start, count):
             builder.store(nothing, slot)
 
         def meet(slot, place):
-            value, before = load_vector(builder, vector, source, builder.add(start, place)), builder.load(slot)
+            value, before = load(builder, vector, source, builder.add(start, place)), builder.load(slot)
             builder.store(builder.select(builder.fcmp_ordered(">", value, before), value, before), slot)
 
         # Four vectors at a time, so that one comparison need not wait for the one before.
@@ -271,10 +253,10 @@ def _split_pairs(parts):
         def generate(context, builder, signature, arguments):
             source, start, target, even, odd = arguments
             vector = vector_of(context, signature.args[0], parts)
-            lower = load_vector(builder, vector, source, start)
-            upper = load_vector(builder, vector, source, builder.add(start, ir.Constant(start.type, vector.count)))
+            lower = load(builder, vector, source, start)
+            upper = load(builder, vector, source, builder.add(start, ir.Constant(start.type, vector.count)))
             for to, first in ((even, 0), (odd, 1)):
-                store_vector(builder, builder.shuffle_vector(lower, upper, _lanes_of_two(vector, first, 2)), target, to)
+                store(builder, builder.shuffle_vector(lower, upper, _lanes_of_two(vector, first, 2)), target, to)
             return context.get_dummy_value()
 
         integer = types.intp
@@ -317,10 +299,10 @@ def _pair_sums(parts):
         def generate(context, builder, signature, arguments):
             source, start, target, to = arguments
             vector = vector_of(context, signature.args[0], parts)
-            lower = load_vector(builder, vector, source, start)
-            upper = load_vector(builder, vector, source, builder.add(start, ir.Constant(start.type, vector.count)))
+            lower = load(builder, vector, source, start)
+            upper = load(builder, vector, source, builder.add(start, ir.Constant(start.type, vector.count)))
             even, odd = (builder.shuffle_vector(lower, upper, _lanes_of_two(vector, first, 2)) for first in (0, 1))
-            store_vector(builder, builder.fadd(even, odd), target, to)
+            store(builder, builder.fadd(even, odd), target, to)
             return context.get_dummy_value()
 
         return types.void(source, types.intp, target, types.intp), generate
@@ -361,13 +343,13 @@ def _join_pairs(parts):
         def generate(context, builder, signature, arguments):
             source, even, odd, target, to = arguments
             vector = vector_of(context, signature.args[0], parts)
-            evens, odds = (load_vector(builder, vector, source, start) for start in (even, odd))
+            evens, odds = (load(builder, vector, source, start) for start in (even, odd))
             for half in range(2):
                 first = half * vector.count // 2
                 lanes = [first + lane // 2 + lane % 2 * vector.count for lane in range(vector.count)]
                 mask = ir.Constant(ir.VectorType(ir.IntType(32), vector.count), lanes)
                 place = builder.add(to, ir.Constant(to.type, half * vector.count))
-                store_vector(builder, builder.shuffle_vector(evens, odds, mask), target, place)
+                store(builder, builder.shuffle_vector(evens, odds, mask), target, place)
             return context.get_dummy_value()
 
         integer = types.intp

@@ -50,8 +50,7 @@ class _Loop:
     def __init__(self, context, builder, signature, values, wide):
         self.builder, self.wide = builder, wide
         kind = signature.args[0].dtype
-        self.itemsize = kind.bitwidth // 8
-        self.lanes = _VECTOR_BYTES // self.itemsize
+        self.lanes = _VECTOR_BYTES * 8 // kind.bitwidth
         self.vector = ir.VectorType(context.get_data_type(kind), self.lanes)
         self.total = ir.VectorType(ir.DoubleType(), self.lanes) if wide else self.vector
         self.length = context.make_array(signature.args[0])(context, builder, values[0]).nitems
@@ -96,9 +95,9 @@ class _Loop:
             if pointer is None:
                 vector = value
             elif mask is None:
-                vector = load(builder, self.vector, pointer, start, self.itemsize)
+                vector = load(builder, self.vector, pointer, start)
             else:
-                vector = load_lanes(builder, self.vector, builder.gep(pointer, [start]), mask, self.itemsize)
+                vector = load_lanes(builder, self.vector, builder.gep(pointer, [start]), mask)
             loaded.append(builder.fpext(vector, self.total) if vector.type != self.total else vector)
         return loaded
 

@@ -19,14 +19,16 @@ def data_of(context, builder, signature, arguments, *indices):
     return [context.make_array(signature.args[i])(context, builder, arguments[i]).data for i in indices]
 
 
-def load(builder, vector, pointer, offset, itemsize: int):
-    """The vector that begins `offset` elements after the pointer."""
-    return builder.load(builder.bitcast(builder.gep(pointer, [offset]), vector.as_pointer()), align=itemsize)
+def load(builder, kind, pointer, offset):
+    """The vector (or number) of a type that begins `offset` elements after the pointer."""
+    place = builder.bitcast(builder.gep(pointer, [offset]), kind.as_pointer())
+    return builder.load(place, align=_itemsize(kind))
 
 
-def store(builder, value, pointer, offset, itemsize: int) -> None:
-    """Writes a vector from `offset` elements after the pointer on."""
-    builder.store(value, builder.bitcast(builder.gep(pointer, [offset]), value.type.as_pointer()), align=itemsize)
+def store(builder, value, pointer, offset) -> None:
+    """Writes a vector (or number) from `offset` elements after the pointer on."""
+    place = builder.bitcast(builder.gep(pointer, [offset]), value.type.as_pointer())
+    builder.store(value, place, align=_itemsize(value.type))
 
 
 def everywhere(builder, value, lanes: int):
@@ -55,21 +57,27 @@ def fold(builder, combine: Callable, vector):
     return builder.extract_element(vector, ir.Constant(_INDEX, 0))
 
 
-def load_lanes(builder, vector, pointer, mask, itemsize: int):
+def load_lanes(builder, vector, pointer, mask):
     """The mask's lanes of the vector at the pointer, zeros in the others, whose memory is not touched."""
     place = builder.bitcast(pointer, vector.as_pointer())
-    arguments = [place, ir.Constant(_INDEX, itemsize), mask, ir.Constant(vector, None)]
-    return _masked(builder, "load", vector, arguments, vector.count, itemsize)
+    arguments = [place, ir.Constant(_INDEX, _itemsize(vector)), mask, ir.Constant(vector, None)]
+    return _masked(builder, "load", vector, vector, arguments)
 
 
-def store_lanes(builder, value, pointer, mask, itemsize: int) -> None:
+def store_lanes(builder, value, pointer, mask) -> None:
     """Writes the mask's lanes of a vector; the memory of the others is not touched."""
     place = builder.bitcast(pointer, value.type.as_pointer())
-    arguments = [value, place, ir.Constant(_INDEX, itemsize), mask]
-    _masked(builder, "store", ir.VoidType(), arguments, value.type.count, itemsize)
+    arguments = [value, place, ir.Constant(_INDEX, _itemsize(value.type)), mask]
+    _masked(builder, "store", value.type, ir.VoidType(), arguments)
 
 
-def _masked(builder, name, result, arguments, lanes, itemsize):
+def _masked(builder, name, vector, result, arguments):
     kind = ir.FunctionType(result, [argument.type for argument in arguments])
-    name = f"llvm.masked.{name}.v{lanes}f{8 * itemsize}.p0"
+    name = f"llvm.masked.{name}.v{vector.count}f{8 * _itemsize(vector)}.p0"
     return builder.call(cgutils.get_or_insert_function(builder.module, kind, name), arguments)
+
+
+def _itemsize(kind) -> int:
+    """Bytes of a number, or of a vector's element: what its address is a multiple of."""
+    element = getattr(kind, "element", kind)
+    return element.width // 8 if isinstance(element, ir.IntType) else 4 if element == ir.FloatType() else 8

@@ -20,6 +20,7 @@ from numba.core import cgutils
 from numba.extending import intrinsic, overload
 
 from ..cpu_product import REGISTER_BYTES
+from ..cpu_vectors import everywhere, fold, multiply_add
 
 LINE_STEP = REGISTER_BYTES // 4  # elements
 _FLOAT, _INTEGER = (ir.VectorType(kind, LINE_STEP) for kind in (ir.FloatType(), ir.IntType(32)))
@@ -34,21 +35,17 @@ def _all(value):
     return ir.Constant(_FLOAT, [value] * LINE_STEP)
 
 
-def _multiply_add(builder, a, b, c):
-    return builder.fadd(builder.fmul(a, b, flags=("contract",)), c, flags=("contract",))
-
-
 def _exp(builder, x):
     """e^x for a vector of x <= 0 or NaN: 2^n e^r with r = x - n ln 2."""
     vanishes = builder.fcmp_ordered("<", x, _all(_LEAST))
     x = builder.select(vanishes, _all(_LEAST), x)
-    shifted = _multiply_add(builder, x, _all(_LOG2_E), _all(_ROUND))
+    shifted = multiply_add(builder, x, _all(_LOG2_E), _all(_ROUND))
     n = builder.fsub(shifted, _all(_ROUND))
-    r = _multiply_add(builder, n, _all(-_LN2_LOW), _multiply_add(builder, n, _all(-_LN2_HIGH), x))
+    r = multiply_add(builder, n, _all(-_LN2_LOW), multiply_add(builder, n, _all(-_LN2_HIGH), x))
     p = _all(_POLYNOMIAL[0])
     for coefficient in _POLYNOMIAL[1:]:
-        p = _multiply_add(builder, p, r, _all(coefficient))
-    p = builder.fadd(_multiply_add(builder, p, builder.fmul(r, r), r), _all(1.0))
+        p = multiply_add(builder, p, r, _all(coefficient))
+    p = builder.fadd(multiply_add(builder, p, builder.fmul(r, r), r), _all(1.0))
     exponent = builder.shl(builder.bitcast(shifted, _INTEGER), ir.Constant(_INTEGER, [23] * LINE_STEP))
     y = builder.bitcast(builder.add(builder.bitcast(p, _INTEGER), exponent), _FLOAT)
     return builder.select(vanishes, _all(0.0), y)
@@ -77,24 +74,12 @@ class _Loop:
         self.builder.store(value, self.at(line, index), align=4)
 
     def everywhere(self, number):
-        undefined, zero = ir.Constant(_FLOAT, ir.Undefined), ir.Constant(ir.IntType(32), 0)
-        one = self.builder.insert_element(undefined, number, zero)
-        return self.builder.shuffle_vector(one, undefined, ir.Constant(_INTEGER, [0] * LINE_STEP))
+        return everywhere(self.builder, number, LINE_STEP)
 
     def steps(self):
         """Indices 0, LINE_STEP, 2 LINE_STEP, ... of a line."""
         zero, step = (ir.Constant(self.count.type, value) for value in (0, LINE_STEP))
         return cgutils.for_range_slice(self.builder, zero, self.count, step, intp=self.count.type)
-
-    def fold(self, combine, vector):
-        """The combination of a vector's elements, halves with halves."""
-        width = LINE_STEP
-        while width > 1:
-            width //= 2
-            picked = [width + i if i < width else i for i in range(LINE_STEP)]
-            other = self.builder.shuffle_vector(vector, vector, ir.Constant(_INTEGER, picked))
-            vector = combine(vector, other)
-        return self.builder.extract_element(vector, ir.Constant(ir.IntType(32), 0))
 
 
 @intrinsic
@@ -108,7 +93,7 @@ def _largest(typing_context, line):
         peak = cgutils.alloca_once_value(builder, _all(-math.inf))
         with loop.steps() as (index, _):
             builder.store(larger(loop.load(0, index), builder.load(peak)), peak)
-        return loop.fold(larger, builder.load(peak))
+        return fold(builder, larger, builder.load(peak))
 
     return types.float32(line), generate
 
@@ -123,7 +108,7 @@ def _exponentiate(typing_context, line, peak):
             y = _exp(builder, builder.fsub(loop.load(0, index), peak))
             loop.store(y, 0, index)
             builder.store(builder.fadd(builder.load(total), y), total)
-        return loop.fold(builder.fadd, builder.load(total))
+        return fold(builder, builder.fadd, builder.load(total))
 
     return types.float32(line, types.float32), generate
 

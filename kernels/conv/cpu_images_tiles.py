@@ -4,7 +4,7 @@ from numba import types
 from numba.core import cgutils
 from numba.extending import intrinsic
 
-from .cpu_vectors import Vectors
+from .cpu_lanes import Vectors
 
 RESULTS, ACROSS = 6, 4  # channels of results, and positions or terms, whose sums are in registers at once
 

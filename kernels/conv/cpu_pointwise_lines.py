@@ -5,7 +5,7 @@ from numba import types
 from numba.core import cgutils
 from numba.extending import intrinsic
 
-from .cpu_vectors import Vectors
+from .cpu_lanes import Vectors
 
 _WIDTH = 2  # vectors across a panel
 

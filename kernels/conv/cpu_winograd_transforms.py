@@ -21,6 +21,7 @@ from numba import types
 from numba.extending import intrinsic
 
 from ..cpu_product import REGISTER_BYTES
+from ..cpu_vectors import data_of, everywhere, load, store
 
 POINTS = 36  # combinations of a patch
 _A, _B = math.sqrt(0.5), math.sqrt(2)
@@ -31,7 +32,7 @@ class _Vectors:
 
     def __init__(self, context, builder, signature, arguments, arrays):
         self.builder = builder
-        self.pointers = {i: context.make_array(signature.args[i])(context, builder, arguments[i]).data for i in arrays}
+        self.pointers = dict(zip(arrays, data_of(context, builder, signature, arguments, *arrays)))
         element = signature.args[arrays[0]].dtype
         self.lanes = REGISTER_BYTES // (4 if element == types.float32 else 8)
         self.vector = ir.VectorType(context.get_data_type(element), self.lanes)
@@ -39,14 +40,14 @@ class _Vectors:
     def _at(self, array, start, steps):
         for step, count in steps:
             start = self.builder.add(start, self.builder.mul(step, ir.Constant(step.type, count)))
-        return self.builder.bitcast(self.builder.gep(self.pointers[array], [start]), self.vector.as_pointer())
+        return self.pointers[array], start
 
     def load(self, array, start, *steps):
         """The vector at start + the sum of step * count."""
-        return self.builder.load(self._at(array, start, steps), align=4)
+        return load(self.builder, self.vector, *self._at(array, start, steps))
 
     def store(self, value, array, start, *steps):
-        self.builder.store(value, self._at(array, start, steps), align=4)
+        store(self.builder, value, *self._at(array, start, steps))
 
     def plus(self, a, b):
         return self.builder.fadd(a, b, flags=("contract",))
@@ -155,10 +156,7 @@ def results_of(typing_context, sums, start, point_step, bias, channel, relu, tar
         v = _Vectors(context, builder, signature, arguments, (0, 3, 6))
         square = [[v.load(0, start, (point_step, 6 * line + place)) for place in range(6)] for line in range(6)]
         biases, zero = v.load(3, channel), ir.Constant(v.vector, None)
-        one_lane = ir.Constant(ir.VectorType(ir.IntType(32), v.lanes), [0] * v.lanes)
-        undefined = ir.Constant(ir.VectorType(relu.type, v.lanes), ir.Undefined)
-        cut = builder.insert_element(undefined, relu, ir.Constant(ir.IntType(32), 0))
-        cut = builder.shuffle_vector(cut, undefined, one_lane)
+        cut = everywhere(builder, relu, v.lanes)
         for line, values in enumerate(v.twice(_of_results, square)):
             for place, value in enumerate(values):
                 value = v.plus(value, biases)

@@ -12,11 +12,11 @@ from numba import types
 from numba.extending import intrinsic
 
 from ..cpu_jit import serial_kernel
+from ..cpu_vectors import everywhere
 
 WORD = np.dtype(np.uint16)
 BITS = 16
 
-_INDEX = ir.IntType(32)
 _MASK = ir.VectorType(ir.IntType(1), BITS)
 
 
@@ -24,13 +24,6 @@ def _place(context, builder, array_type, array, at, element):
     """A pointer to what stands at an index of an array, as one to `element`."""
     data = context.make_array(array_type)(context, builder, array).data
     return builder.bitcast(builder.gep(data, [at]), element.as_pointer())
-
-
-def _spread(builder, value):
-    """A vector of equal lanes."""
-    undefined = ir.Constant(ir.VectorType(value.type, BITS), ir.Undefined)
-    first = builder.insert_element(undefined, value, ir.Constant(_INDEX, 0))
-    return builder.shuffle_vector(first, undefined, ir.Constant(ir.VectorType(_INDEX, BITS), [0] * BITS))
 
 
 @intrinsic
@@ -41,7 +34,7 @@ def _pack_word(typing_context, draws, at, least, kept, word):
         draws, at, least, kept, word = arguments
         vector = ir.VectorType(ir.FloatType(), BITS)
         values = builder.load(_place(context, builder, signature.args[0], draws, at, vector), align=4)
-        mask = builder.fcmp_ordered(">=", values, _spread(builder, least))
+        mask = builder.fcmp_ordered(">=", values, everywhere(builder, least, BITS))
         bits = builder.bitcast(mask, ir.IntType(BITS))
         builder.store(bits, _place(context, builder, signature.args[3], kept, word, ir.IntType(BITS)))
         return context.get_dummy_value()
@@ -59,7 +52,7 @@ def _scale_word(typing_context, x, at, scale, kept, word, y):
         vector = ir.VectorType(kind, BITS)
         bits = builder.load(_place(context, builder, signature.args[3], kept, word, ir.IntType(BITS)))
         values = builder.load(_place(context, builder, signature.args[0], x, at, vector), align=align)
-        scaled = builder.fmul(values, _spread(builder, scale))
+        scaled = builder.fmul(values, everywhere(builder, scale, BITS))
         result = builder.select(builder.bitcast(bits, _MASK), scaled, ir.Constant(vector, None))
         builder.store(result, _place(context, builder, signature.args[5], y, at, vector), align=align)
         return context.get_dummy_value()

@@ -7,7 +7,8 @@ from numba.core import cgutils
 from numba.extending import intrinsic
 
 from ..cpu_jit import serial_kernel
-from ..cpu_lines import lanes_of, load_vector, store_vector, vector_of
+from ..cpu_lines import lanes_of, vector_of
+from ..cpu_vectors import load, store
 
 _WIDE = 4  # registers side by side
 
@@ -22,7 +23,7 @@ def _column_sums(registers):
             x, grad, squares, start, pitch, rows, centre, column, sums, products, to = arguments
             vector = vector_of(context, signature.args[0], 1)
             places = [ir.Constant(start.type, r * vector.count) for r in range(registers)]
-            centres = [load_vector(builder, vector, centre, builder.add(column, place)) for place in places]
+            centres = [load(builder, vector, centre, builder.add(column, place)) for place in places]
             totals = [[cgutils.alloca_once_value(builder, ir.Constant(vector, None)) for _ in range(2)] for _ in places]
             for pair in totals:
                 for slot in pair:
@@ -31,15 +32,15 @@ def _column_sums(registers):
                 row = builder.add(start, builder.mul(loop.index, pitch))
                 for place, middle, (total, total_product) in zip(places, centres, totals):
                     there = builder.add(row, place)
-                    deviation = builder.fsub(load_vector(builder, vector, x, there), middle)
-                    g = builder.select(squares, deviation, load_vector(builder, vector, grad, there))
+                    deviation = builder.fsub(load(builder, vector, x, there), middle)
+                    g = builder.select(squares, deviation, load(builder, vector, grad, there))
                     product = builder.fmul(g, deviation, flags=("contract",))
                     builder.store(builder.fadd(builder.load(total), g), total)
                     product = builder.fadd(builder.load(total_product), product, flags=("contract",))
                     builder.store(product, total_product)
             for place, (total, total_product) in zip(places, totals):
-                store_vector(builder, builder.load(total), sums, builder.add(to, place))
-                store_vector(builder, builder.load(total_product), products, builder.add(to, place))
+                store(builder, builder.load(total), sums, builder.add(to, place))
+                store(builder, builder.load(total_product), products, builder.add(to, place))
             return context.get_dummy_value()
 
         integer = types.intp

@@ -7,7 +7,8 @@ from numba.core import cgutils
 from numba.extending import intrinsic
 
 from ..cpu_jit import serial_kernel
-from ..cpu_lines import broadcast, lanes_of, load_vector, store_vector, vector_of
+from ..cpu_lines import lanes_of, vector_of
+from ..cpu_vectors import everywhere, load, store
 
 
 def _largest(parts):
@@ -24,7 +25,7 @@ def _largest(parts):
             numbers_vector, bytes_vector = (ir.VectorType(ir.IntType(bits), vector.count) for bits in (32, 8))
 
             def number(t):
-                return broadcast(builder, builder.trunc(t, ir.IntType(32)), numbers_vector)
+                return everywhere(builder, builder.trunc(t, ir.IntType(32)), numbers_vector.count)
 
             nothing = ir.Constant(vector, [ir.Constant(vector.element, float("-inf"))] * vector.count)
             best = cgutils.alloca_once_value(builder, nothing)
@@ -33,14 +34,14 @@ def _largest(parts):
             winner = cgutils.alloca_once_value(builder, builder.add(number(lowest), first))
             with cgutils.for_range(builder, count, intp=integer) as loop:
                 offset = builder.load(builder.gep(offsets, [loop.index]))
-                value = load_vector(builder, vector, lines, builder.add(offset, place))
+                value = load(builder, vector, lines, builder.add(offset, place))
                 before = builder.load(best)
                 better = builder.or_(
                     builder.fcmp_ordered(">", value, before), builder.fcmp_unordered("uno", value, value)
                 )
                 builder.store(builder.select(better, value, before), best)
                 builder.store(builder.select(better, number(loop.index), builder.load(winner)), winner)
-            store_vector(builder, builder.load(best), y, to)
+            store(builder, builder.load(best), y, to)
             pointer = builder.bitcast(builder.gep(codes, [to]), bytes_vector.as_pointer())
             builder.store(builder.trunc(builder.load(winner), bytes_vector), pointer, align=1)
             return context.get_dummy_value()

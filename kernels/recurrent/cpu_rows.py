@@ -23,8 +23,7 @@ class _Vectors:
         self.builder = builder
         self.data = data_of(context, builder, signature, arguments, *arrays)
         dtype = signature.args[arrays[0]].dtype
-        self.itemsize = dtype.bitwidth // 8
-        self.lanes = REGISTER_BYTES // self.itemsize
+        self.lanes = REGISTER_BYTES * 8 // dtype.bitwidth
         self.scalar = context.get_data_type(dtype)
         self.vector = ir.VectorType(self.scalar, self.lanes)
 
@@ -32,10 +31,10 @@ class _Vectors:
         return self.builder.gep(pointer, [index])
 
     def load(self, pointer, index, kind):
-        return load(self.builder, kind, pointer, index, self.itemsize)
+        return load(self.builder, kind, pointer, index)
 
     def store(self, value, pointer, index):
-        store(self.builder, value, pointer, index, self.itemsize)
+        store(self.builder, value, pointer, index)
 
     def walk(self, count):
         """(index, type) of whole vectors, then of the elements that are left over."""

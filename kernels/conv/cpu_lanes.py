@@ -6,6 +6,7 @@ from llvmlite import ir
 from numba.core import cgutils
 
 from ..cpu_product import REGISTER_BYTES
+from ..cpu_vectors import data_of, everywhere, load_lanes, multiply_add, store_lanes
 
 _INT32 = ir.IntType(32)
 
@@ -23,10 +24,7 @@ class Vectors:
 
     def data(self, *indices):
         """Pointers to the elements of array arguments."""
-        return [
-            self.context.make_array(self.signature.args[i])(self.context, self.builder, self.arguments[i]).data
-            for i in indices
-        ]
+        return data_of(self.context, self.builder, self.signature, self.arguments, *indices)
 
     def constant(self, value):
         return ir.Constant(ir.IntType(64), value)
@@ -44,9 +42,7 @@ class Vectors:
 
     def everywhere(self, value):
         """A vector with one value in every lane."""
-        undefined = ir.Constant(ir.VectorType(value.type, self.lanes), ir.Undefined)
-        first = self.builder.insert_element(undefined, value, ir.Constant(_INT32, 0))
-        return self.builder.shuffle_vector(first, undefined, ir.Constant(ir.VectorType(_INT32, self.lanes), None))
+        return everywhere(self.builder, value, self.lanes)
 
     def inside(self, first, width):
         """The lanes whose number, counted from `first`, is one of 0..width - 1."""
@@ -56,22 +52,15 @@ class Vectors:
 
     def load(self, pointer, mask):
         """The mask's lanes from where pointer points, and zeros; what lies at other lanes is not touched."""
-        arguments = [self.builder.bitcast(pointer, self.vector.as_pointer()), ir.Constant(_INT32, self.bytes), mask]
-        return self._call("load", self.vector, [*arguments, self.zero])
+        return load_lanes(self.builder, self.vector, pointer, mask)
 
     def store(self, value, pointer, mask):
         """The mask's lanes to where pointer points; what lies at other lanes is not touched."""
-        pointer = self.builder.bitcast(pointer, self.vector.as_pointer())
-        self._call("store", ir.VoidType(), [value, pointer, ir.Constant(_INT32, self.bytes), mask])
-
-    def _call(self, name, result, arguments):
-        name = f"llvm.masked.{name}.v{self.lanes}f{8 * self.bytes}.p0"
-        kind = ir.FunctionType(result, [argument.type for argument in arguments])
-        return self.builder.call(cgutils.get_or_insert_function(self.builder.module, kind, name), arguments)
+        store_lanes(self.builder, value, pointer, mask)
 
     def plus(self, total, a, b):
         """total + a b"""
-        return self.builder.fadd(total, self.builder.fmul(a, b, flags=("contract",)), flags=("contract",))
+        return multiply_add(self.builder, a, b, total)
 
     def rows(self, array, zeros, base, pitch, first, step, height, count):
         """Where rows first, first + step, ... of an array start; those outside 0..height - 1 are the line of zeros."""
