@@ -8,7 +8,9 @@ depend neither on the number of threads nor on how rows and columns were shared 
 
 All arrays are flat; where an element stands is the sum of where its row starts and its place in it:
 
-    left element (row, k)         left[left_start + left_rows[row] + k * left_step]
+    left element (row, k)         left[left_start + left_rows[row] + left_places[k]]
+                                  (an integer as left_places stands for that many times k; None as left_rows for rows
+                                  that begin at each other's second element: up to 3 rows too many are read then)
     panels element (k, column)    panels[panels_start + column // width * panel_step + k * row_step + column % width]
     result element (row, column)  result[result_start + row * result_pitch + column]
 """
@@ -48,17 +50,19 @@ def _tile_product(height):
     @intrinsic
     def multiply_tile(
         typing_context, left, left_start, left_rows, row, rows, panels, panel_start, row_step, inner,
-        result, result_start, result_pitch, add, left_step,
+        result, result_start, result_pitch, add, left_places,
     ):  # fmt: skip
         """result rows row..row + rows - 1 = (add: themselves +) left rows times one panel. A tile that is higher than
         `rows` computes its last row several times."""
 
         def generate(context, builder, signature, arguments):
             (
-                _, left_start, _, row, rows, _, panel_start, row_step, inner, _, result_start, pitch, add, left_step
+                _, left_start, _, row, rows, _, panel_start, row_step, inner, _, result_start, pitch, add, left_places
             ) = arguments  # fmt: skip
             left, left_rows, panels, result = (
-                context.make_array(signature.args[index])(context, builder, arguments[index]).data
+                None
+                if signature.args[index] == types.none
+                else context.make_array(signature.args[index])(context, builder, arguments[index]).data
                 for index in (0, 2, 5, 9)
             )
             integer = inner.type
@@ -81,9 +85,13 @@ def _tile_product(height):
                 builder.add(row, builder.select(builder.icmp_signed("<", constant(r), last), constant(r), last))
                 for r in range(height)
             ]
-            left_pointers = [
-                at(left, builder.add(left_start, builder.load(at(left_rows, tile_row)))) for tile_row in tile_rows
-            ]
+            neighbours = signature.args[2] == types.none
+            if neighbours:
+                first = at(left, builder.add(left_start, row))
+            else:
+                left_pointers = [
+                    at(left, builder.add(left_start, builder.load(at(left_rows, tile_row)))) for tile_row in tile_rows
+                ]
             result_pointers = [
                 vectors_at(at(result, builder.add(result_start, builder.mul(tile_row, pitch))))
                 for tile_row in tile_rows
@@ -102,15 +110,25 @@ def _tile_product(height):
             panel = at(panels, panel_start)
             with cgutils.for_range(builder, inner, intp=integer) as loop:
                 columns = [builder.load(p, align=4) for p in vectors_at(at(panel, builder.mul(loop.index, row_step)))]
-                place = builder.mul(loop.index, left_step)
-                for left_pointer, slots in zip(left_pointers, sums):
-                    factor = builder.load(at(left_pointer, place))
+                if isinstance(signature.args[-1], types.Array):
+                    places = context.make_array(signature.args[-1])(context, builder, left_places).data
+                    place = builder.load(at(places, loop.index))
+                else:
+                    place = builder.mul(loop.index, left_places)
+                if neighbours:
+                    there = at(first, place)
+                    factors = [at(there, constant(r)) for r in range(height)]
+                else:
+                    factors = [at(left_pointer, place) for left_pointer in left_pointers]
+                for pointer, slots in zip(factors, sums):
+                    factor = builder.load(pointer)
                     factor = builder.insert_element(undefined, factor, ir.Constant(ir.IntType(32), 0))
                     factor = builder.shuffle_vector(factor, undefined, first_lane)
                     for column, slot in zip(columns, slots):
                         term = builder.fmul(factor, column, flags=("contract",))
                         builder.store(builder.fadd(builder.load(slot), term, flags=("contract",)), slot)
-            for pointers, slots in zip(result_pointers, sums):
+            # From the last row up: neighbours of the rows that there are may have been summed in the last one's place.
+            for pointers, slots in zip(reversed(result_pointers), reversed(sums)):
                 for pointer, slot in zip(pointers, slots):
                     builder.store(builder.load(slot), pointer, align=4)
             return context.get_dummy_value()
@@ -118,7 +136,7 @@ def _tile_product(height):
         integer = types.intp
         return types.void(
             left, integer, left_rows, integer, integer, panels, integer, integer, integer,
-            result, integer, integer, types.boolean, integer,
+            result, integer, integer, types.boolean, left_places,
         ), generate  # fmt: skip
 
     return multiply_tile
@@ -132,7 +150,7 @@ _multiply_low = _tile_product(_LOW)
 @serial_kernel
 def multiply_panels(
     left, left_start, left_rows, first_row, last_row, panels, panels_start, panel_step, row_step, inner,
-    panel_count, result, result_start, result_pitch, add, left_step=1,
+    panel_count, result, result_start, result_pitch, add, left_places=1,
 ):  # fmt: skip
     """Rows first_row..last_row - 1 of left times whole panels, to the same rows of result, or added to them.
 
@@ -148,19 +166,19 @@ def multiply_panels(
             if rows >= _TALL_FROM or rows == TALL:
                 _multiply_tall(
                     left, left_start, left_rows, row, TALL, panels, start, row_step, inner,
-                    result, to, result_pitch, add, left_step,
+                    result, to, result_pitch, add, left_places,
                 )  # fmt: skip
                 row += TALL
             elif rows >= _MIDDLE_FROM:
                 _multiply_middle(
                     left, left_start, left_rows, row, min(rows, _MIDDLE), panels, start, row_step, inner,
-                    result, to, result_pitch, add, left_step,
+                    result, to, result_pitch, add, left_places,
                 )  # fmt: skip
                 row += _MIDDLE
             else:
                 _multiply_low(
                     left, left_start, left_rows, row, min(rows, _LOW), panels, start, row_step, inner,
-                    result, to, result_pitch, add, left_step,
+                    result, to, result_pitch, add, left_places,
                 )  # fmt: skip
                 row += _LOW
 
@@ -265,18 +283,24 @@ def _transpose_block(typing_context, source, source_start, source_pitch, target,
 
 @serial_kernel
 def transpose(source, source_start, source_pitch, rows, columns, target, target_start, target_pitch):
-    """target [columns, rows] = the transpose of source [rows, columns]; the rows of each are contiguous."""
+    """target [columns, rows] = the transpose of source [rows, columns]; the rows of each are contiguous.
+
+    What is left over after whole blocks goes as one more that overlaps the one before, if there is one.
+    """
     lanes = REGISTER_BYTES // source.itemsize
-    whole_rows, whole_columns = rows // lanes * lanes, columns // lanes * lanes
-    for row in range(0, whole_rows, lanes):
-        for column in range(0, whole_columns, lanes):
+    if rows < lanes or columns < lanes:
+        for row in range(rows):
+            for column in range(columns):
+                target[target_start + column * target_pitch + row] = source[source_start + row * source_pitch + column]
+        return
+    for next_row in range(0, rows, lanes):
+        row = min(next_row, rows - lanes)
+        for next_column in range(0, columns, lanes):
+            column = min(next_column, columns - lanes)
             _transpose_block(
                 source, source_start + row * source_pitch + column, source_pitch,
                 target, target_start + column * target_pitch + row, target_pitch,
             )  # fmt: skip
-    for row in range(rows):
-        for column in range(whole_columns if row < whole_rows else 0, columns):
-            target[target_start + column * target_pitch + row] = source[source_start + row * source_pitch + column]
 
 
 @serial_kernel
