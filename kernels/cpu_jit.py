@@ -11,7 +11,6 @@ from types import FunctionType
 
 from numba import get_num_threads, njit
 
-
 # Multiply-adds may be contracted; NaN and infinities keep their meaning, and sums their order: a loop `total += x[i]`
 # does not vectorise, `cpu_sums.py` has those that do. Were LLVM free to reorder them, their bits would depend on how
 # often it had optimised a loop, and that is once in the process that compiles a kernel and more often in later ones.

@@ -23,7 +23,10 @@ interpreter.install()
 CALLS = {
     "matmul": ({"a": (70, 45), "b": (45, 131)}, {}),
     "dense": ({"x": (37, 20), "weight": (70, 20), "bias": (70,)}, {"activation": "gelu"}),
-    "conv2d": ({"x": (2, 17, 9, 7), "weight": (35, 17, 3, 3), "bias": (35,)}, {"stride": (2, 1), "padding": ((1, 1), (1, 1))}),
+    "conv2d": (
+        {"x": (2, 17, 9, 7), "weight": (35, 17, 3, 3), "bias": (35,)},
+        {"stride": (2, 1), "padding": ((1, 1), (1, 1))},
+    ),
     "conv1d": ({"x": (2, 6, 40), "weight": (12, 1, 3), "bias": (12,)}, {"groups": 6, "padding": ((2, 2),)}),
     "scaled_dot_product_attention": (
         {"query": (2, 2, 40, 20), "key": (2, 2, 70, 20), "value": (2, 2, 70, 20), "attn_mask": (40, 70)}, {}

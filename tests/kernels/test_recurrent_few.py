@@ -9,8 +9,8 @@ from hypothesis import strategies as st
 from ranvier.kernels import recurrent
 from ranvier.kernels.recurrent import cpu
 from ranvier.kernels.recurrent.cpu_few import LSTM, few_forward_kernel
-from ranvier.kernels.recurrent.cpu_share import CHUNK, board_size, end_step, next_chunk
 from ranvier.kernels.recurrent.cpu_rows import add_products, add_weighted_rows
+from ranvier.kernels.recurrent.cpu_share import CHUNK, board_size, end_step, next_chunk
 
 KINDS = {"rnn": 1, "lstm": 4, "gru": 3}
 TOLERANCE = {np.float32: 3e-5, np.float64: 1e-11}
