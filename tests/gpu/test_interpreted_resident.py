@@ -79,8 +79,10 @@ def test_sizes_at_the_edges_of_tiles(layer, hidden, block_k, resident):
     assert grids == [(triton.cdiv(hidden, UNITS), 3)]
 
 
-@pytest.mark.parametrize("dtype", ["float16", "bfloat16", "float32"])
-@pytest.mark.parametrize(("reverse", "lengths"), [(False, LENGTHS), (True, LENGTHS), (True, None)])
+@pytest.mark.parametrize(
+    ("dtype", "reverse", "lengths"),
+    [("float16", False, LENGTHS), ("bfloat16", True, LENGTHS), ("float32", True, LENGTHS), ("float32", True, None)],
+)
 @pytest.mark.parametrize("layer", GATES)
 def test_directions_and_lengths_in_every_type(layer, reverse, lengths, dtype, resident):
     grids, rng = resident(layer), np.random.default_rng(0)
@@ -120,7 +122,7 @@ def error_of(seed, monkeypatch):
 
 def test_programs_may_take_turns_in_any_order(resident, monkeypatch):
     resident("lstm")
-    assert max(error_of(seed, monkeypatch) for seed in range(4)) < 1e-6
+    assert max(error_of(seed, monkeypatch) for seed in range(2)) < 1e-6
 
 
 @triton.jit
@@ -144,7 +146,7 @@ def wait_for_one_more(counter, arrivals):
 def test_a_wait_that_is_too_short_is_noticed(broken, resident, monkeypatch):
     resident("lstm")
     monkeypatch.setattr(gpu_resident, "wait_for", broken)
-    assert all(error_of(seed, monkeypatch) > 1e-3 for seed in range(4))
+    assert all(error_of(seed, monkeypatch) > 1e-3 for seed in range(2))
 
 
 def test_a_wait_that_never_ends_is_noticed(resident, monkeypatch):
