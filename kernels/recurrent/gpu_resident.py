@@ -1,7 +1,7 @@
 """A recurrent layer's whole sequence in one Triton kernel: the recurrent weight stays on the chip over all time steps.
 
 A program has BLOCK_UNITS units of BLOCK_N sequences. It loads those units' lines of the weight once, before the loop
-over time, into registers. At each step it reads the whole state of its sequences, which all programs that share them
+over time; the compiler keeps them in shared memory. At each step it reads the whole state of its sequences, which all programs that share them
 have written, multiplies, makes its own units of the next state, and stores them for the others.
 
 States lie in two buffers [2, N, H]: a step reads one and writes the other, so one wait a step is enough. A program
@@ -9,7 +9,7 @@ waits until all programs of its sequences have arrived as often as there were st
 will write. Programs of other sequences count on another counter and do not wait for these. All programs must run at
 once: they are launched cooperatively, and no more of them than the device holds.
 
-Which sequences are walked so is WALK's choice. Shipped, before any device has measured it: 8 steps or more, at most 64
+Which sequences are walked so is WALK's choice. Shipped, before any device has measured it: 5 steps or more, at most 64
 sequences, and units in sixteens from 32 to 1024 in half types and to 512 in float32 (512 and 256 where a block has
 99 KB of shared memory), where launches are most of the time that single steps take. All others, float64, the LSTM with
 a projection, and grids that the device does not hold at once are launched step by step.
