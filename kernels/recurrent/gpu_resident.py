@@ -1,8 +1,9 @@
 """A recurrent layer's whole sequence in one Triton kernel: the recurrent weight stays on the chip over all time steps.
 
 A program has BLOCK_UNITS units of BLOCK_N sequences. It loads those units' lines of the weight once, before the loop
-over time; the compiler keeps them in shared memory. At each step it reads the whole state of its sequences, which all programs that share them
-have written, multiplies, makes its own units of the next state, and stores them for the others.
+over time; the compiler keeps them in shared memory. At each step it reads the whole state of its sequences, which all
+programs that share them have written, multiplies, makes its own units of the next state, and stores them for the
+others.
 
 States lie in two buffers [2, N, H]: a step reads one and writes the other, so one wait a step is enough. A program
 waits until all programs of its sequences have arrived as often as there were steps; then nobody reads any more what it
