@@ -17,6 +17,8 @@ import numpy as np
 
 from ..layers.tensor import Tensor
 
+_ALIGNMENT = 64  # bytes
+
 
 @dataclass(eq=False, slots=True)
 class Holding:
@@ -85,7 +87,9 @@ class Ledger:
             return 0
         if owner.nbytes == 0:
             return 0
-        holding = Holding(owner.nbytes, owner.shape, str(owner.dtype), origin, layer)
+        # An array that begins at a cache line is a view of all but the first few bytes.
+        whole = array if owner.nbytes - array.nbytes <= _ALIGNMENT else owner
+        holding = Holding(owner.nbytes, whole.shape, str(owner.dtype), origin, layer)
         self._live[key] = holding
         holding.reference = weakref.ref(owner, lambda _: self._gone(key))
         self.events.append((perf_counter_ns(), holding, True))

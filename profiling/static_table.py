@@ -71,7 +71,7 @@ def _cells(analysis: Analysis, architecture: int) -> tuple[str, ...]:
         str(analysis.registers),
         f"{analysis.spill_bytes} B" if analysis.spill_bytes else "",
         _bytes(analysis.shared_bytes),
-        f"{held.share:4.0%}" + (f" {held.limiter}" if held.limiter != "threads" else ""),
+        f"{held.share:4.0%}" + (f" {held.limiter.removesuffix(' memory')}" if held.limiter != "threads" else ""),
         " ".join(f"{_PRODUCTS[name]} {count}" for name, count in analysis.ptx.items() if name in _PRODUCTS),
         _by_width(copies),
         _by_width(loads),

@@ -166,7 +166,7 @@ def _elementwise(ufunc, operands, out=None, dtype=None):
     """ufunc(*operands) in one pass, with the operands' dtype or the one given."""
     if out is None:
         first, last = operands[0], operands[-1]
-        shape = first.shape if shape_of(first) == shape_of(last) else broadcast_shape(first, last)
+        shape = shape_of(first) if shape_of(first) == shape_of(last) else broadcast_shape(first, last)
         if dtype is None:
             dtype = first.dtype if type(first) is np.ndarray else last.dtype
         out = empty(shape, dtype)

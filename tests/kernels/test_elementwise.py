@@ -175,3 +175,17 @@ def test_functions_keep_the_layout_and_write_to_any_out(name):
     strided = np.empty((4, 3, 10), np.float32)[:, :, ::2]
     assert Operation.registry[name].forward(x, out=strided)[0] is strided
     np.testing.assert_array_equal(strided, expected)
+
+
+@pytest.mark.parametrize("name", ["add", "subtract", "multiply", "divide", "maximum", "minimum", "power"])
+@pytest.mark.parametrize("dtype", ["float32", "float64"])
+def test_a_number_beside_an_array_without_axes(name, dtype):
+    operation, x = Operation.registry[name], np.array(3.0, dtype)
+    for operands in ((2, x), (x, 2), (2.5, x)):
+        y, saved = operation.forward(*operands)
+        expected, _ = operation.forward(*operands, implementation="reference")
+        assert (y.shape, y.dtype) == ((), x.dtype)
+        np.testing.assert_allclose(y, expected, rtol=1e-6)
+        needs = tuple(isinstance(operand, np.ndarray) for operand in operands)
+        gradients = operation.backward(saved, np.array(1.0, dtype), needs)
+        assert [g is not None and g.shape for g in gradients] == [() if need else False for need in needs]

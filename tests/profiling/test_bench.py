@@ -344,7 +344,7 @@ def test_the_command_measures_prints_and_saves(tmp_path):
         (name, direction, variant)
         for name, direction in (("dense", "forward"), ("dense", "backward"), ("mlp", "step"))
         for variant in (RANVIER, PYTORCH)
-    }
+    } | {("mlp", "step", CAPTURED)}
     assert all(0 < one.median < 0.1 and one.samples >= 5 for one in made.rows)
     for line in bench_table.lines_of(made):
         assert bench_table.text_line(line) in ran.stdout
