@@ -29,7 +29,7 @@ format: $(INSTALLED)  ## let ruff mend what it can
 	$(RUN) -m ruff check --fix .
 	$(RUN) -m ruff format .
 
-bench: .venv/installed-bench  ## against PyTorch, row by row: 8 minutes (BENCH=--quick: one; BENCH="lstm conv2d": those)
+bench: .venv/installed-bench  ## against PyTorch, row by row: 6 minutes (BENCH=--quick: half a minute; BENCH="lstm conv2d": those)
 	@.venv/bin/ranvier bench $(BENCH)
 
 gpu: .venv/installed-test,cuda13  ## on a machine with an NVIDIA GPU: its kernels against the reference

@@ -38,7 +38,7 @@ def _bits_from_float(typing_context, value):
 
 @intrinsic
 def _fma(typing_context, a, b, c):
-    # One rounding, and unlike a * b + c never taken apart when sums are reordered.
+    # One rounding: a * b + c may be contracted to it, this is always.
     def generate(context, builder, signature, arguments):
         return builder.fma(*arguments)
 
