@@ -12,13 +12,13 @@ TEST := OMP_WAIT_POLICY=passive $(RUN) -m pytest
 help:  ## show this list
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 14
 
-train: .venv/installed-base  ## train a network on real handwritten digits, about a minute
+train: .venv/installed-base  ## train a network on real handwritten digits: a minute or so, seconds once kernels are compiled
 	@.venv/bin/ranvier train digits
 
 test: $(INSTALLED)  ## all tests (EXTRAS=test,judges,gpu-proof: those that need PyTorch, ONNX, Triton, CuPy too)
 	$(TEST)
 
-test-quick: $(INSTALLED)  ## the quick part, under two minutes
+test-quick: $(INSTALLED)  ## the quick part, two and a half minutes
 	$(TEST) -m "not slow and not judge"
 
 lint: $(INSTALLED)  ## ruff: style and format
