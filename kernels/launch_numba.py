@@ -18,12 +18,15 @@ from __future__ import annotations
 
 import functools
 import hashlib
+import importlib
 import inspect
 import json
 import sys
 from importlib.metadata import version
 from importlib.util import find_spec
 from types import SimpleNamespace
+
+import numpy as np
 
 from .launch import Compiled, Kernel, pointer_kind, pointer_type
 
@@ -78,6 +81,7 @@ class NumbaKernel(Kernel):
         from cuda.core import Linker, LinkerOptions, ObjectCode
         from numba import cuda, types
 
+        _load_compiler()
         passed = [_numba_type(types, word, self.__name__) for word in _words(signature)]
         metadata = _metadata(self.__name__, **constants)
         ptx, _ = cuda.compile(
@@ -89,6 +93,20 @@ class NumbaKernel(Kernel):
 
     def _compiled(self, result, signature: tuple, constants: dict) -> Compiled:
         return Compiled(result, _words(signature), scratch_pointers=0, compiler=f"Numba-CUDA {version('numba-cuda')}")
+
+
+@functools.cache
+def _load_compiler() -> None:
+    """Imports what numba-cuda would import when it first compiles. Up to 0.30 it takes `numpy.row_stack` there, another
+    name of vstack that NumPy 2.5 has no longer; so it has it meanwhile."""
+    missing = not hasattr(np, "row_stack")
+    if missing:
+        np.row_stack = np.vstack  # noqa: NPY201
+    try:
+        importlib.import_module("numba.cuda.cudaimpl")
+    finally:
+        if missing:
+            del np.row_stack  # noqa: NPY201
 
 
 def _words(signature: tuple) -> list[str]:
