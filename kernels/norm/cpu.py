@@ -1,5 +1,6 @@
-"""Normalisation on NumPy arrays: the kernels are in `cpu_planes` (C order), `cpu_columns` (features and channels-last
-images), `cpu_rows` (trailing axes) and `cpu_response`; here operations choose among them by how x lies in memory."""
+"""Normalisation on NumPy arrays: the kernels are in `cpu_planes` and `cpu_short_planes` (C order), `cpu_columns`
+(features and channels-last images), `cpu_rows` (trailing axes) and `cpu_response`; here operations choose among them by
+how x lies in memory."""
 
 import math
 from typing import NamedTuple
@@ -7,7 +8,7 @@ from typing import NamedTuple
 import numpy as np
 
 from ..memory import empty
-from . import cpu_columns, cpu_planes
+from . import cpu_columns, cpu_planes, cpu_short_planes
 from .cpu_planes import Sets
 from .cpu_response import local_response_norm_backward, local_response_norm_forward
 from .cpu_rows import layer_norm_backward, layer_norm_forward, rms_norm_backward, rms_norm_forward
@@ -29,6 +30,9 @@ __all__ = [
     "rms_norm_forward",
     "running_average_forward",
 ]
+
+
+_SHORT = 128  # values of a plane, below which several planes go together
 
 
 def batch_norm_forward(x, weight=None, bias=None, *, eps):
@@ -134,7 +138,8 @@ def _by_channel_forward(x, weight, bias, eps, mean=None, variance=None):
         y = _from_rows(y, shape)
     else:
         x = np.ascontiguousarray(x)
-        y, mean, variance = cpu_planes.forward(x, _channel_sets(x), weight, bias, eps, mean, variance)
+        forward = cpu_short_planes.forward if _has_short_planes(x) else _long_planes_forward
+        y, mean, variance = forward(x, weight, bias, eps, mean, variance)
     return y, mean, variance, _SavedByChannel(x, shape, as_columns, weight, mean, variance, eps, given)
 
 
@@ -150,14 +155,25 @@ def _by_channel_backward(saved, grad_y, grad_mean, grad_variance, needs):
         grad_x = _from_rows(grad_x, shape) if needs[0] else None
     else:
         grad_y = np.zeros_like(x) if grad_y is None else grad_y
-        grad_x, grad_weight, grad_bias = cpu_planes.backward(
-            x, grad_y, _channel_sets(x), given, weight, eps, mean, variance, *statistics, *needed
-        )
+        backward = cpu_short_planes.backward if _has_short_planes(x) else _long_planes_backward
+        grad_x, grad_weight, grad_bias = backward(x, grad_y, given, weight, eps, mean, variance, *statistics, *needed)
     return grad_x, grad_weight if needs[1] else None, grad_bias if needs[2] else None
 
 
 def _channel_sets(x):
     return Sets(x.shape[1], x.shape[0], 1, x.shape[1])
+
+
+def _long_planes_forward(x, *arguments):
+    return cpu_planes.forward(x, _channel_sets(x), *arguments)
+
+
+def _long_planes_backward(x, grad_y, *arguments):
+    return cpu_planes.backward(x, grad_y, _channel_sets(x), *arguments)
+
+
+def _has_short_planes(x):
+    return 0 < math.prod(x.shape[2:]) < _SHORT
 
 
 def _lies_as_columns(x):

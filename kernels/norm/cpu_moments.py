@@ -1,5 +1,10 @@
 """Sums over one row, for the kernels of this family: in float32 where the row is float32, but over blocks whose sums
 are added in float64, so that a row of millions errs no more than one of thousands.
+
+Deviations are taken from the mean of a sixteenth of the values or more, `few_of`: however far these lie from the rest,
+the squares are then at most 16 times those around the mean, and little is lost; what the deviations' own mean is, gives
+the mean and corrects the variance. So the values are read from memory once, where the mean itself would take another
+pass.
 """
 
 import numpy as np
@@ -8,6 +13,12 @@ from ..cpu_jit import serial_kernel
 from ..cpu_sums import line_deviations, line_sum, line_weighted_deviations
 
 _BLOCK = 4096
+
+
+@serial_kernel
+def few_of(count):
+    """How many of so many values deviations are taken from the mean of, at least 1."""
+    return max(min(count, 16), (count + 15) // 16, 1)
 
 
 @serial_kernel

@@ -1,11 +1,11 @@
 """Normalisation of [N, C, ...] arrays in C order, for batch_norm, instance_norm and group_norm.
 
 The array is seen as planes [N * C, S] of S neighbouring values, plane n * C + c. One thread normalises one set of
-planes that share a mean: it reads them for the mean, again for the variance, and again for the result, and for all but
-the largest sets the second and third time come from its cache. With `Sets(count, members, step, member_step)`, set s
-holds the planes s * step + j * member_step:
+planes that share a mean: it reads them for the mean and the variance, and again for the result, and for all but the
+largest sets the second time comes from its cache. With `Sets(count, members, step, member_step)`, set s holds the
+planes s * step + j * member_step:
 
-    batch_norm      C sets      of N planes             C apart
+    batch_norm      C sets      of N planes             C apart; short planes are in `cpu_short_planes`
     instance_norm   N C sets    of 1 plane
     group_norm      N G sets    of C / G planes         next to each other
 """
@@ -17,11 +17,10 @@ import numpy as np
 from numba import prange
 
 from ..cpu_jit import kernel, serial_kernel
-from ..cpu_lines import memory, sum_of_few_lines
+from ..cpu_lines import memory
+from ..cpu_math import wide_vectors
 from ..memory import empty
-from .cpu_moments import row_deviations, row_grad_sums, row_sum
-
-_SHORT = 512  # elements of a plane, below which a set's planes are gathered before they are summed
+from .cpu_moments import few_of, row_deviations, row_grad_sums, row_sum
 
 
 class Sets(NamedTuple):
@@ -34,53 +33,46 @@ class Sets(NamedTuple):
 
 
 @serial_kernel
-def _gather(x, first, members, member_step, size, line):
-    """The planes of a set, one after another."""
-    for j in range(members):
-        sum_of_few_lines(x, ((first + j * member_step) * size,), (1,), line, j * size, size)
-
-
-@serial_kernel
 def _normalize_line(x, start, count, centre, scale, offset, y):
+    wide_vectors()
     for i in range(count):
         y[start + i] = (x[start + i] - centre) * scale + offset
 
 
 @serial_kernel
 def _grad_line(x, grad_y, start, count, centre, factor, slope, constant, grad_x):
+    wide_vectors()
     for i in range(count):
         grad_x[start + i] = grad_y[start + i] * factor + (x[start + i] - centre) * slope + constant
 
 
 @kernel
-def normalize_planes_kernel(x, members, step, member_step, given, weight, bias, eps, mean, variance, y):
-    """y = weight (x - mean) / sqrt(variance + eps) + bias. x, y: [planes, S], weight, bias: [C].
+def normalize_planes_kernel(x, size, members, step, member_step, given, weight, bias, eps, mean, variance, y):
+    """y = weight (x - mean) / sqrt(variance + eps) + bias. x, y: flat, of planes of `size`; weight, bias: [C].
 
     mean, variance: [sets], written unless they are `given`.
     """
-    size = x.shape[1]
-    count, gathered = max(members * size, 1), members > 1 and 0 < size < _SHORT
+    count = max(members * size, 1)
+    few = few_of(members * size)
+    # Planes next to each other are one line.
+    lines, length = (1, members * size) if member_step == 1 else (members, size)
     for s in prange(mean.size):
         first = s * step
         if not given:
-            line = np.empty(count if gathered else 0, x.dtype)
-            total = 0.0
-            if gathered:
-                _gather(memory(x), first, members, member_step, size, memory(line))
-                total = row_sum(line)
-            else:
-                for j in range(members):
-                    total += row_sum(x[first + j * member_step])
-            # Corrected two-pass algorithm: the first mean is rounded, the deviations' own mean says by how much.
-            centre = x.dtype.type(total / count)
+            total, left = 0.0, few
+            for j in range(lines):
+                start = (first + j * member_step) * size
+                total += row_sum(x[start : start + min(left, length)])
+                left -= min(left, length)
+                if left == 0:
+                    break
+            centre = x.dtype.type(total / few)
             total, squares = 0.0, 0.0
-            if gathered:
-                total, squares = row_deviations(line, centre)
-            else:
-                for j in range(members):
-                    deviation, square = row_deviations(x[first + j * member_step], centre)
-                    total += deviation
-                    squares += square
+            for j in range(lines):
+                start = (first + j * member_step) * size
+                deviation, square = row_deviations(x[start : start + length], centre)
+                total += deviation
+                squares += square
             shift = total / count
             mean[s] = np.float64(centre) + shift
             variance[s] = max(squares / count - shift * shift, 0.0)
@@ -114,23 +106,12 @@ def normalize_planes_grad_kernel(
 ):
     """grad_x: [planes, S], and each plane's share of grad_weight and grad_bias: [planes]."""
     size = x.shape[1]
-    count, gathered = max(members * size, 1), members > 1 and 0 < size < _SHORT and member_step == weight.size
+    count = max(members * size, 1)
     for s in prange(mean.size):
         first, centre = s * step, mean[s]
         rstd = 1.0 / math.sqrt(np.float64(variance[s]) + eps)
         sum_grad, sum_grad_xhat = 0.0, 0.0
-        if gathered and (needs_sums or not given):
-            # All planes of the set have one weight: the first has the share of all.
-            line, grad_line = np.empty(count, x.dtype), np.empty(count, x.dtype)
-            _gather(memory(x), first, members, member_step, size, memory(line))
-            _gather(memory(grad_y), first, members, member_step, size, memory(grad_line))
-            total, products = row_grad_sums(line, grad_line, centre)
-            for j in range(members):
-                plane_grad_bias[first + j * member_step] = plane_grad_weight[first + j * member_step] = 0
-            plane_grad_bias[first], plane_grad_weight[first] = total, products * rstd
-            sum_grad = total * weight[first % weight.size]
-            sum_grad_xhat = products * rstd * weight[first % weight.size]
-        elif needs_sums or not given:
+        if needs_sums or not given:
             for j in range(members):
                 plane = first + j * member_step
                 total, products = row_grad_sums(x[plane], grad_y[plane], centre)
@@ -157,7 +138,10 @@ def forward(x, sets, weight, bias, eps, mean=None, variance=None):
     if not given:
         mean, variance = empty(sets.count, x.dtype), empty(sets.count, x.dtype)
     y = empty(x.shape, x.dtype)
-    normalize_planes_kernel(_planes(x), *sets[1:], given, weight, bias, eps, mean, variance, _planes(y))
+    size = math.prod(x.shape[2:])
+    normalize_planes_kernel(
+        x.reshape(-1), size, *sets[1:], given, weight, bias, eps, mean, variance, y.reshape(-1)
+    )  # fmt: skip
     return y, mean, variance
 
 

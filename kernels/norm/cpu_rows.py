@@ -5,12 +5,21 @@ import math
 import numpy as np
 from numba import prange
 
-from ..cpu_jit import kernel
+from ..cpu_jit import kernel, serial_kernel
+from ..cpu_lines import memory
+from ..cpu_math import wide_vectors
 from ..cpu_sums import line_scaled_deviations
 from ..memory import empty
-from .cpu_moments import row_deviations, row_sum
+from .cpu_moments import few_of, row_deviations, row_sum
 
 _WORTH_THREADS = 1 << 14  # elements
+
+
+@serial_kernel
+def _normalize_line(x, start, count, centre, scale, weight, bias, y):
+    wide_vectors()
+    for i in range(count):
+        y[start + i] = (x[start + i] - centre) * scale * weight[i] + bias[i]
 
 
 @kernel
@@ -20,15 +29,14 @@ def normalize_rows_kernel(x, weight, bias, eps, centred, mean, rstd, y):
     Where not `centred`, the mean counts as 0 and rstd is 1 / sqrt(mean(x^2) + eps).
     """
     columns = max(x.shape[1], 1)
+    few = few_of(x.shape[1])
     for r in prange(x.shape[0]):
-        centre = x.dtype.type(row_sum(x[r]) / columns if centred else 0.0)
+        centre = x.dtype.type(row_sum(x[r, :few]) / few if centred else 0.0)
         total, squares = row_deviations(x[r], centre)
-        # Corrected two-pass algorithm: the first mean is rounded, the deviations' own mean says by how much.
         shift = total / columns if centred else 0.0
         centre = x.dtype.type(np.float64(centre) + shift)
         scale = x.dtype.type(1.0 / math.sqrt(max(squares / columns - shift * shift, 0.0) + eps))
-        for c in range(x.shape[1]):
-            y[r, c] = (x[r, c] - centre) * scale * weight[c] + bias[c]
+        _normalize_line(memory(x), r * columns, x.shape[1], centre, scale, memory(weight), memory(bias), memory(y))
         mean[r], rstd[r] = centre, scale
 
 

@@ -1,0 +1,193 @@
+"""Batch normalisation of [N, C, ...] arrays in C order whose planes are short, as a network's last maps of 7 x 7.
+
+The array is seen as rows [N, C * S]. One thread takes a tile of neighbouring channels, so that what it reads of a row
+is a line worth starting, down all rows: for the sums, and again, from its cache, for the result. What belongs to a
+channel is spread over a line with one value for each of its S columns; sums are of columns first, and then of a
+channel's columns.
+"""
+
+import math
+
+import numpy as np
+from numba import prange
+
+from ..cpu_jit import kernel, serial_kernel
+from ..cpu_lines import memory
+from ..cpu_math import wide_vectors
+from ..memory import empty
+from .cpu_moments import row_sum
+
+_TILE = 1024  # columns that one thread takes at a time, in whole channels
+_PITCH = _TILE + 256  # of lines with a value a column: 4096 bytes apart, a load would wait for stores to another line
+
+
+@serial_kernel
+def _add_deviations(x, start, pitch, rows, count, centre, sums, squares):
+    """Adds the sums of x - centre and of its square over rows, `pitch` apart, to those of `count` columns."""
+    done = rows // 4 * 4
+    for r in range(0, done, 4):
+        a = start + r * pitch
+        b, c, d = a + pitch, a + 2 * pitch, a + 3 * pitch
+        for i in range(count):
+            p, q, s, t = x[a + i] - centre[i], x[b + i] - centre[i], x[c + i] - centre[i], x[d + i] - centre[i]
+            sums[i] += (p + q) + (s + t)
+            squares[i] += (p * p + q * q) + (s * s + t * t)
+    for r in range(done, rows):
+        for i in range(count):
+            deviation = x[start + r * pitch + i] - centre[i]
+            sums[i] += deviation
+            squares[i] += deviation * deviation
+
+
+@serial_kernel
+def _add_products(x, grad_y, start, pitch, rows, count, centre, sums, products):
+    """Adds the sums of grad_y and grad_y * (x - centre) over rows, `pitch` apart, to those of `count` columns."""
+    done = rows // 2 * 2
+    for r in range(0, done, 2):
+        a = start + r * pitch
+        b = a + pitch
+        for i in range(count):
+            sums[i] += grad_y[a + i] + grad_y[b + i]
+            products[i] += grad_y[a + i] * (x[a + i] - centre[i]) + grad_y[b + i] * (x[b + i] - centre[i])
+    if done < rows:
+        for i in range(count):
+            grad = grad_y[start + done * pitch + i]
+            sums[i] += grad
+            products[i] += grad * (x[start + done * pitch + i] - centre[i])
+
+
+@serial_kernel
+def _normalize_line(x, start, count, centre, scale, offset, y):
+    wide_vectors()
+    for i in range(count):
+        y[start + i] = (x[start + i] - centre[i]) * scale[i] + offset[i]
+
+
+@serial_kernel
+def _grad_line(x, grad_y, start, count, centre, factor, slope, constant, grad_x):
+    wide_vectors()
+    for i in range(count):
+        grad_x[start + i] = grad_y[start + i] * factor[i] + (x[start + i] - centre[i]) * slope[i] + constant[i]
+
+
+@kernel
+def normalize_short_planes_kernel(x, size, given, weight, bias, eps, mean, variance, y):
+    """y = weight (x - mean) / sqrt(variance + eps) + bias. x, y: [N, C * size], all others: [C].
+
+    mean, variance are written unless they are `given`.
+    """
+    rows, pitch = x.shape
+    channels, tile = mean.size, max(_TILE // size, 1)
+    few = max((rows + 15) // 16, 1)
+    for part in prange((channels + tile - 1) // tile):
+        first, count = part * tile, min(tile, channels - part * tile)
+        start, width = first * size, count * size
+        lines = np.zeros((3, _PITCH), x.dtype)
+        centre = lines[0]
+        if not given:
+            # Deviations from the mean of a sixteenth of the rows, as `cpu_moments` has it.
+            sums, squares = lines[1], lines[2]
+            _add_deviations(
+                memory(x), start, pitch, min(few, rows), width, memory(centre), memory(sums), memory(squares)
+            )
+            for c in range(count):
+                centre[c * size : (c + 1) * size] = row_sum(sums[c * size : (c + 1) * size]) / (few * size)
+            sums[:] = 0
+            squares[:] = 0
+            _add_deviations(memory(x), start, pitch, rows, width, memory(centre), memory(sums), memory(squares))
+            for c in range(count):
+                shift = row_sum(sums[c * size : (c + 1) * size]) / max(rows * size, 1)
+                mean[first + c] = np.float64(centre[c * size]) + shift
+                variance[first + c] = max(
+                    row_sum(squares[c * size : (c + 1) * size]) / max(rows * size, 1) - shift * shift, 0.0
+                )
+        scale, offset = lines[1], lines[2]
+        for c in range(count):
+            here = slice(c * size, (c + 1) * size)
+            rstd = 1.0 / math.sqrt(np.float64(variance[first + c]) + eps)
+            centre[here], offset[here] = mean[first + c], bias[first + c]
+            scale[here] = rstd * weight[first + c]
+        for r in range(rows):
+            _normalize_line(
+                memory(x), r * pitch + start, width, memory(centre), memory(scale), memory(offset), memory(y)
+            )
+
+
+@kernel
+def normalize_short_planes_grad_kernel(
+    x, grad_y, size, given, weight, eps, mean, variance, grad_mean, grad_variance, needs_x, needs_sums, grad_x,
+    grad_weight, grad_bias,
+):  # fmt: skip
+    """grad_x: [N, C * size], grad_weight and grad_bias: [C]."""
+    rows, pitch = x.shape
+    channels, tile = mean.size, max(_TILE // size, 1)
+    for part in prange((channels + tile - 1) // tile):
+        first, count = part * tile, min(tile, channels - part * tile)
+        start, width = first * size, count * size
+        lines = np.zeros((4, _PITCH), x.dtype)
+        centre, sums, products = lines[0], lines[1], lines[2]
+        for c in range(count):
+            centre[c * size : (c + 1) * size] = mean[first + c]
+        if needs_sums or not given:
+            _add_products(
+                memory(x), memory(grad_y), start, pitch, rows, width, memory(centre), memory(sums), memory(products)
+            )
+        factor, slope, constant = lines[1], lines[2], lines[3]
+        for c in range(count):
+            here, channel = slice(c * size, (c + 1) * size), first + c
+            rstd = 1.0 / math.sqrt(np.float64(variance[channel]) + eps)
+            sum_grad, sum_grad_xhat = (
+                row_sum(sums[c * size : (c + 1) * size]),
+                row_sum(products[c * size : (c + 1) * size]) * rstd,
+            )
+            grad_bias[channel], grad_weight[channel] = sum_grad, sum_grad_xhat
+            factor[here] = rstd * weight[channel]
+            slope[here] = constant[here] = 0
+            if not given:
+                inverse = 1.0 / max(rows * size, 1)
+                slope[here] = (2.0 * grad_variance[channel] - rstd * rstd * weight[channel] * sum_grad_xhat) * inverse
+                constant[here] = (grad_mean[channel] - rstd * weight[channel] * sum_grad) * inverse
+        if needs_x:
+            for r in range(rows):
+                _grad_line(
+                    memory(x), memory(grad_y), r * pitch + start, width, memory(centre), memory(factor), memory(slope),
+                    memory(constant), memory(grad_x),
+                )  # fmt: skip
+
+
+def forward(x, weight, bias, eps, mean=None, variance=None):
+    """y, mean, variance of a C-contiguous x; a mean and variance that are given are used, else they are computed."""
+    given = mean is not None
+    if not given:
+        mean, variance = empty(x.shape[1], x.dtype), empty(x.shape[1], x.dtype)
+    y = empty(x.shape, x.dtype)
+    normalize_short_planes_kernel(_rows(x), math.prod(x.shape[2:]), given, weight, bias, eps, mean, variance, _rows(y))
+    return y, mean, variance
+
+
+def backward(x, grad_y, given, weight, eps, mean, variance, grad_mean, grad_variance, needs_x, needs_sums):
+    """grad_x (None where not needed), grad_weight and grad_bias (meaningless unless `needs_sums`)."""
+    grad_x = empty(x.shape if needs_x else (0,) * x.ndim, x.dtype)
+    grad_weight, grad_bias = empty(x.shape[1], x.dtype), empty(x.shape[1], x.dtype)
+    normalize_short_planes_grad_kernel(
+        _rows(x),
+        _rows(np.ascontiguousarray(grad_y)),
+        math.prod(x.shape[2:]),
+        given,
+        weight,
+        eps,
+        mean,
+        variance,
+        grad_mean,
+        grad_variance,
+        needs_x,
+        needs_sums,
+        _rows(grad_x),
+        grad_weight,
+        grad_bias,
+    )
+    return grad_x if needs_x else None, grad_weight, grad_bias
+
+
+def _rows(x):
+    return x.reshape(x.shape[0], math.prod(x.shape[1:]))
