@@ -5,11 +5,14 @@ each, and then over the parts; the parts depend on the shape alone, and so the r
 threads.
 """
 
+import math
+
 import numpy as np
 from numba import prange
 
 from ..cpu_jit import kernel, serial_kernel
 from ..cpu_lines import memory
+from ..cpu_math import wide_vectors
 from ..memory import empty
 from .cpu_column_sums import column_sums
 
@@ -42,22 +45,27 @@ def columns_moments_kernel(x, part_rows, zeros, centre, deviations, squares):
 @serial_kernel
 def join_moments(part_rows, rows, centre, deviations, squares, mean, variance):
     """Mean and variance of each channel [C] in float64 from the parts, joined as T. F. Chan et al. (1979) do."""
+    wide_vectors()
     parts, columns = centre.shape
     for c in range(columns):
         mean[c] = variance[c] = 0.0
+    inverse_rows = 1.0 / max(rows, 1)
     for part in range(parts):
         count = np.float64(min(part_rows, rows - part * part_rows))
         for c in range(columns):
-            mean[c] += (count * np.float64(centre[part, c]) + np.float64(deviations[part, c])) / rows
+            mean[c] += count * np.float64(centre[part, c]) + np.float64(deviations[part, c])
+    for c in range(columns):
+        mean[c] *= inverse_rows
     for part in range(parts):
         count = np.float64(min(part_rows, rows - part * part_rows))
+        inverse = 1.0 / count
         for c in range(columns):
             deviation = np.float64(deviations[part, c])
-            apart = np.float64(centre[part, c]) + deviation / count - mean[c]
-            within = np.float64(squares[part, c]) - deviation * deviation / count
-            variance[c] += (within + count * apart * apart) / rows
+            apart = np.float64(centre[part, c]) + deviation * inverse - mean[c]
+            within = np.float64(squares[part, c]) - deviation * deviation * inverse
+            variance[c] += within + count * apart * apart
     for c in range(columns):
-        variance[c] = max(variance[c], 0.0)
+        variance[c] = max(variance[c] * inverse_rows, 0.0)
 
 
 @kernel
@@ -80,6 +88,28 @@ def columns_grad_sums_kernel(x, grad_y, part_rows, mean, sum_grad, sum_products)
         )  # fmt: skip
 
 
+@serial_kernel
+def join_grad_sums(sums, rows, given, weight, eps, variance, grad_mean, grad_variance, coefficients, totals):
+    """The sums [2, parts, C] of all parts, in float64, as totals [2, C]: grad_weight and grad_bias; and what
+    columns_grad_input_kernel multiplies with, factor, slope and constant, as coefficients [3, C]."""
+    wide_vectors()
+    columns, inverse = sums.shape[2], 1.0 / max(rows, 1)
+    products, grads = totals
+    for c in range(columns):
+        products[c] = grads[c] = 0.0
+    for part in range(sums.shape[1]):
+        for c in range(columns):
+            grads[c] += np.float64(sums[0, part, c])
+            products[c] += np.float64(sums[1, part, c])
+    for c in range(columns):
+        rstd = 1.0 / math.sqrt(np.float64(variance[c]) + eps)
+        products[c] *= rstd
+        coefficients[0, c], coefficients[1, c], coefficients[2, c] = weight[c] * rstd, 0.0, 0.0
+        if not given:
+            coefficients[1, c] = (2.0 * grad_variance[c] - rstd * rstd * weight[c] * products[c]) * inverse
+            coefficients[2, c] = (grad_mean[c] - rstd * weight[c] * grads[c]) * inverse
+
+
 @kernel
 def columns_grad_input_kernel(x, grad_y, mean, factor, slope, constant, grad_x):
     """grad_x = grad_y * factor + (x - mean) * slope + constant."""
@@ -99,25 +129,16 @@ def forward(x, weight, bias, eps, mean=None, variance=None):
 
 def backward(x, grad_y, given, weight, eps, mean, variance, grad_mean, grad_variance, needs_x, needs_sums):
     """grad_x (None where not needed), grad_weight and grad_bias (None unless `needs_sums`)."""
-    rstd, rows = _rstd(variance, eps), max(x.shape[0], 1)
-    slope = constant = np.zeros(x.shape[1])
-    grad_x = grad_weight = grad_bias = None
-    if needs_sums or not given:
-        parts, part_rows = _parts(x)
-        sums = empty((2, parts, x.shape[1]), x.dtype)
+    grad_x, (parts, part_rows) = None, _parts(x) if needs_sums or not given else (0, 1)
+    sums = empty((2, parts, x.shape[1]), x.dtype)
+    if parts:
         columns_grad_sums_kernel(x, grad_y, part_rows, mean, *sums)
-        grad_bias, products = sums.sum(axis=1, dtype=np.float64)
-        grad_weight = products * rstd
+    coefficients, totals = empty((3, x.shape[1]), x.dtype), empty((2, x.shape[1]), np.float64)
+    join_grad_sums(sums, x.shape[0], given, weight, eps, variance, grad_mean, grad_variance, coefficients, totals)
     if needs_x:
-        if not given:
-            slope = (2 * grad_variance - rstd**2 * weight * grad_weight) / rows
-            constant = (grad_mean - rstd * weight * grad_bias) / rows
         grad_x = empty(x.shape, x.dtype)
-        coefficients = (vector.astype(x.dtype) for vector in (weight * rstd, slope, constant))
         columns_grad_input_kernel(x, grad_y, mean, *coefficients, grad_x)
-    if needs_sums:
-        return grad_x, grad_weight.astype(x.dtype), grad_bias.astype(x.dtype)
-    return grad_x, None, None
+    return grad_x, *(totals.astype(x.dtype) if needs_sums else (None, None))
 
 
 def _moments(x):
