@@ -11,6 +11,7 @@ import numpy as np
 
 _ALIGNMENT = 64  # bytes: a cache line, and the widest vector register
 _WORTH_ALIGNING = 1 << 15  # bytes
+_FEW = _WORTH_ALIGNING // 8  # elements: of no type are so many worth aligning
 
 # Tests set this, so that an element that no kernel wrote shows up as NaN (or -1 as far as integers have no NaN).
 poison = False
@@ -42,8 +43,8 @@ def supplier():
 def _empty(shape, dtype):
     """As np.empty; what is not small begins at a cache line, or every vector that a kernel stores would touch two: a
     product's tiles took up to half as long again."""
-    dtype, size = np.dtype(dtype), math.prod(shape) if isinstance(shape, tuple) else shape
-    if size * dtype.itemsize < _WORTH_ALIGNING:
+    size = math.prod(shape) if type(shape) is tuple else shape
+    if size <= _FEW or size * (dtype := np.dtype(dtype)).itemsize <= _WORTH_ALIGNING:
         return np.empty(shape, dtype)
     array = np.empty(size + _ALIGNMENT // dtype.itemsize, dtype)
     start = -array.__array_interface__["data"][0] % _ALIGNMENT // dtype.itemsize

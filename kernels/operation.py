@@ -25,6 +25,7 @@ from dataclasses import dataclass, field
 from typing import Any, ClassVar, NamedTuple
 
 import numpy as np
+from numpy import ndarray
 
 from .check import FLOAT_TYPES, HALF_TYPES
 
@@ -208,21 +209,28 @@ class Operation:
                 implementation_for(self.name, (*inputs, *out) if type(out) is tuple else (*inputs, out))
         else:
             self.check(*inputs, **attributes)
-        implementation = implementation or implementation_for(self.name, inputs)
-        forward = self.passes(implementation)[0]
-        if implementation == "cpu":
+        if implementation is None:
+            # The usual call is answered at once: arrays on the CPU, none of them of the few types that have two bytes.
             for x in inputs:
-                # Few types have two bytes: asking for the size first is quicker than to look each one up.
-                if type(x) is np.ndarray and x.itemsize == 2 and x.dtype in HALF_TYPES:
-                    return self._forward_in_float32(forward, inputs, attributes)
+                if x is not None and (type(x) is not ndarray or x.itemsize == 2):
+                    implementation = implementation_for(self.name, inputs)
+                    break
+            else:
+                return (self._passes.get("cpu") or self.passes("cpu"))[0](*inputs, **attributes)
+        forward = self.passes(implementation)[0]
+        if implementation == "cpu" and any(getattr(x, "dtype", None) in HALF_TYPES for x in inputs):
+            return self._forward_in_float32(forward, inputs, attributes)
         return forward(*inputs, **attributes)
 
     def backward(self, saved, grad_output, needs: tuple[bool, ...], implementation: str | None = None) -> tuple:
         """The gradients of the inputs for which `needs` is True, None for the others."""
-        implementation = implementation or implementation_for(
-            self.name, grad_output if type(grad_output) is tuple else (grad_output,)
-        )
-        backward = self.passes(implementation)[1]
+        if implementation is None:
+            if type(grad_output) is ndarray:
+                implementation = "cpu"
+            else:
+                grads = grad_output if type(grad_output) is tuple else (grad_output,)
+                implementation = implementation_for(self.name, grads)
+        backward = (self._passes.get(implementation) or self.passes(implementation))[1]
         if type(saved) is _SavedInFloat32:
             grads = backward(saved.saved, _cast(grad_output, HALF_TYPES, np.float32), needs)
             return tuple(g if g is None else g.astype(dtype) for g, dtype in zip(grads, saved.dtypes))

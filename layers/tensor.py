@@ -14,6 +14,7 @@ import threading
 from collections.abc import Callable
 
 import numpy as np
+from numpy import ndarray
 
 from ..kernels import accumulate, device
 from ..kernels.check import FLOATS
@@ -24,22 +25,30 @@ class _State(threading.local):
 
 
 _state = _State()
-_order = itertools.count()
+_order = itertools.count(0, -1)  # falling, so that a heap yields the newest node first: consumers before producers
 _FREED = object()
+_new = object.__new__
 
 
 class Node:
-    """One recorded operation."""
+    """One recorded operation.
+
+    Attributes:
+        edges: where the gradient of each input goes: None, a leaf, or (node, index of the node's output).
+        needs: for each input whether it gets one.
+        outputs: how many outputs the operation has.
+    """
 
     __slots__ = ("backward", "edges", "name", "needs", "order", "outputs", "saved")
 
-    def __init__(self, name: str, backward: Callable, saved, edges: tuple, outputs: int):
-        self.name, self.backward, self.saved, self.edges, self.outputs = name, backward, saved, edges, outputs
-        self.needs = tuple(edge is not None for edge in edges)
+    def __init__(self, name: str, backward: Callable, saved, edges: list, needs: tuple[bool, ...], outputs: int):
+        self.name = name
+        self.backward = backward
+        self.saved = saved
+        self.edges = edges
+        self.needs = needs
+        self.outputs = outputs
         self.order = next(_order)
-
-    def __lt__(self, other: Node) -> bool:
-        return self.order > other.order  # the heap yields the newest first: consumers before producers
 
 
 class Tensor:
@@ -201,24 +210,43 @@ def record(name: str, backward: Callable, saved, inputs: tuple, output):
         inputs: the operation's inputs; those that are tensors can get a gradient.
         output: one array, or a tuple of them.
     """
-    node = None
-    if _state.recording:
-        for x in inputs:
-            if isinstance(x, Tensor) and x.requires_grad:
-                node = Node(
-                    name, backward, saved, tuple(map(_edge, inputs)), len(output) if type(output) is tuple else 1
-                )
-                break
-    if type(output) is tuple:
-        return tuple(_wrap(array, node, index) for index, array in enumerate(output))
-    return _wrap(output, node, 0)
+    _, edges, needs = _taken_apart(inputs)
+    return _recorded(name, backward, saved, edges, needs, output)
 
 
 def apply(operation, *inputs, **attributes):
     """Runs a kernel operation on tensors (or arrays, None, numbers) and records it."""
-    arrays = [x.array if isinstance(x, Tensor) else x for x in inputs]
+    arrays, edges, needs = _taken_apart(inputs)
     output, saved = operation.forward(*arrays, **attributes)
-    return record(operation.name, operation.backward, saved, inputs, output)
+    return _recorded(operation.name, operation.backward, saved, edges, needs, output)
+
+
+def _taken_apart(inputs: tuple) -> tuple[list, list, list[bool]]:
+    """What the kernel gets, where each gradient goes as `Node.edges` has it, and whether there is one."""
+    arrays, edges, needs = [], [], []
+    for x in inputs:
+        if isinstance(x, Tensor):
+            arrays.append(x.array)
+            if x.requires_grad:
+                # Not x itself for results: the node must not keep an array alive that no backward needs.
+                edges.append(x if x._node is None else (x._node, x._output))
+                needs.append(True)
+                continue
+        else:
+            arrays.append(x)
+        edges.append(None)
+        needs.append(False)
+    return arrays, edges, needs
+
+
+def _recorded(name: str, backward: Callable, saved, edges: list, needs: list[bool], output):
+    """Tensors of an operation's output, with a node on the tape if an input requires a gradient."""
+    node = None
+    if True in needs and _state.recording:
+        node = Node(name, backward, saved, edges, tuple(needs), len(output) if type(output) is tuple else 1)
+    if type(output) is tuple:
+        return tuple([_wrap(array, node, index) for index, array in enumerate(output)])
+    return _wrap(output, node, 0)
 
 
 @contextlib.contextmanager
@@ -245,19 +273,21 @@ def is_grad_enabled() -> bool:
     return _state.recording
 
 
-def _edge(x):
-    """Where the gradient of an input goes: None, a leaf, or (node, index of the node's output)."""
-    if not isinstance(x, Tensor) or not x.requires_grad:
-        return None
-    # Not x itself for results: the node must not keep an array alive that no backward needs.
-    return x if x._node is None else (x._node, x._output)
-
-
 def _wrap(array, node: Node | None, index: int) -> Tensor:
-    tensor = Tensor(array)
+    """The tensor of an operation's output: what `Tensor(array)` makes, with its place on the tape."""
+    if type(array) is not ndarray:
+        Tensor(array)  # asks the other questions
+    tensor = _new(Tensor)
+    tensor.array = array
+    tensor.grad = tensor.grad_buffer = None
     if node is not None and array.dtype in FLOATS:
         tensor.requires_grad = True
-        tensor._node, tensor._output = node, index
+        tensor._node = node
+        tensor._output = index
+    else:
+        tensor.requires_grad = False
+        tensor._node = None
+        tensor._output = 0
     return tensor
 
 
@@ -267,9 +297,9 @@ def _run_backward(root: Tensor, grad, retain_graph: bool) -> None:
         return
     pending: dict[Node, list] = {root._node: [None] * root._node.outputs}
     pending[root._node][root._output] = grad
-    heap = [root._node]
+    heap = [(root._node.order, root._node)]
     while heap:
-        node = heapq.heappop(heap)
+        _, node = heapq.heappop(heap)
         grads = pending.pop(node)
         if node.saved is _FREED:
             raise RuntimeError(
@@ -287,7 +317,7 @@ def _run_backward(root: Tensor, grad, retain_graph: bool) -> None:
                 slots = pending.get(producer)
                 if slots is None:
                     slots = pending[producer] = [None] * producer.outputs
-                    heapq.heappush(heap, producer)
+                    heapq.heappush(heap, (producer.order, producer))
                 slots[index] = result if slots[index] is None else accumulate.add(slots[index], result)
             else:
                 _accumulate(edge, result)

@@ -89,7 +89,7 @@ def _operation_backward(recording: Recording, original: Callable) -> Callable:
 def _node(recording: Recording, original: type) -> Callable:
     """Nodes made while a profile is open remember the layer and the forward pass that they come from."""
 
-    def node(name, backward, saved, edges, outputs):
+    def node(name, backward, *rest):
         if recording.active:
             entered, thread = clock(), recording.thread
             is_operation = getattr(backward, "__func__", None) is vars(Operation)["backward"]
@@ -97,7 +97,7 @@ def _node(recording: Recording, original: type) -> Callable:
             run = backward if is_operation else functools.partial(_view_backward, recording, name, backward)
             backward = functools.partial(_attributed, recording, run, thread.layer, cause)
             thread.bookkeeping += clock() - entered
-        return original(name, backward, saved, edges, outputs)
+        return original(name, backward, *rest)
 
     return node
 

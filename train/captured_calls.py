@@ -129,10 +129,10 @@ def _backward(original: Callable) -> Callable:
 def _node(original: type) -> Callable:
     """Nodes that are no operations, such as views, are called through here on the way back."""
 
-    def node(name, backward, saved, edges, outputs):
+    def node(name, backward, *rest):
         if current() is not None and not isinstance(getattr(backward, "__self__", None), Operation):
             backward = functools.partial(_view_backward, name, backward)
-        return original(name, backward, saved, edges, outputs)
+        return original(name, backward, *rest)
 
     return node
 

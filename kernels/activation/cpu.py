@@ -13,7 +13,7 @@ from ..cpu_jit import kernel, serial_kernel
 from ..cpu_math import erf, exp, expm1, log1p, sigmoid, tanh, wide_vectors
 from ..cpu_philox import uniform
 from ..cpu_sums import line_sum
-from ..elementwise.memory_order import axes_by_memory, deliver, flat, unflat
+from ..elementwise.memory_order import deliver, flat, in_memory_order, unflat
 from ..memory import empty, zeros
 from .reference import SELU_ALPHA, SELU_SCALE
 
@@ -204,14 +204,15 @@ def activation_grad_input_kernel(grad_y, state, code, p, q, r, grad_x):
 
 
 def _forward(code, x, out, p=0.0, q=0.0, r=0.0):
-    order = axes_by_memory(x)
-    vector = flat(x, order)
-    result = empty(vector.size, x.dtype)
+    vector, order = in_memory_order(x)
+    size = vector.size
+    result = empty(size, x.dtype)
     # One block is not worth waking the other threads for.
-    (activate if vector.size <= _BLOCK else activation_forward_kernel)(vector, code, p, q, r, result)
-    y = unflat(result, x.shape, order)
-    state = result if code in _SAVE_OUTPUT else vector
-    return deliver(y, out), (state, x.shape, order, code, p, q, r)
+    (activate if size <= _BLOCK else activation_forward_kernel)(vector, code, p, q, r, result)
+    shape = x.shape
+    y = unflat(result, shape, order)
+    saved = result if code in _SAVE_OUTPUT else vector, shape, order, code, p, q, r
+    return y if out is None else deliver(y, out), saved
 
 
 def _backward(saved, grad_y, needs):

@@ -4,6 +4,14 @@ know the axes, and what comes out lies as what went in did."""
 import numpy as np
 
 
+def in_memory_order(x):
+    """(x as a vector in the order of its elements in memory, the axes in that order as `axes_by_memory` has them)."""
+    if x.flags.c_contiguous:
+        return x.ravel(), None
+    order = axes_by_memory(x)
+    return x.transpose(order).ravel(), order
+
+
 def axes_by_memory(x):
     """The axes from the widest stride to the narrowest; None for C order. Channels-last input gives such output."""
     return None if x.flags.c_contiguous else tuple(np.argsort([-abs(s) for s in x.strides], kind="stable").tolist())
