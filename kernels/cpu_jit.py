@@ -1,8 +1,7 @@
 """How every CPU kernel is compiled: one decorator, so that one place decides.
 
 `kernel` compiles for NumPy arrays with Numba, shares `prange` loops among threads, and keeps the machine code on disk
-beside the source (`__pycache__`, or `NUMBA_CACHE_DIR`), so that a second process starts at once. Numba's cache looks
-only at the file of the kernel itself: after an edit of `cpu_math.py`, run `make clean`.
+beside the source (`__pycache__`, or `NUMBA_CACHE_DIR`), so that a second process starts at once (`cpu_cache.py`).
 """
 
 from __future__ import annotations
@@ -10,6 +9,8 @@ from __future__ import annotations
 from types import FunctionType
 
 from numba import get_num_threads, njit
+
+from .cpu_cache import KernelCache
 
 # Multiply-adds may be contracted; NaN and infinities keep their meaning, and sums their order: a loop `total += x[i]`
 # does not vectorise, `cpu_sums.py` has those that do. Were LLVM free to reorder them, their bits would depend on how
@@ -24,18 +25,23 @@ _WORTH_A_THREAD = 4_000_000
 def kernel(function):
     """Compiles a CPU kernel whose `prange` loops run on all of Numba's threads; `kernel.serial` is the same code on the
     calling thread, for arrays so small that waking the others would take longer."""
-    options = {"cache": True, "fastmath": _FASTMATH, "error_model": "numpy"}
-    compiled = njit(parallel=True, **options)(function)
-    # Under a name of its own, because Numba's cache on disk does not tell the two apart.
+    # Under a name of its own, because the cache on disk does not tell the two apart.
     serial = FunctionType(function.__code__, function.__globals__, f"{function.__name__}_serial")
     serial.__qualname__, serial.__module__ = f"{function.__qualname__}_serial", function.__module__
-    compiled.serial = njit(**options)(serial)
+    compiled = _compile(function, parallel=True)
+    compiled.serial = _compile(serial)
     return compiled
 
 
 def serial_kernel(function):
     """Compiles a CPU kernel that runs on the calling thread, for recursions and for parts of other kernels."""
-    return njit(cache=True, fastmath=_FASTMATH, error_model="numpy")(function)
+    return _compile(function)
+
+
+def _compile(function, **options):
+    compiled = njit(fastmath=_FASTMATH, error_model="numpy", **options)(function)
+    compiled._cache = KernelCache(function)
+    return compiled
 
 
 def threads_for(multiply_adds: int) -> int:

@@ -1,7 +1,7 @@
 """Philox 4x32-10 for CPU kernels; `philox.py` is the definition and names the source.
 
 `fill_uniform` draws for many offsets in a row, a vector register at a time, five times as fast as `uniform` does one by
-one. Call them from kernels only. Numba's cache looks only at the kernel's own file: after an edit here, `make clean`.
+one. Call them from kernels only.
 """
 
 from __future__ import annotations
