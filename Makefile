@@ -4,8 +4,8 @@ PYTHON ?= python3
 EXTRAS ?= test
 INSTALLED := .venv/installed-$(EXTRAS)
 RUN := .venv/bin/python
-# The tests' processes share the cores: threads that wait for the next loop shall sleep.
-TEST := OMP_WAIT_POLICY=passive $(RUN) -m pytest
+# A file at a time in each of a few processes, which share the cores: threads that wait for the next loop shall sleep.
+TEST := OMP_WAIT_POLICY=passive $(RUN) -m pytest --numprocesses auto --maxprocesses 4 --dist loadfile
 
 .PHONY: help train test test-quick lint format bench gpu clean
 
@@ -35,7 +35,7 @@ bench: .venv/installed-bench  ## against PyTorch, row by row: 6 minutes (BENCH=-
 gpu: .venv/installed-test,cuda13  ## on a machine with an NVIDIA GPU: its kernels against the reference
 	$(RUN) -m pytest tests/gpu/test_device.py tests/gpu/test_device_tune.py
 
-clean:  ## remove compiled kernels and caches (after an edit of kernels/cpu_math.py)
+clean:  ## remove compiled kernels and caches
 	find kernels layers train profiling ranvier tests -name __pycache__ -type d -prune -exec rm -rf {} +
 	rm -rf .pytest_cache .ruff_cache .hypothesis build dist
 
