@@ -5,6 +5,7 @@
 
 from __future__ import annotations
 
+import functools
 import math
 from typing import NoReturn
 
@@ -98,10 +99,19 @@ def check_index_range(operation: str, argument: str, indices, low: int, high: in
 
     Reads the whole array, on the GPU too (one small kernel that the host waits for).
     """
+    if type(indices) is np.ndarray and _in_range()(indices.ravel(), low, high - 1, ignored is not None, ignored or 0):
+        return
     found = _extent(indices, ignored)
     if found is not None and not (low <= found[0] and found[1] < high):
         allowed = f"in [{low}, {high})" + (f" or {ignored}" if ignored is not None else "")
         refuse_value(operation, argument, allowed, found[0] if found[0] < low else found[1])
+
+
+@functools.cache
+def _in_range():
+    from .cpu_indices import all_in_range  # not before the first indices: `import ranvier` goes without Numba
+
+    return all_in_range
 
 
 def _extent(indices, ignored: int | None) -> tuple[int, int] | None:

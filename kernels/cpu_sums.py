@@ -119,6 +119,12 @@ def line_sum(typing_context, x):
 
 
 @intrinsic
+def wide_sum(typing_context, x):
+    """The sum of x, in float64."""
+    return _line_sums(lambda builder, x: (x,), x, wide=True)
+
+
+@intrinsic
 def line_product(typing_context, x, y):
     """The sum of x * y."""
     return _line_sums(lambda builder, x, y: (builder.fmul(x, y, flags=CONTRACT),), x, y)

@@ -5,6 +5,7 @@ backward reads them again and writes (m p - q) * scale in one pass. Logits [N, C
 the classes; logits [N, C, d1, ...] as planes [N, C, S], a tile of positions at a time, vectors along the positions.
 """
 
+import functools
 import math
 
 import numpy as np
@@ -24,7 +25,7 @@ _TILE = 256  # positions of a plane that one thread takes at a time
 _TERMS = 4096  # exponentials of a row that are computed, and then added, at a time: they stay in the nearest cache
 
 
-_NO_LABELS = np.zeros((0, 0), np.int64)
+_NO_LABELS = {axes: np.zeros((0,) * (axes - 1), np.int64) for axes in (2, 3)}  # beside scores of so many axes
 
 
 @serial_kernel
@@ -179,57 +180,71 @@ def cross_entropy_planes_grad_kernel(
                     grad_x[n, label, start + i] -= keep * weight[label] * scale[i]
 
 
-def _planes(x):
-    """[C] and [N, C, d1, ...] as [N, C, S], sharing memory where x is contiguous."""
+@serial_kernel
+def counted_weight(labels, ignored, weight, weighted):
+    """The sum of the class weights of the labels that count, in a vector; where not `weighted`, their number."""
+    total = 0.0
+    if weighted:
+        for i in range(labels.size):
+            if labels[i] != ignored:
+                total += weight[labels[i]]
+    else:
+        count = 0
+        for i in range(labels.size):
+            count += labels[i] != ignored
+        total += count
+    return total
+
+
+@functools.lru_cache(maxsize=16)
+def _ones(classes, dtype):
+    """The class weights where there are none. Not to be written to."""
+    return np.ones(classes, dtype)
+
+
+def _scores(x):
+    """[C], [N, C] and [N, C, d1, ...] as [N, C] where a row has one position, else as planes [N, C, S]; shares memory
+    where x is contiguous."""
     x = np.ascontiguousarray(x)
-    return x.reshape(1, -1, 1) if x.ndim == 1 else x.reshape(*x.shape[:2], math.prod(x.shape[2:]))
+    if x.ndim == 2:
+        return x
+    if x.ndim == 1:
+        return x.reshape(1, -1)
+    positions = math.prod(x.shape[2:])
+    return x.reshape(x.shape[:2] if positions == 1 else (*x.shape[:2], positions))
 
 
-def _positions(x, planes, dtype):
-    """An array of one value a position as [N, S]."""
-    return np.ascontiguousarray(x, dtype=dtype).reshape(planes.shape[0], planes.shape[2])
+def _positions(x, scores, dtype):
+    """An array of one value a position as [N], or beside planes [N, S]."""
+    x = np.ascontiguousarray(x, dtype=dtype)
+    shape = scores.shape[:1] + scores.shape[2:]
+    return x if x.shape == shape else x.reshape(shape)
 
 
 def _output_shape(input):
     return () if input.ndim == 1 else (input.shape[0], *input.shape[2:])
 
 
-def _label_weights(labels, weight, ignored):
-    """Each position's class weight, 0 where its label is ignored."""
-    counted = labels != ignored
-    return np.where(counted, weight[np.where(counted, labels, 0)], weight.dtype.type(0))
+def _run_for(x, by_rows, by_planes):
+    """The kernel for scores: by planes, or by rows, on the calling thread where they are few."""
+    if x.ndim == 3:
+        return by_planes
+    return by_rows if x.size >= _WORTH_THREADS else by_rows.serial
 
 
 def cross_entropy_forward(input, target, weight=None, *, ignore_index=-100, label_smoothing=0.0, reduction="mean"):
-    x, by_label = _planes(input), target.dtype != input.dtype
-    batch, classes, positions = x.shape
-    labels = _positions(target, x, np.int64) if by_label else _NO_LABELS
-    targets = x[:0] if by_label else _planes(target)
-    class_weight = np.ones(classes, x.dtype) if weight is None else np.ascontiguousarray(weight)
-    losses, log_sums = empty((batch, positions), x.dtype), empty((batch, positions), x.dtype)
+    x, by_label = _scores(input), target.dtype != input.dtype
+    labels = _positions(target, x, np.int64) if by_label else _NO_LABELS[x.ndim]
+    targets = x[:0] if by_label else _scores(target)
+    class_weight = _ones(x.shape[1], x.dtype) if weight is None else np.ascontiguousarray(weight)
+    shape = x.shape[:1] + x.shape[2:]
+    losses, log_sums = empty(shape, x.dtype), empty(shape, x.dtype)
     smoothing = float(label_smoothing)
-    if positions == 1:
-        rows_kernel = cross_entropy_rows_kernel
-        (rows_kernel if x.size >= _WORTH_THREADS else rows_kernel.serial)(
-            x.reshape(batch, classes),
-            labels.reshape(-1),
-            targets.reshape(-1, classes),
-            by_label,
-            class_weight,
-            ignore_index,
-            smoothing,
-            losses.reshape(-1),
-            log_sums.reshape(-1),
-        )
-    else:
-        cross_entropy_planes_kernel(
-            x, labels, targets, by_label, class_weight, ignore_index, smoothing, losses, log_sums
-        )
-    divisor = batch * positions
+    run = _run_for(x, cross_entropy_rows_kernel, cross_entropy_planes_kernel)
+    run(x, labels, targets, by_label, class_weight, ignore_index, smoothing, losses, log_sums)
+    divisor = losses.size
     if by_label and reduction == "mean":
-        divisor = np.count_nonzero(labels != ignore_index)
-        if weight is not None:
-            divisor = float(_label_weights(labels, class_weight, ignore_index).sum(dtype=np.float64))
+        divisor = counted_weight(labels.ravel(), ignore_index, class_weight, weight is not None)
     output, factor = reduce_losses(losses, reduction, divisor, _output_shape(input))
     state = (x, labels, targets, by_label, class_weight, ignore_index, smoothing, log_sums)
     return output, (state, factor, reduction, input.shape)
@@ -237,55 +252,32 @@ def cross_entropy_forward(input, target, weight=None, *, ignore_index=-100, labe
 
 def cross_entropy_backward(saved, grad_output, needs):
     (x, labels, targets, by_label, weight, ignored, smoothing, log_sums), factor, reduction, shape = saved
-    scales = scales_of(grad_output, factor, reduction, (x.shape[0], x.shape[2]), x.dtype)
-    weight_sum = weight.sum()
+    scales = scales_of(grad_output, factor, reduction, log_sums.shape, x.dtype)
     grad_input = grad_target = None
     if needs[0]:
-        batch, classes, positions = x.shape
-        grad_input = empty(shape, x.dtype)
-        if positions == 1:
-            rows_kernel = cross_entropy_rows_grad_kernel
-            (rows_kernel if x.size >= _WORTH_THREADS else rows_kernel.serial)(
-                x.reshape(batch, classes),
-                labels.reshape(-1),
-                targets.reshape(-1, classes),
-                by_label,
-                weight,
-                weight_sum,
-                ignored,
-                smoothing,
-                log_sums.reshape(-1),
-                scales.reshape(-1),
-                grad_input.reshape(batch, classes),
-            )
-        else:
-            cross_entropy_planes_grad_kernel(
-                x,
-                labels,
-                targets,
-                by_label,
-                weight,
-                weight_sum,
-                ignored,
-                smoothing,
-                log_sums,
-                scales,
-                grad_input.reshape(x.shape),
-            )
+        grad_input = empty(x.shape, x.dtype)
+        # Labels without smoothing take nothing of the other classes' weights.
+        weight_sum = x.dtype.type(0) if by_label and smoothing == 0 else weight.sum()
+        run = _run_for(x, cross_entropy_rows_grad_kernel, cross_entropy_planes_grad_kernel)
+        run(x, labels, targets, by_label, weight, weight_sum, ignored, smoothing, log_sums, scales, grad_input)
+        grad_input = grad_input.reshape(shape)
     if needs[1] and not by_label:
-        grad_target = (log_sums[:, None, :] - x) * weight[:, None] * (scales[:, None, :] * x.dtype.type(1 - smoothing))
+        of_class = weight.reshape(-1, *[1] * (x.ndim - 2))
+        grad_target = (log_sums[:, None] - x) * of_class * (scales[:, None] * x.dtype.type(1 - smoothing))
         grad_target = grad_target.reshape(shape)
     return grad_input, grad_target, None
 
 
 def nll_loss_forward(input, target, weight=None, *, ignore_index=-100, reduction="mean"):
-    x = _planes(input)
+    x = _scores(input)
     labels = _positions(target, x, np.int64)
-    weights = _label_weights(labels, np.ones(x.shape[1], x.dtype) if weight is None else weight, ignore_index)
     counted = labels != ignore_index
-    chosen = np.where(counted, labels, 0)[:, None, :]
+    labels = np.where(counted, labels, 0)
+    class_weight = _ones(x.shape[1], x.dtype) if weight is None else weight
+    weights = np.where(counted, class_weight[labels], x.dtype.type(0))
+    chosen = labels[:, None]
     # The weight 0 of an ignored label must not meet an infinite log-probability.
-    log_probabilities = np.where(counted, np.take_along_axis(x, chosen, axis=1)[:, 0, :], x.dtype.type(0))
+    log_probabilities = np.where(counted, np.take_along_axis(x, chosen, axis=1)[:, 0], x.dtype.type(0))
     with np.errstate(invalid="ignore"):
         losses = -weights * log_probabilities
     output, factor = reduce_losses(losses, reduction, float(weights.sum(dtype=np.float64)), _output_shape(input))
@@ -297,10 +289,6 @@ def nll_loss_backward(saved, grad_output, needs):
         return None, None, None
     x, chosen, weights, factor, reduction, shape = saved
     grad = zeros(x.shape, x.dtype)
-    np.put_along_axis(
-        grad,
-        chosen,
-        (-weights * scales_of(grad_output, factor, reduction, (x.shape[0], x.shape[2]), x.dtype))[:, None, :],
-        axis=1,
-    )
+    scales = scales_of(grad_output, factor, reduction, weights.shape, x.dtype)
+    np.put_along_axis(grad, chosen, (-weights * scales)[:, None], axis=1)
     return grad.reshape(shape), None, None

@@ -20,6 +20,8 @@ from .cpu_reduce import mean_of
 
 # Fixed, so that a sum is formed in the same order whatever the number of threads: short in float32, then in float64.
 _BLOCK = 1024
+_WORTH_THREADS = 1 << 14  # elements; the losses of fewer are there before another thread has woken up
+_NOTHING = {np.dtype(kind): np.empty(0, kind) for kind in (np.float32, np.float64)}
 
 _MSE, _L1, _SMOOTH_L1, _HUBER, _POISSON_LOG, _POISSON, _GAUSSIAN = range(7)
 _BCE, _BCE_LOGITS, _BCE_LOGITS_POSITIVE, _KL, _KL_LOG, _SOFT_MARGIN, _HINGE_EMBEDDING, _MARGIN_RANKING = range(7, 15)
@@ -201,10 +203,15 @@ def elementwise_loss_grad_kernel(code, by, x, t, other, weight, p, full, scale, 
                 values[i] *= scale
 
 
+def _run(loss_kernel, x):
+    """The kernel on all threads, or on the calling one for few elements."""
+    return loss_kernel if x.size >= _WORTH_THREADS else loss_kernel.serial
+
+
 def _flat(x, like):
     """The values as one row, stretched to the shape of `like`; None as an empty row."""
     if x is None:
-        return empty(0, like.dtype)
+        return _NOTHING[like.dtype]
     if type(x) is not np.ndarray or x.shape != like.shape:
         x = np.broadcast_to(x, like.shape)
     return np.ascontiguousarray(x, dtype=like.dtype).reshape(-1)
@@ -217,7 +224,7 @@ def _forward(code, input, target, reduction, other=None, weight=None, p=0.0, ful
     keep = reduction == "none"
     losses = empty(x.size if keep else 0, x.dtype)
     partial = empty(-(-x.size // _BLOCK), np.float64)
-    elementwise_loss_kernel(*call, keep, losses, partial)
+    _run(elementwise_loss_kernel, x)(*call, keep, losses, partial)
     if keep:
         return losses.reshape(input.shape), (call, input.shape, 1.0, True)
     divisor = 1
@@ -225,7 +232,7 @@ def _forward(code, input, target, reduction, other=None, weight=None, p=0.0, ful
         divisor = x.size
     elif reduction == "batchmean" and input.ndim:
         divisor = input.shape[0]
-    return mean_of(partial.sum(), divisor, x.dtype), (call, input.shape, 1 / max(divisor, 1), False)
+    return mean_of(partial, divisor, x.dtype), (call, input.shape, 1 / max(divisor, 1), False)
 
 
 def _gradient(saved, by, grad_output, sign=1.0):
@@ -236,8 +243,8 @@ def _gradient(saved, by, grad_output, sign=1.0):
     if each:
         grad_output, scale = np.ascontiguousarray(grad_output).reshape(-1), sign * scale
     else:
-        grad_output, scale = empty(0, x.dtype), sign * scale * float(grad_output)
-    elementwise_loss_grad_kernel(call[0], by, *call[1:], x.dtype.type(scale), grad_output, grad)
+        grad_output, scale = _NOTHING[x.dtype], sign * scale * grad_output.item()
+    _run(elementwise_loss_grad_kernel, x)(call[0], by, *call[1:], x.dtype.type(scale), grad_output, grad)
     return grad.reshape(shape)
 
 

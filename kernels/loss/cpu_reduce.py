@@ -4,14 +4,21 @@ import math
 
 import numpy as np
 
+from ..cpu_jit import serial_kernel
+from ..cpu_sums import wide_sum
 from ..memory import empty
 
 
-def mean_of(total, divisor, dtype):
-    """total / divisor as an array without axes; the mean of nothing is NaN."""
+@serial_kernel
+def mean_kernel(terms, divisor, mean):
+    """mean, of no axes, = the sum of a vector by the divisor; the mean of nothing is NaN."""
+    mean[()] = wide_sum(terms) / divisor if divisor != 0 else math.nan
+
+
+def mean_of(terms, divisor, dtype):
+    """The sum of an array's elements by the divisor as an array without axes; the mean of nothing is NaN."""
     output = empty((), dtype)
-    with np.errstate(over="ignore"):
-        output[()] = total / divisor if divisor else math.nan
+    mean_kernel(terms.ravel(), float(divisor), output)
     return output
 
 
@@ -20,7 +27,7 @@ def reduce_losses(losses, reduction, divisor, shape):
     if reduction == "none":
         return losses.reshape(shape), 1.0
     divisor = divisor if reduction == "mean" else 1.0
-    return mean_of(losses.sum(dtype=np.float64), divisor, losses.dtype), 1 / divisor if divisor else 0.0
+    return mean_of(losses, divisor, losses.dtype), 1 / divisor if divisor else 0.0
 
 
 def scales_of(grad_output, factor, reduction, shape, dtype):
@@ -28,5 +35,5 @@ def scales_of(grad_output, factor, reduction, shape, dtype):
     if reduction == "none":
         return np.ascontiguousarray(grad_output, dtype=dtype).reshape(shape)
     scales = empty((1,) * len(shape), dtype)
-    scales.fill(float(grad_output) * factor)
+    scales.fill(grad_output.item() * factor)
     return scales
