@@ -71,6 +71,18 @@ def reshaped(array, shape: tuple[int, ...]):
     return view
 
 
+def nonzero(array) -> tuple:
+    """An array of indices for each axis: where the elements are that are not 0, rows first.
+
+    How many there are decides what memory is needed, so the host waits for a GPU to count them.
+    """
+    if type(array) is np.ndarray:
+        return array.nonzero()
+    from .shape import gpu_nonzero
+
+    return gpu_nonzero.nonzero(array)
+
+
 def _parse(device: str) -> int | None:
     """None for the CPU, the GPU's index otherwise."""
     if device == "cpu":

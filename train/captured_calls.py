@@ -16,7 +16,7 @@ from typing import Any
 
 import numpy as np
 
-from ..kernels import accumulate, memory
+from ..kernels import accumulate, device, memory
 from ..kernels.check import HALF_TYPES
 from ..kernels.operation import Operation
 from ..layers import create, random
@@ -68,6 +68,9 @@ def _replacements() -> Iterator[tuple[Any, str, Callable]]:
         yield module, "next_philox_seed", _seed
     for name in _READS:
         yield Tensor, name, functools.partial(_read, name)
+    # How many elements are not 0 decides how large the next arrays are.
+    for module in modules_that_show("nonzero", device.nonzero):
+        yield module, "nonzero", functools.partial(_read, "nonzero")
 
 
 def _forward(original: Callable) -> Callable:

@@ -253,14 +253,14 @@ def getitem(input, index):
         ValueError: an element of an index array out of range.
     """
     input = _tensor(input)
-    index = tuple(_index_item(item) for item in (index if isinstance(index, tuple) else (index,)))
+    index = tuple(_index_item(item, input) for item in (index if isinstance(index, tuple) else (index,)))
     if not any(hasattr(item, "dtype") for item in index):
         return _basic_index(input, index)
     return _advanced_index(input, index)
 
 
-def _index_item(item):
-    """Integers as Python's own, tensors and lists as arrays."""
+def _index_item(item, input):
+    """Integers as Python's own, tensors as arrays, lists as arrays on the device of what they index."""
     if item is None or item is Ellipsis or type(item) is int:
         return item
     if isinstance(item, slice):
@@ -269,7 +269,7 @@ def _index_item(item):
         return item.array
     if isinstance(item, (bool, list, np.bool_)):
         item = np.asarray(item)
-        return item.astype(np.int64) if item.size == 0 else item
+        return devices.to_device(item.astype(np.int64) if item.size == 0 else item, input.device)
     return item if hasattr(item, "ndim") and item.ndim else operator.index(item)
 
 
@@ -294,7 +294,7 @@ def _advanced_index(input, index: tuple):
                 raise IndexError(
                     f"index: expected a mask of shape {input.shape[source : source + item.ndim]}, got {item.shape}"
                 )
-            for positions in item.reshape(1).nonzero() if item.ndim == 0 else item.nonzero():
+            for positions in devices.nonzero(item.reshape(1) if item.ndim == 0 else item):
                 if item.ndim == 0:
                     basic.append(None)
                 arrays[axis] = positions
@@ -357,7 +357,7 @@ def masked_select(input, mask):
 def argwhere(input):
     """Where elements are not 0: int64 [count, axes]."""
     input = _tensor(input)
-    columns = [Tensor(positions) for positions in input.array.nonzero()]
+    columns = [Tensor(positions) for positions in devices.nonzero(input.array)]
     return stack(columns, 1)
 
 

@@ -9,9 +9,10 @@ if os.environ.get("TRITON_INTERPRET") == "1":
     pytest.skip("nothing is compiled with TRITON_INTERPRET=1", allow_module_level=True)
 
 import numpy as np
-from compiling import ARCHITECTURES, assert_launches_fit, assert_sample_fits
+from compiling import ARCHITECTURES, assert_fits, assert_launches_fit, assert_sample_fits
 
 from ranvier.kernels import shape
+from ranvier.kernels.shape import gpu_nonzero
 
 CALLS = [
     (shape.advanced_index, "inner"),
@@ -42,6 +43,15 @@ def test_the_gradient_of_long_rows_fits_and_does_not_spill(dtype, architecture):
         shape.advanced_index.backward(saved, y, (True, False), implementation="gpu")
 
     assert "take_rows_grad_x_kernel" in assert_launches_fit(call, architecture)
+
+
+@pytest.mark.parametrize("architecture", ARCHITECTURES)
+@pytest.mark.parametrize("dtype", ["bool", "bfloat16", "float64"])
+def test_finding_what_is_not_zero_fits_and_does_not_spill(dtype, architecture):
+    assert_fits(gpu_nonzero.nonzero_counts_kernel, [dtype, "int64", 5000], architecture, BLOCK=1024)
+    assert_fits(gpu_nonzero.nonzero_starts_kernel, ["int64", "int64", 5], architecture, BLOCK=1024)
+    assert_fits(gpu_nonzero.nonzero_places_kernel, [dtype, "int64", "int64", 5000], architecture, BLOCK=1024)
+    assert_fits(gpu_nonzero.coordinate_kernel, ["int64", "int64", 99, 7, 50], architecture, BLOCK=1024)
 
 
 @pytest.mark.parametrize("dtype", ["bool", "uint8", "int64", "float64"])

@@ -11,6 +11,7 @@ if os.environ.get("TRITON_INTERPRET") != "1":
 import interpreter
 
 from ranvier.kernels import pool, shape
+from ranvier.kernels.shape.gpu_nonzero import nonzero
 
 interpreter.install()
 
@@ -78,3 +79,22 @@ def test_constants_keep_all_digits():
     np.testing.assert_array_equal(y, [2**53 + 1, 1, 2])
     y, _ = shape.pad.forward(np.zeros(2, bool), widths=((1, 0),), value=3, implementation="gpu")
     np.testing.assert_array_equal(y, [True, False, False])
+
+
+@pytest.mark.parametrize("dtype", [np.bool_, np.float16, np.float32, np.int64, np.uint8])
+@pytest.mark.parametrize("shape", [(1,), (0, 3), (2500,), (40, 60), (5, 1, 33, 7), (2, 1, 3, 2, 2, 2)])
+@pytest.mark.parametrize("share", [0.0, 0.3, 1.0])
+def test_positions_of_what_is_not_zero_are_numpys(shape, dtype, share):
+    rng = np.random.default_rng(0)
+    x = (rng.random(shape) < share).astype(dtype)
+    for array in (x, np.asfortranarray(x), x[..., ::-1]):
+        positions = nonzero(array)
+        assert len(positions) == x.ndim
+        for found, expected in zip(positions, array.nonzero()):
+            assert found.dtype == np.int64
+            np.testing.assert_array_equal(found, expected)
+
+
+def test_nan_is_not_zero_and_minus_zero_is():
+    (found,) = nonzero(np.array([np.nan, -0.0, 0.0, np.inf, -1e-40], np.float32))
+    np.testing.assert_array_equal(found, [0, 3, 4])

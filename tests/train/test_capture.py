@@ -255,6 +255,7 @@ def four_times(step):
     [
         (lambda x: x * x.sum().item(), r"got item\(\)"),
         (lambda x: x if x.sum() > 0 else -x, r"got __bool__\(\)"),
+        (lambda x: x[x > 0], r"got nonzero\(\)"),
         (lambda x: x * rv.tensor(np.ones(3, "f")), "expected arrays that outlive the step"),
         (lambda x: 1.0, "expected a step that returns tensors, got float"),
     ],
