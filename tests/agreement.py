@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import numpy as np
-from parity import DTYPES, as_tuple, assert_close, float_inputs
+from parity import DTYPES, as_tuple, assert_close, float_inputs, placed
 
+from ranvier.kernels.device import to_device
 from ranvier.kernels.operation import Operation
 
 
@@ -22,6 +23,11 @@ def run(operation, inputs, attributes, grad_outputs=None, implementation=None, n
     return as_tuple(output), operation.backward(saved, grad, needs, implementation=implementation)
 
 
+def fetched(x):
+    """A GPU's array on the host; anything else as it is."""
+    return to_device(x, "cpu") if type(x).__module__.partition(".")[0] == "cupy" else x
+
+
 def in_float64(arrays):
     return [a.astype(np.float64) if isinstance(a, np.ndarray) and a.dtype in DTYPES.values() else a for a in arrays]
 
@@ -33,16 +39,11 @@ def output_gradients(outputs, rng, dtype):
     )
 
 
-def _same(x):
-    return x
-
-
-def agree(operation, inputs, attributes, rng, dtype, implementation="cpu", arrange=_same, fetch=_same):
+def agree(operation, inputs, attributes, rng, dtype, implementation="cpu", arrange=placed):
     """The implementation's outputs and gradients against the reference's in float64; inputs stay as they were.
 
     Args:
         arrange: what is done to each input and output gradient first: strides, a copy to a GPU.
-        fetch: brings an array of the implementation back to the host.
     """
     name, names = f"{operation.name}[{implementation}]", operation.input_names(len(inputs))
     untouched = [x.copy() if isinstance(x, np.ndarray) else x for x in inputs]
@@ -54,7 +55,7 @@ def agree(operation, inputs, attributes, rng, dtype, implementation="cpu", arran
     arranged = [arrange(x) for x in inputs]
     arranged_grads = grad_outputs and tuple(map(arrange, grad_outputs))
     outputs, grads = run(operation, arranged, attributes, arranged_grads, implementation, float_inputs(inputs))
-    outputs, grads = [fetch(x) for x in outputs], [x if x is None else fetch(x) for x in grads]
+    outputs, grads = [fetched(x) for x in outputs], [fetched(x) for x in grads]
     length = length_of(operation, inputs, attributes)
     for index, (actual, exact) in enumerate(zip(outputs, exact_outputs, strict=True)):
         assert type(actual) is np.ndarray, f"{name}: output {index} is a {type(actual)}"
@@ -65,4 +66,4 @@ def agree(operation, inputs, attributes, rng, dtype, implementation="cpu", arran
             assert_close(actual, exact, dtype, length, f"{name} gradient of {argument}")
     for argument, array, before in zip(names, arranged, untouched):
         if isinstance(before, np.ndarray):
-            np.testing.assert_array_equal(fetch(array), before, err_msg=f"{name} changed its input {argument}")
+            np.testing.assert_array_equal(fetched(array), before, err_msg=f"{name} changed its input {argument}")

@@ -10,8 +10,8 @@ from ranvier.profiling.launches import Array, launches_of, launches_of_sample
 from ranvier.profiling.occupancy import ARCHITECTURES as LIMITS
 
 ARCHITECTURES = (80, 90, 100)
-# Bytes a thread. Versions of Triton allocate registers differently: with an older one a kernel may lack one or two.
-SPILLED = 0 if tuple(map(int, triton.__version__.split(".")[:2])) >= (3, 9) else 16
+# Bytes a thread. Versions of Triton allocate registers differently: with an older one a kernel may lack some.
+SPILLED = 0 if tuple(map(int, triton.__version__.split(".")[:2])) >= (3, 9) else 48
 
 
 def compile_kernel(kernel, arguments, architecture: int, **constants) -> launch.Compiled:

@@ -5,6 +5,8 @@ from __future__ import annotations
 import ml_dtypes
 import numpy as np
 
+from ranvier.kernels.device import to_device
+
 DTYPES = {
     "float16": np.dtype(np.float16),
     "bfloat16": np.dtype(ml_dtypes.bfloat16),
@@ -53,11 +55,15 @@ def as_tuple(output) -> tuple:
     return output if isinstance(output, tuple) else (output,)
 
 
-def non_contiguous(x):
-    """The same values, spread out in memory: every axis but a single one strided, or transposed."""
+def placed(x, device="cpu"):
+    """An array on the device; what is none stays as it is."""
+    return to_device(x, device) if isinstance(x, np.ndarray) else x
+
+
+def non_contiguous(x, device="cpu"):
+    """The same values on the device, spread out in memory: two elements apart along the last axis."""
     if not isinstance(x, np.ndarray) or x.ndim == 0:
-        return x
+        return placed(x, device)
     wide = np.zeros((*x.shape[:-1], 2 * x.shape[-1]), x.dtype)
-    view = wide[..., ::2]
-    view[...] = x
-    return view
+    wide[..., ::2] = x
+    return placed(wide, device)[..., ::2]

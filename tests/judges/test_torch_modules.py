@@ -44,21 +44,21 @@ def samples():
                     yield pytest.param(info, sample, dtype, training, id=f"{name[3:]}-{index}-{dtype}-{mode}")
 
 
-def ours(value, known):
+def ours(value, known, device):
     """A sample's value as ours: tensors become leaves of the same type (the same tensor the same leaf, by `known`),
     containers keep their form."""
     if isinstance(value, torch.Tensor):
         if id(value) not in known:
-            known[id(value)] = rv.tensor(value.detach().numpy(), requires_grad=value.requires_grad)
+            known[id(value)] = rv.tensor(value.detach().numpy(), requires_grad=value.requires_grad, device=device)
         return known[id(value)]
     if isinstance(value, (tuple, list)) and not isinstance(value, torch.Size):
-        return type(value)(ours(item, known) for item in value)
+        return type(value)(ours(item, known, device) for item in value)
     if value is torch.nn.functional.relu or value is torch.nn.functional.gelu:
         return getattr(rv.functional, value.__name__)
     if isinstance(value, torch.nn.TransformerEncoderLayer):
         return rv.TransformerEncoderLayer(
             value.self_attn.embed_dim, value.self_attn.num_heads, value.linear1.out_features, value.dropout.p,
-            ours(value.activation, known), value.norm1.eps, value.self_attn.batch_first, value.norm_first,
+            ours(value.activation, known, device), value.norm1.eps, value.self_attn.batch_first, value.norm_first,
             value.linear1.bias is not None,
         )  # fmt: skip
     return value
@@ -80,17 +80,17 @@ def leaves(arguments):
 
 
 @pytest.mark.parametrize(("info", "sample", "dtype", "training"), list(samples()))
-def test_module(info, sample, dtype, training):
+def test_module(info, sample, dtype, training, device):
     constructor, arguments = sample.constructor_input, sample.forward_input
     theirs = info.module_cls(*constructor.args, **constructor.kwargs).to(TYPES[dtype]).train(training)
     known = {}
-    args = [ours(a, known) for a in constructor.args]
-    kwargs = {name: ours(value, known) for name, value in constructor.kwargs.items()}
-    layer = getattr(rv, info.name.removeprefix("nn."))(*args, **kwargs).to(dtype=dtype).train(training)
+    args = [ours(a, known, device) for a in constructor.args]
+    kwargs = {name: ours(value, known, device) for name, value in constructor.kwargs.items()}
+    layer = getattr(rv, info.name.removeprefix("nn."))(*args, **kwargs).to(device, dtype).train(training)
     layer.load_state_dict({name: value.numpy() for name, value in theirs.state_dict().items()})
 
-    my_args = [ours(a, known) for a in arguments.args]
-    my_kwargs = {name: ours(value, known) for name, value in arguments.kwargs.items()}
+    my_args = [ours(a, known, device) for a in arguments.args]
+    my_kwargs = {name: ours(value, known, device) for name, value in arguments.kwargs.items()}
     for tensor in leaves(arguments):
         if isinstance(tensor, torch.Tensor) and tensor.requires_grad:
             tensor.retain_grad()  # some samples' inputs are themselves results
@@ -108,7 +108,7 @@ def test_module(info, sample, dtype, training):
     sum((a * torch.from_numpy(g)).sum() for (a, _), g in zip(differentiable, grads)).backward()
     total = None
     for (_, mine), g in zip(differentiable, grads):
-        term = (mine * rv.tensor(g)).sum()
+        term = (mine * rv.tensor(g, device=device)).sum()
         total = term if total is None else total + term
     total.backward()
     mine_leaves = [t for value in (*my_args, *my_kwargs.values()) for t in flat(value) if isinstance(t, rv.Tensor)]
@@ -128,7 +128,7 @@ def through_log_softmax(theirs, mine):
     probability = theirs.detach().exp()
     theirs.grad = theirs.grad - probability * theirs.grad.sum(-1, keepdim=True)
     g = mine.grad.numpy()
-    mine.grad = rv.tensor(g - probability.numpy() * g.sum(-1, keepdims=True))
+    mine.grad = rv.tensor(g - probability.numpy() * g.sum(-1, keepdims=True), device=mine.device)
 
 
 def same_gradient(mine, theirs, dtype, what):

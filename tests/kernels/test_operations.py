@@ -1,16 +1,18 @@
 """Every declared operation, every implementation, every sample: one body of tests for the whole library.
 
-A new operation is tested by being declared. Run one with `pytest tests/kernels/test_operations.py -k conv2d`.
+A new operation is tested by being declared. Run one with `pytest tests/kernels/test_operations.py -k conv2d`, and its
+GPU kernels, where there is a GPU, with `--device cuda` added.
 """
 
+import functools
 import zlib
 
 import numpy as np
 import pytest
-from agreement import agree, output_gradients, run
+from agreement import agree, fetched, output_gradients, run
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
-from parity import DTYPES, float_inputs, non_contiguous
+from parity import DTYPES, float_inputs, non_contiguous, placed
 
 from ranvier.kernels import memory
 from ranvier.kernels.operation import all_operations
@@ -27,6 +29,13 @@ REFUSED = [pytest.param(op, case, id=f"{op.name}-{case.name}") for op in OPERATI
 VARIED = [pytest.param(op, id=op.name) for op in OPERATIONS if op.vary]
 
 
+def pytest_generate_tests(metafunc):
+    """On the CPU halves are cast for all operations alike, so one sample of each says all; GPU kernels read them."""
+    if "half_sample" in metafunc.fixturenames:
+        samples = FIRST_SAMPLES if metafunc.config.getoption("device") == "cpu" else SAMPLES
+        metafunc.parametrize(("operation", "half_sample"), samples)
+
+
 @pytest.fixture(autouse=True)
 def _poisoned_memory(monkeypatch):
     monkeypatch.setattr(memory, "poison", True)
@@ -35,6 +44,17 @@ def _poisoned_memory(monkeypatch):
 @pytest.fixture
 def rng(request):
     return np.random.default_rng(zlib.crc32(request.node.name.encode()))
+
+
+@pytest.fixture
+def implementation(device):
+    return "cpu" if device == "cpu" else "gpu"
+
+
+@pytest.fixture
+def there(device):
+    """Puts an array on the device."""
+    return functools.partial(placed, device=device)
 
 
 @pytest.mark.parametrize(("operation", "sample"), [p for p in SAMPLES if p.values[0].differentiable])
@@ -68,69 +88,75 @@ def test_reference_gradient_is_the_derivative(operation, sample, rng):
 
 @pytest.mark.parametrize("dtype", ["float32", "float64"])
 @pytest.mark.parametrize(("operation", "sample"), SAMPLES)
-def test_cpu_agrees_with_reference(operation, sample, dtype, rng):
+def test_device_agrees_with_reference(operation, sample, dtype, implementation, there, rng):
     if dtype not in operation.dtypes:
         pytest.skip(f"{operation.name} takes {', '.join(operation.dtypes)}")
-    agree(operation, sample.build(rng, DTYPES[dtype]), sample.attributes, rng, dtype)
+    agree(operation, sample.build(rng, DTYPES[dtype]), sample.attributes, rng, dtype, implementation, there)
 
 
 @pytest.mark.parametrize("dtype", ["float16", "bfloat16"])
-@pytest.mark.parametrize(("operation", "sample"), FIRST_SAMPLES)
-def test_cpu_half_precision_is_float32_rounded(operation, sample, dtype, rng):
+def test_half_precision_is_float32_rounded(operation, half_sample, dtype, implementation, there, rng):
     if dtype not in operation.dtypes:
         pytest.skip(f"{operation.name} takes {', '.join(operation.dtypes)}")
-    agree(operation, sample.build(rng, DTYPES[dtype]), sample.attributes, rng, dtype)
+    inputs = half_sample.build(rng, DTYPES[dtype])
+    agree(operation, inputs, half_sample.attributes, rng, dtype, implementation, there)
 
 
 @pytest.mark.parametrize(("operation", "sample"), SAMPLES)
-def test_cpu_takes_non_contiguous_arrays(operation, sample, rng):
-    agree(operation, sample.build(rng, np.float32), sample.attributes, rng, "float32", arrange=non_contiguous)
+def test_non_contiguous_arrays_are_taken(operation, sample, device, implementation, rng):
+    arrange = functools.partial(non_contiguous, device=device)
+    agree(operation, sample.build(rng, np.float32), sample.attributes, rng, "float32", implementation, arrange)
 
 
 @pytest.mark.parametrize("operation", VARIED)
 @settings(max_examples=25, deadline=None, suppress_health_check=list(HealthCheck), derandomize=True)
 @given(data=st.data())
-def test_cpu_agrees_with_reference_on_varied_calls(operation, data):
+def test_each_device_agrees_with_reference_on_varied_calls(operation, implementation, there, data):
     def pick(low, high):
         return data.draw(st.integers(low, high))
 
     pick.of = lambda choices: data.draw(st.sampled_from(list(choices)))
     sample = operation.vary(pick)
     rng = np.random.default_rng(data.draw(st.integers(0, 2**32 - 1)))
-    agree(operation, sample.build(rng, np.float32), sample.attributes, rng, "float32")
+    agree(operation, sample.build(rng, np.float32), sample.attributes, rng, "float32", implementation, there)
 
 
 @pytest.mark.parametrize(("operation", "sample"), [p for p in FIRST_SAMPLES if p.values[0].differentiable])
-def test_only_needed_gradients_are_computed(operation, sample, rng):
+def test_only_needed_gradients_are_computed(operation, sample, implementation, there, rng):
     inputs = sample.build(rng, np.float32)
     outputs, _ = run(operation, inputs, sample.attributes)
-    grad_outputs = output_gradients(outputs, rng, np.float32)
-    _, everything = run(operation, inputs, sample.attributes, grad_outputs)
-    for index, needed in enumerate(float_inputs(inputs)):
-        if not needed:
-            continue
+    grad_outputs, needed = output_gradients(outputs, rng, np.float32), float_inputs(inputs)
+    arranged, arranged_grads = list(map(there, inputs)), tuple(map(there, grad_outputs))
+    _, everything = run(operation, arranged, sample.attributes, arranged_grads, implementation, needed)
+    for index in [index for index, needs in enumerate(needed) if needs]:
         needs = tuple(i == index for i in range(len(inputs)))
-        for implementation in ("reference", "cpu"):
-            _, grads = run(operation, inputs, sample.attributes, grad_outputs, implementation, needs)
-            assert len(grads) == len(inputs)
-            assert all(g is None for i, g in enumerate(grads) if i != index), f"{implementation}: more than was needed"
+        _, exact = run(operation, inputs, sample.attributes, grad_outputs, "reference", needs)
+        _, grads = run(operation, arranged, sample.attributes, arranged_grads, implementation, needs)
+        for name, found in (("reference", exact), (implementation, grads)):
+            assert len(found) == len(inputs)
+            assert all(g is None for i, g in enumerate(found) if i != index), f"{name}: more than was needed"
         if everything[index] is not None:
-            np.testing.assert_array_equal(grads[index], everything[index])
+            np.testing.assert_array_equal(fetched(grads[index]), fetched(everything[index]))
 
 
 @pytest.mark.parametrize(("operation", "sample"), FIRST_SAMPLES)
-def test_same_call_same_bits(operation, sample, rng):
-    inputs = sample.build(rng, np.float32)
-    outputs, _ = run(operation, inputs, sample.attributes)
-    grad_outputs = output_gradients(outputs, rng, np.float32) if operation.differentiable else None
-    first, second = (run(operation, inputs, sample.attributes, grad_outputs) for _ in range(2))
-    for a, b in zip(first[0] + tuple(first[1]), second[0] + tuple(second[1])):
-        np.testing.assert_array_equal(a, b)
+def test_same_call_same_bits(operation, sample, implementation, there, rng):
+    inputs = list(map(there, sample.build(rng, np.float32)))
+    outputs, _ = run(operation, inputs, sample.attributes, implementation=implementation)
+    grad_outputs = needs = None
+    if operation.differentiable:
+        outputs = list(map(fetched, outputs))
+        grad_outputs = tuple(map(there, output_gradients(outputs, rng, np.float32)))
+        needs = float_inputs(list(map(fetched, inputs)))
+    first, second = (run(operation, inputs, sample.attributes, grad_outputs, implementation, needs) for _ in range(2))
+    for a, b in zip((*first[0], *first[1]), (*second[0], *second[1])):
+        np.testing.assert_array_equal(fetched(a), fetched(b))
 
 
 @pytest.mark.parametrize(("operation", "case"), REFUSED)
-def test_bad_arguments_are_refused_with_a_reason(operation, case):
-    inputs = [x.build(np.random.default_rng(0), np.float32) if hasattr(x, "build") else x for x in case.inputs.values()]
+def test_bad_arguments_are_refused_with_a_reason(operation, case, there):
+    made = [x.build(np.random.default_rng(0), np.float32) if hasattr(x, "build") else x for x in case.inputs.values()]
+    inputs = list(map(there, made))
     with pytest.raises(case.error, match=f"^{operation.name}: .*{case.message}"):
         operation.forward(*inputs, **case.attributes)
 
