@@ -432,6 +432,15 @@ def architecture_of(device: int) -> int:
     return runtime.deviceGetAttribute(75, device) * 10 + runtime.deviceGetAttribute(76, device)
 
 
+def multiprocessors_of(array) -> int:
+    """How many multiprocessors the device of an array has; where launches go to an interpreter, those of an H100."""
+    if interpreter is not None:
+        return 132
+    from cupy.cuda import runtime
+
+    return runtime.deviceGetAttribute(_MULTIPROCESSORS, array.data.device_id)
+
+
 def _device_of(arguments) -> int | None:
     """Where the first array lies, and with it the rest; None if there is none."""
     for argument in arguments:

@@ -130,6 +130,11 @@ class Choice:
         return self.shipped(architecture, dtype, question.bucket)
 
 
+def architecture_for(like) -> int:
+    """The architecture (80, 90, ...) for which a kernel that is given the array `like` is configured."""
+    return _assumed if type(like) is np.ndarray else architecture_of(like.data.device_id)
+
+
 def has_room(architecture: int) -> bool:
     """Whether a block can have 163 KB of shared memory (sm_80, sm_90, sm_100, ...) and not 99 KB only."""
     return architecture in _ROOMY

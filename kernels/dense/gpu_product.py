@@ -1,8 +1,20 @@
 """Products of matrices with any strides on CuPy arrays: tiles on tensor cores; leading axes that broadcast, or are
-summed over, without a copy; long sums split among programs and added in a fixed order."""
+summed over, without a copy; long sums split among programs and added in a fixed order.
+
+Which programs make the tiles is chosen with their size (`PRODUCT`, field SCHEDULE; `gpu_persistent.py`):
+
+- 0: a program a tile;
+- 1: persistent programs, where k alone is summed over, k is not 0, and the sum is not split;
+- 2: persistent programs that read and write through tensor maps, where moreover the leading axes merge into one, no
+  axis is shorter than 64, the device is sm_90 or later, and a, b, c and state lie in memory as `tensor_map` says.
+
+Products to which these rules do not give the chosen schedule are made by schedule 0, with the same tiles. float32 is
+multiplied as three TF32 products, which keep its digits at tensor cores' speed; half types are added in float32.
+"""
 
 import itertools
 import math
+from typing import NamedTuple
 
 import numpy as np
 import triton
@@ -10,27 +22,15 @@ import triton.language as tl
 
 from ..gpu_arrays import merged, strides
 from ..launch import empty, launch
-from ..tuning import Choice, has_room
+from ..tuning import Choice, architecture_for, has_room
+from .gpu_persistent import TensorMap, launch_mapped, launch_persistent, tensor_map
+from .gpu_tiles import activate, add_bias, place_of_tile
 
-_IDENTITY, _RELU, _SIGMOID, _TANH, _GELU = (tl.constexpr(code) for code in range(5))
-_PROGRAMS = (
-    264  # two for each multiprocessor of a large device; a constant, so that a sum is split alike whatever the device
-)
+# Two for each multiprocessor of a large device; a constant, so that a sum is split alike whatever the device.
+_PROGRAMS = 264
+_LEAST_MAPPED = 64  # of m, n and k, for tensor maps: below, there is no time to be won back that making them takes
+_A_PROGRAM_A_TILE, _PERSISTENT, _MAPPED = range(3)  # schedules
 _LEAST_STEPS = 8  # of a part of a split sum: below that, adding the parts costs more than is won
-
-
-@triton.jit
-def activate(total, ACTIVATION: tl.constexpr):
-    """activation(total); NaN stays NaN."""
-    if ACTIVATION == _RELU:
-        total = tl.where(total < 0, 0.0, total)
-    elif ACTIVATION == _SIGMOID:
-        total = 1 / (1 + tl.exp(-total))
-    elif ACTIVATION == _TANH:
-        total = 2 / (1 + tl.exp(-2 * total)) - 1
-    elif ACTIVATION == _GELU:
-        total = 0.5 * total * (1 + tl.erf(total * 0.7071067811865476))
-    return total
 
 
 @triton.jit
@@ -47,17 +47,11 @@ def product_forward_kernel(
 
     a is [batch_0, batch_1, sums, m, k], b [batch_0, batch_1, sums, k, n] with any strides, c [batch_0, batch_1, m, n];
     `sums` is summed over like k. A program makes one BLOCK_M x BLOCK_N tile of one matrix, over one of `parts`
-    stretches of the sum; c then has a leading axis for the parts. Programs walk GROUP_M rows of tiles before they move
-    a column on, so that the tiles of b which they share stay in the L2 cache.
+    stretches of the sum; c then has a leading axis for the parts.
     """
     tiles_m, tiles_n = tl.cdiv(m, BLOCK_M), tl.cdiv(n, BLOCK_N)
-    batch = tl.program_id(0) // (tiles_m * tiles_n)
-    program = tl.program_id(0) % (tiles_m * tiles_n)
+    batch, tile_m, tile_n = place_of_tile(tl.program_id(0), tiles_m, tiles_n, GROUP_M)
     part = tl.program_id(1)
-    group = program // (GROUP_M * tiles_n)
-    rows_of_group = min(tiles_m - group * GROUP_M, GROUP_M)
-    tile_m = group * GROUP_M + (program % (GROUP_M * tiles_n)) % rows_of_group
-    tile_n = (program % (GROUP_M * tiles_n)) // rows_of_group
     batch_0, batch_1 = (batch // batch_size).to(tl.int64), (batch % batch_size).to(tl.int64)
 
     row = (tile_m * BLOCK_M + tl.arange(0, BLOCK_M)).to(tl.int64)  # 64 bits: m * n may pass 2**31
@@ -85,8 +79,7 @@ def product_forward_kernel(
         b_values = tl.load(right, mask=within[:, None] & (column[None, :] < n), other=0.0)
         total = tl.dot(a_values, b_values, total, input_precision=PRECISION, out_dtype=ACCUMULATOR)
     inside = (row[:, None] < m) & (column[None, :] < n)
-    if bias is not None:
-        total += tl.load(bias + column, mask=column < n, other=0.0).to(ACCUMULATOR)[None, :]
+    total = add_bias(total, bias, column, n)
     offset = part.to(tl.int64) * c_part + (batch.to(tl.int64) * m + row[:, None]) * n + column[None, :]
     if state is not None:
         tl.store(state + offset, total.to(state.dtype.element_ty), mask=inside)
@@ -121,13 +114,63 @@ def product(a, b, c, bias=None, state=None, activation: int = 0, summed: tuple[i
     """
     if c.size == 0:
         return
+    walk = _walk_of(a, b, summed)
+    maps = _maps_of(walk, a, b, c, state)
+    sizes = walk.m, walk.n, math.prod(walk.inner), math.prod(walk.batch), maps is not None
+    constants = dict(PRODUCT.pick(a, *sizes))
+    schedule = constants.pop("SCHEDULE")
+    tiles = triton.cdiv(walk.m, constants["BLOCK_M"]) * triton.cdiv(walk.n, constants["BLOCK_N"]) * walk.matrices
+    split = parts_of(tiles, walk.inner[-2] * triton.cdiv(walk.inner[-1], constants["BLOCK_K"]))
+    parts = split * math.prod(walk.inner[:-2])
+    wide = np.float64 if a.dtype == np.float64 else np.float32
+    # Three TF32 products a float32 product: float32's digits at tensor-core speed.
+    constants["PRECISION"] = "tf32x3" if a.dtype == np.float32 else "ieee"
+    constants["ACCUMULATOR"] = tl.float64 if wide is np.float64 else tl.float32
+    if parts > 1:
+        partials = empty(c, (parts, c.size), wide)
+        _launch_all(walk, a, b, partials, None, None, split, _A_PROGRAM_A_TILE, ACTIVATION=0, **constants)
+        sum_parts(partials, c, parts, bias, state, walk.n, activation)
+    elif schedule == _MAPPED and maps is not None:
+        sizes = walk.m, walk.n, walk.inner[-1], walk.matrices
+        launch_mapped(a, b, c, bias, state, sizes, *maps, ACTIVATION=activation, **constants)
+    else:
+        _launch_all(walk, a, b, c, bias, state, 1, schedule, ACTIVATION=activation, **constants)
+
+
+class _Walk(NamedTuple):
+    """A product as loops: sizes, and the steps of both sides along them, in elements.
+
+    Attributes:
+        m, n: the sizes of a tile's axes.
+        batch: the other axes of the result, at least two.
+        inner: the axes that are summed over, at least two, k last.
+        a_batch, a_row, a_inner, b_batch, b_inner, b_column: the steps.
+    """
+
+    m: int
+    n: int
+    batch: list[int]
+    inner: list[int]
+    a_batch: list[int]
+    a_row: int
+    a_inner: list[int]
+    b_batch: list[int]
+    b_inner: list[int]
+    b_column: int
+
+    @property
+    def matrices(self) -> int:
+        """Of the result, which one launch makes."""
+        return self.batch[-2] * self.batch[-1]
+
+
+def _walk_of(a, b, summed: tuple[int, ...]) -> _Walk:
+    """The fewest axes: neighbours that a and b walk as one; and rows of one matrix, where b is the same for all."""
     leading = np.broadcast_shapes(a.shape[:-2], b.shape[:-2])
     kept = [axis for axis in range(len(leading)) if axis not in summed]
     (m, k), n = a.shape[-2:], b.shape[-1]
     *a_leading, a_row, a_column = _broadcast_strides(a, len(leading))
     *b_leading, b_row, b_column = _broadcast_strides(b, len(leading))
-
-    # Fewest axes: neighbours that a and b walk as one; and rows of one matrix, where b is the same for all.
     batch, (a_batch, b_batch) = merged(*([side[i] for i in kept] for side in (leading, a_leading, b_leading)))
     inner, (a_inner, b_inner) = merged(
         [*(leading[i] for i in summed), k],
@@ -142,38 +185,56 @@ def product(a, b, c, bias=None, state=None, activation: int = 0, summed: tuple[i
     inner, a_inner, b_inner = _at_least_two(inner, a_inner, b_inner)
     if 0 in inner:
         inner = [1, 0]  # nothing to sum: c is what the epilogue makes of 0
+    return _Walk(m, n, batch, inner, a_batch, a_row, a_inner, b_batch, b_inner, b_column)
 
-    matrices = batch[-2] * batch[-1]
-    tile = PRODUCT.pick(a, m, n, math.prod(inner), math.prod(batch))
-    tiles = triton.cdiv(m, tile["BLOCK_M"]) * triton.cdiv(n, tile["BLOCK_N"]) * matrices
-    split = parts_of(tiles, inner[-2] * triton.cdiv(inner[-1], tile["BLOCK_K"]))
-    parts = split * math.prod(inner[:-2])
-    double = a.dtype == np.float64
-    whole = parts == 1
-    target = c if whole else empty(c, (parts, c.size), np.float64 if double else np.float32)
-    target, states = target.reshape(-1), None if state is None else state.reshape(-1)
-    # The kernel has two leading axes and one summed besides k; more than that, which do not merge, are launches.
-    for i, (a_batch_start, b_batch_start) in enumerate(_starts(batch[:-2], a_batch, b_batch)):
-        for j, (a_inner_start, b_inner_start) in enumerate(_starts(inner[:-2], a_inner, b_inner)):
-            start = i * matrices * m * n
+
+def _maps_of(walk: _Walk, a, b, c, state) -> tuple[TensorMap, TensorMap] | None:
+    """Tensor maps of a and b where a product can be made through maps altogether (schedule 2), else None."""
+    m, n, k, matrices = walk.m, walk.n, walk.inner[-1], walk.matrices
+    if min(m, n, k) < _LEAST_MAPPED or a.itemsize > 4 or architecture_for(a) < 90:
+        return None
+    if len(walk.batch) > 2 or len(walk.inner) > 2 or walk.batch[0] != 1 or walk.inner[0] != 1:
+        return None
+    for written in (c, state):
+        if written is not None and tensor_map(written, matrices, m, n, m * n, n, 1) is None:
+            return None
+    a_map = tensor_map(a, matrices, m, k, walk.a_batch[-1], walk.a_row, walk.a_inner[-1])
+    b_map = tensor_map(b, matrices, k, n, walk.b_batch[-1], walk.b_inner[-1], walk.b_column)
+    return None if a_map is None or b_map is None else (a_map, b_map)
+
+
+def _launch_all(walk: _Walk, a, b, c, bias, state, split: int, schedule: int, **constants) -> None:
+    """c = activation(a b + bias), a program a tile or persistent; with more than one part, c is [parts, ...].
+
+    The kernels have two leading axes, and one summed besides k; more than that, which do not merge, are launches.
+    """
+    m, n, batch, inner = walk.m, walk.n, walk.batch, walk.inner
+    size = math.prod(batch) * m * n
+    flat, states = c.reshape(-1), None if state is None else state.reshape(-1)
+    for i, (a_start, b_start) in enumerate(_starts(batch[:-2], walk.a_batch, walk.b_batch)):
+        first = i * walk.matrices * m * n
+        state = None if states is None else states[first:]
+        if schedule == _PERSISTENT and inner[-2] == 1 and inner[-1] > 0:
+            launch_persistent(
+                a, b, flat[first:], bias, state, (m, n, inner[-1], walk.matrices, batch[-1]),
+                (a_start, *walk.a_batch[-2:], walk.a_row, walk.a_inner[-1]),
+                (b_start, *walk.b_batch[-2:], walk.b_inner[-1], walk.b_column),
+                **constants,
+            )  # fmt: skip
+            continue
+        tiles = triton.cdiv(m, constants["BLOCK_M"]) * triton.cdiv(n, constants["BLOCK_N"]) * walk.matrices
+        for j, (a_inner_start, b_inner_start) in enumerate(_starts(inner[:-2], walk.a_inner, walk.b_inner)):
             launch(
                 product_forward_kernel,
                 (tiles, split),
-                a, b, target[j * split * c.size + start :],
-                bias if whole else None, states[start:] if whole and state is not None else None,
+                a, b, flat[j * split * size + first :], bias, state,
                 m, n, inner[-1], inner[-2], batch[-1], split,
-                a_batch_start + a_inner_start, *a_batch[-2:], a_inner[-2], a_row, a_inner[-1],
-                b_batch_start + b_inner_start, *b_batch[-2:], b_inner[-2], b_inner[-1], b_column,
-                c.size,
-                ACTIVATION=activation if whole else 0,
+                a_start + a_inner_start, *walk.a_batch[-2:], walk.a_inner[-2], walk.a_row, walk.a_inner[-1],
+                b_start + b_inner_start, *walk.b_batch[-2:], walk.b_inner[-2], walk.b_inner[-1], walk.b_column,
+                size,
                 SUMMED=inner[-2] > 1,
-                # Three TF32 products a float32 product: float32's digits at tensor-core speed.
-                PRECISION="tf32x3" if a.dtype == np.float32 else "ieee",
-                ACCUMULATOR=tl.float64 if double else tl.float32,
-                **tile,
+                **constants,
             )  # fmt: skip
-    if not whole:
-        sum_parts(target, c, parts, bias, state, n, activation)
 
 
 def sum_parts(partials, c, parts: int, bias=None, state=None, columns: int = 1, activation: int = 0) -> None:
@@ -189,17 +250,19 @@ def parts_of(tiles: int, steps: int) -> int:
     return max(1, min(_PROGRAMS // tiles, steps // _LEAST_STEPS))
 
 
-def _default(architecture, dtype, m, n, k, matrices):
+def _default(architecture, dtype, m, n, k, matrices, mapped):
     if dtype.itemsize == 8:
-        return 32, 32, 32, 8, 4, 2
+        return 32, 32, 32, 8, 4, 2, _A_PROGRAM_A_TILE
     if dtype.itemsize == 2 and triton.cdiv(m, 128) * triton.cdiv(n, 128) * matrices >= _PROGRAMS // 2:
-        # 96 KB of shared memory, or half of that where two blocks would not fit otherwise. Tiles of 128 x 256 spill in
-        # GELU's epilogue: they are for those to whom a device recommends them.
-        return 128, 128, 64 if has_room(architecture) else 32, 8, 8, 3
-    return 64 if m > 32 else 32, 64 if n > 32 else 32, 32, 8, 4, 3
+        # 96 KB of shared memory, or half of that where two blocks would not fit otherwise; persistent programs are
+        # alone on their multiprocessor and take more. Tiles of 128 x 256 spill in GELU's epilogue: they are for those
+        # to whom a device recommends them.
+        inner, stages = (64, 4 if mapped else 3) if has_room(architecture) else (32, 3)
+        return 128, 128, inner, 8, 8, stages, _MAPPED if mapped else _A_PROGRAM_A_TILE
+    return 64 if m > 32 else 32, 64 if n > 32 else 32, 32, 8, 4, 3, _A_PROGRAM_A_TILE
 
 
-def _candidates(dtype, m, n, k, matrices):
+def _candidates(dtype, m, n, k, matrices, mapped):
     """Tiles no larger than c, and larger ones only where a sum is long enough to fill their pipeline."""
     every = {
         2: [
@@ -220,12 +283,19 @@ def _candidates(dtype, m, n, k, matrices):
             (32, 32, 32, 8, 4, 3), (32, 32, 32, 8, 4, 2), (32, 32, 16, 8, 4, 3),
         ],
     }[dtype.itemsize]  # fmt: skip
-    return [tile for tile in every if tile[0] <= max(m, 32) and tile[1] <= max(n, 32) and tile[2] <= max(k, 32)]
+    fitting = [tile for tile in every if tile[0] <= max(m, 32) and tile[1] <= max(n, 32) and tile[2] <= max(k, 32)]
+    # Persistent programs, one a multiprocessor, need tiles that fill it.
+    large = [tile for tile in fitting if tile[0] * tile[1] >= 128 * 128 and dtype.itemsize <= 4]
+    schedules = (_PERSISTENT, _MAPPED) if mapped else (_PERSISTENT,)
+    return [
+        *((*tile, _A_PROGRAM_A_TILE) for tile in fitting),
+        *((*tile, schedule) for schedule in schedules for tile in large),
+    ]
 
 
 PRODUCT = Choice(
     "dense.product",
-    ("BLOCK_M", "BLOCK_N", "BLOCK_K", "GROUP_M", "num_warps", "num_stages"),
+    ("BLOCK_M", "BLOCK_N", "BLOCK_K", "GROUP_M", "num_warps", "num_stages", "SCHEDULE"),
     _candidates,
     _default,
 )

@@ -1,4 +1,5 @@
-"""Dense products compiled for three architectures in the tiles that they are launched with: they fit, do not spill."""
+"""Dense products compiled for three architectures in the tiles that they are launched with: they fit, do not spill;
+large ones on sm_90 and later go through tensor maps."""
 
 import os
 
@@ -10,9 +11,25 @@ if os.environ.get("TRITON_INTERPRET") == "1":
     pytest.skip("nothing is compiled with TRITON_INTERPRET=1", allow_module_level=True)
 
 import triton.language as tl
-from compiling import ARCHITECTURES, assert_fits
+from compiling import ARCHITECTURES, LIMITS, assert_fits, compile_kernel, record_launches
 
+from ranvier.kernels import tuning
 from ranvier.kernels.dense import gpu_product
+
+MATRIX = np.empty((4096, 4096), np.float16)
+
+
+def constants_of(*question):
+    """What is shipped, as kernels take it."""
+    return {name: value for name, value in gpu_product.PRODUCT.shipped(*question).items() if name != "SCHEDULE"}
+
+
+def launched(architecture: int, a, b, **options):
+    """The first launch of a product: the kernel's name, and a function that compiles it."""
+    c = np.empty((*np.broadcast_shapes(a.shape[:-2], b.shape[:-2]), a.shape[-2], b.shape[-1]), a.dtype)
+    with tuning.assuming(architecture):
+        kernel, arguments, constants = record_launches(lambda: gpu_product.product(a, b, c, **options))[0]
+    return kernel.__name__, lambda: compile_kernel(kernel, arguments, architecture, **constants)
 
 
 @pytest.mark.parametrize("architecture", ARCHITECTURES)
@@ -29,8 +46,60 @@ def test_the_product_fits_in_its_largest_tile(summed, dtype, architecture):
         SUMMED=summed,
         PRECISION="tf32x3" if dtype == "float32" else "ieee",
         ACCUMULATOR=tl.float32,
-        **gpu_product.PRODUCT.shipped(architecture, np.dtype(dtype), (4096, 4096, 4096, 32)),
+        **constants_of(architecture, np.dtype(dtype), (4096, 4096, 4096, 32, False)),
     )
+
+
+@pytest.mark.parametrize(("architecture", "instruction"), [(90, "wgmma.mma_async"), (100, "tcgen05.mma")])
+@pytest.mark.parametrize("swapped", [(), ("a", "b"), ("b",)], ids=["neither", "both", "b"])
+def test_large_products_go_through_tensor_maps(swapped, architecture, instruction):
+    a, b = (MATRIX.T if name in swapped else MATRIX for name in "ab")
+    # As dense does it for the activation that asks most.
+    epilogue = {"bias": MATRIX[0], "state": MATRIX, "activation": 4} if swapped == ("b",) else {}
+    name, compiled = launched(architecture, a, b, **epilogue)
+    assert name == "product_mapped_kernel"
+    made = compiled()
+    assert made.info.stack_bytes == 0
+    assert made.shared_bytes <= LIMITS[architecture].block_shared_bytes
+    assert made.scratch_bytes >= 128 * (4 if epilogue else 3)  # a map each
+    for expected in (instruction, "cp.async.bulk.tensor.3d.shared", "cp.async.bulk.tensor.3d.global"):
+        assert expected in made.ptx
+
+
+@pytest.mark.parametrize(
+    ("architecture", "a", "b"),
+    [
+        (80, MATRIX, MATRIX),
+        (90, MATRIX[:, 1:], MATRIX[1:]),
+        (90, MATRIX, MATRIX[:, :-1]),
+        (90, MATRIX[:, ::2], MATRIX[::2]),
+        (90, MATRIX[:, ::-1], MATRIX),
+        (90, np.broadcast_to(MATRIX[0], MATRIX.shape), MATRIX),
+        (90, MATRIX.astype(np.float64), MATRIX.astype(np.float64)),
+        (90, MATRIX[:, :32], MATRIX[:32]),
+        (90, MATRIX[:64], MATRIX),
+    ],
+    ids=[
+        "sm_80", "unaligned", "result unaligned", "no neighbours", "backwards", "one line", "double", "short sums",
+        "few tiles",
+    ],
+)  # fmt: skip
+def test_what_maps_do_not_fit_is_read_through_pointers(architecture, a, b):
+    assert launched(architecture, a, b)[0] == "product_forward_kernel"
+
+
+@pytest.mark.parametrize("architecture", ARCHITECTURES)
+def test_persistent_programs_that_read_through_pointers_fit(architecture, monkeypatch):
+    default = gpu_product.PRODUCT._default
+    monkeypatch.setattr(gpu_product.PRODUCT, "_default", lambda *question: (*default(*question)[:-1], 1))
+    tuning.forget()
+    name, compiled = launched(architecture, MATRIX, MATRIX.T, bias=MATRIX[0])
+    tuning.forget()
+    assert name == "product_persistent_kernel"
+    made = compiled()
+    assert made.info.stack_bytes == 0
+    assert made.shared_bytes <= LIMITS[architecture].block_shared_bytes
+    assert "cp.async.c" in made.ptx
 
 
 @pytest.mark.parametrize("architecture", ARCHITECTURES)

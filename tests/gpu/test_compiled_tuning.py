@@ -65,13 +65,18 @@ def test_products_fit_on_the_smaller_architectures(family, dtype, architecture):
 @pytest.mark.parametrize("dtype", ["float16", "float32", "float64"])
 @pytest.mark.parametrize("architecture", ARCHITECTURES)
 @pytest.mark.parametrize(
-    ("choice", "last"),
-    [(PRODUCT, 1), (PRODUCT, 4096), (CORRELATE, True), (CORRELATE, False), (GRAD_WEIGHT, True), (GRAD_WEIGHT, False)],
+    ("choice", "rest"),
+    [
+        *((PRODUCT, (matrices, mapped)) for matrices in (1, 4096) for mapped in (False, True)),
+        *((choice, (aligned,)) for choice in (CORRELATE, GRAD_WEIGHT) for aligned in (False, True)),
+    ],
 )
-def test_pipelines_hold_no_more_than_a_block_has(choice, last, architecture, dtype):
+def test_pipelines_hold_no_more_than_a_block_has(choice, rest, architecture, dtype):
     """The operands that are on their way at once, for any sizes: what a product needs at least."""
     limit, dtype = ARCHITECTURES[architecture].block_shared_bytes, np.dtype(dtype)
     for sizes in np.ndindex(3, 3, 3):
-        bucket = (*(16 << 5 * size for size in sizes), last)
-        rows, columns, inner, *_, stages = choice.shipped(architecture, dtype, bucket).values()
+        bucket = (*(16 << 5 * size for size in sizes), *rest)
+        tile = choice.shipped(architecture, dtype, bucket)
+        rows, columns, inner, *_ = tile.values()
+        stages = tile["num_stages"]
         assert stages * (rows + columns) * inner * dtype.itemsize <= limit

@@ -12,9 +12,10 @@ import interpreter
 from agreement import agree
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from parity import DTYPES, assert_close
 
-from ranvier.kernels import memory
-from ranvier.kernels.dense import dense, gpu_product, matmul
+from ranvier.kernels import launch, memory, tuning
+from ranvier.kernels.dense import dense, gpu_persistent, gpu_product, matmul
 
 interpreter.install()
 
@@ -52,6 +53,86 @@ def test_the_epilogue_follows_the_last_part(activation, monkeypatch):
     rng = np.random.default_rng(0)
     inputs = [rng.standard_normal(shape).astype(np.float32) for shape in ((5, 100), (7, 100), (7,))]
     agree(dense, inputs, {"activation": activation}, rng, "float32", "gpu")
+
+
+@pytest.fixture
+def scheduled(monkeypatch):
+    """A function that has every product made in small tiles by a schedule, by three persistent programs; it returns the
+    list of the kernels that are launched."""
+
+    def choose(schedule: int) -> list[str]:
+        launched = []
+
+        def spy(kernel, *arguments):
+            launched.append(kernel.__name__)
+            interpreter.interpret(kernel, *arguments)
+
+        monkeypatch.setattr(launch, "interpreter", spy)
+        monkeypatch.setattr(gpu_product.PRODUCT, "_default", lambda *question: (64, 32, 32, 2, 4, 3, schedule))
+        monkeypatch.setattr(gpu_product, "_LEAST_MAPPED", 1)
+        monkeypatch.setattr(gpu_product, "_PROGRAMS", 1)  # no sum is split
+        monkeypatch.setattr(gpu_persistent, "multiprocessors_of", lambda array: 3)
+        tuning.forget()
+        return launched
+
+    monkeypatch.setattr(memory, "poison", True)
+    yield choose
+    tuning.forget()
+
+
+@pytest.mark.parametrize(("schedule", "kernel"), [(1, "product_persistent_kernel"), (2, "product_mapped_kernel")])
+@pytest.mark.parametrize("dtype", ["float32", "bfloat16", "float16"])
+@pytest.mark.parametrize("swaps", [(False, False), (False, True), (True, False), (True, True)])
+def test_persistent_programs_make_every_tile(swaps, dtype, schedule, kernel, scheduled):
+    """With edges on all axes; matrices of their own on both sides, on one, and a single one."""
+    launched = scheduled(schedule)
+    rng = np.random.default_rng(0)
+    for shapes in (((72, 40), (40, 88)), ((2, 40, 72), (2, 72, 40)), ((2, 72, 40), (40, 40)), ((72, 40), (3, 40, 40))):
+        exact = [rng.standard_normal(shape).astype(DTYPES[dtype]) for shape in shapes]
+        a, b = (_arranged(x, swap, False) for x, swap in zip(exact, swaps))
+        c, _ = matmul.forward(a, b, implementation="gpu")
+        assert_close(c, np.matmul(*(x.astype(np.float64) for x in exact)), dtype, shapes[0][-1])
+    assert launched == [kernel] * 4
+
+
+@pytest.mark.parametrize("schedule", [1, 2])
+@pytest.mark.parametrize("activation", [None, "relu", "sigmoid", "tanh", "gelu"])
+def test_persistent_programs_end_with_bias_and_activation(activation, schedule, scheduled):
+    launched = scheduled(schedule)
+    rng = np.random.default_rng(0)
+    inputs = [rng.standard_normal(shape).astype(np.float32) for shape in ((2, 40, 36), (68, 36), (68,))]
+    agree(dense, inputs, {"activation": activation}, rng, "float32", "gpu")
+    assert len([name for name in launched if "persistent" in name or "mapped" in name]) == 3
+
+
+def test_results_do_not_depend_on_how_many_programs_there_are(scheduled, monkeypatch):
+    rng = np.random.default_rng(0)
+    a, b = (rng.standard_normal(shape).astype(np.float16) for shape in ((200, 40), (40, 104)))
+    results = []
+    for schedule, programs in ((0, 1), (1, 1), (1, 7), (2, 1), (2, 7)):
+        scheduled(schedule)
+        monkeypatch.setattr(gpu_persistent, "multiprocessors_of", lambda array, programs=programs: programs)
+        results.append(matmul.forward(a, b, implementation="gpu")[0])
+    assert all((result == results[0]).all() for result in results)
+
+
+@pytest.mark.parametrize(
+    ("schedule", "kernel", "a", "b"),
+    [
+        (1, "product_persistent_kernel", (9, 7), (7, 5)),
+        (2, "product_forward_kernel", (9, 7), (7, 5)),
+        (1, "product_persistent_kernel", (2, 1, 9, 8), (1, 3, 8, 16)),
+        (2, "product_forward_kernel", (2, 1, 9, 8), (1, 3, 8, 16)),
+        (1, "product_forward_kernel", (5, 0), (0, 7)),
+        (2, "product_forward_kernel", (5, 0), (0, 7)),
+    ],
+)
+def test_products_that_a_schedule_does_not_fit_are_made_without_it(schedule, kernel, a, b, scheduled):
+    """Lines of odd length, leading axes that do not merge, nothing to sum."""
+    launched = scheduled(schedule)
+    rng = np.random.default_rng(0)
+    agree(matmul, [rng.standard_normal(shape).astype(np.float32) for shape in (a, b)], {}, rng, "float32", "gpu")
+    assert launched[0] == kernel
 
 
 def test_results_go_where_they_are_wanted():

@@ -276,6 +276,29 @@ def test_scratch_is_allocated_for_the_whole_grid():
     assert profile == 0
 
 
+def test_a_large_product_goes_out_with_strides_for_maps_and_scratch_to_keep_them():
+    a, b, c = array((2048, 1024), np.float16), array((2176, 1024), np.float16), array((2048, 2176), np.float16)
+    stream = cupy.cuda.Stream(non_blocking=True)
+    with stream, standin.recorded() as launches:
+        matmul.forward(a, b.T, out=c)
+    (seen,) = launches
+    assert seen.name == "product_mapped_kernel"
+    assert (seen.grid, seen.stream) == ((132, 1, 1), stream.ptr)  # of 16 x 17 tiles; as many as multiprocessors
+    # One matrix: its count is compiled in.
+    *declared, scratch, profile = seen.values("QQQiiiiiiiQQ")
+    assert declared == [a.data.ptr, b.data.ptr, c.data.ptr, 2048, 2176, 1024, 1024, 1024, 1024, 1024]
+    assert scratch % 128 == 0 != scratch
+    assert profile == 0
+
+
+@pytest.mark.parametrize(("columns", "first", "mapped"), [(1032, 8, True), (1032, 4, False), (1028, 4, False)])
+def test_maps_are_for_lines_at_multiples_of_16_bytes(columns, first, mapped):
+    view, c = array((2048, columns), np.float16)[:, first:], array((2048, 2048), np.float16)
+    with standin.recorded() as launches:
+        matmul.forward(view, view.T, out=c)
+    assert [seen.name for seen in launches] == ["product_mapped_kernel" if mapped else "product_forward_kernel"]
+
+
 def test_equal_constants_of_different_types_have_forms_of_their_own():
     x, y = array(), array()
     kernel = launch.TritonKernel(scaled_kernel)

@@ -45,7 +45,7 @@ def test_choices_are_asked_for_by_the_shapes_for_timing(questions):
     assert set(Choice.registry) - {question.kernel for question in questions} == {"attention.grad_mask"}
 
 
-_OTHERS = ("num_stages", "RESIDENT")  # fields that are no powers of two
+_OTHERS = ("num_stages", "RESIDENT", "SCHEDULE")  # fields that are no powers of two
 
 
 @pytest.mark.parametrize("architecture", ARCHITECTURES)
@@ -62,6 +62,7 @@ def test_what_is_shipped_and_what_is_tried_are_whole_configurations(architecture
             values = dict(zip(choice.fields, configuration, strict=True))
             assert all(value & (value - 1) == 0 < value for name, value in values.items() if name not in _OTHERS)
             assert values.get("RESIDENT", 0) in (0, 1)
+            assert values.get("SCHEDULE", 0) in (0, 1, 2)
             assert 1 <= values["num_warps"] <= 16
             assert 1 <= values.get("num_stages", 1) <= 5
 
@@ -73,11 +74,13 @@ def test_an_architecture_has_room_where_a_block_can_have_163_kilobytes():
 
 
 def test_sizes_up_to_a_power_of_two_share_an_answer():
-    assert PRODUCT.pick(ARRAY, 65, 100, 64, 1) is PRODUCT.pick(ARRAY, 128, 128, 33, 1)
-    assert PRODUCT.pick(ARRAY, 129, 128, 64, 1) is not PRODUCT.pick(ARRAY, 128, 128, 64, 1)
-    assert PRODUCT.pick(ARRAY, 128, 128, 64, 1) is not PRODUCT.pick(ARRAY.astype(np.float16), 128, 128, 64, 1)
+    assert PRODUCT.pick(ARRAY, 65, 100, 64, 1, False) is PRODUCT.pick(ARRAY, 128, 128, 33, 1, False)
+    assert PRODUCT.pick(ARRAY, 129, 128, 64, 1, False) is not PRODUCT.pick(ARRAY, 128, 128, 64, 1, False)
+    assert PRODUCT.pick(ARRAY, 128, 128, 64, 1, False) is not PRODUCT.pick(
+        ARRAY.astype(np.float16), 128, 128, 64, 1, False
+    )
     assert [question.bucket for question in tuning.asked()] == [
-        (128, 128, 64, 1), (256, 128, 64, 1), (128, 128, 64, 1),
+        (128, 128, 64, 1, False), (256, 128, 64, 1, False), (128, 128, 64, 1, False),
     ]  # fmt: skip
 
 
@@ -95,7 +98,7 @@ def test_a_tile_is_no_longer_than_its_axis_and_no_shorter_than_tensor_cores_take
 
 
 def test_arrays_of_the_host_are_configured_for_the_assumed_architecture():
-    sizes = (4096, 4096, 4096, 1)
+    sizes = (4096, 4096, 4096, 1, False)
     half = ARRAY.astype(np.float16)
     with tuning.assuming(90):
         assert PRODUCT.pick(half, *sizes)["BLOCK_K"] == 64
@@ -110,11 +113,11 @@ def test_a_choice_has_one_name():
 
 
 def test_a_lookup_is_cheap():
-    PRODUCT.pick(ARRAY, 1000, 1000, 1000, 1)
+    PRODUCT.pick(ARRAY, 1000, 1000, 1000, 1, False)
     rounds = []
     for _ in range(5):
         started = time.thread_time()
         for _ in range(1000):
-            PRODUCT.pick(ARRAY, 1000, 1000, 1000, 1)
+            PRODUCT.pick(ARRAY, 1000, 1000, 1000, 1, False)
         rounds.append(time.thread_time() - started)
     assert min(rounds) / 1000 < 5e-6  # 0.6 us on a quiet machine; deciding anew takes 30 times as long
