@@ -1,7 +1,7 @@
 """Recurrent layers on CuPy arrays: one product multiplies the inputs of all time steps; the steps are then one kernel
 for the whole sequence where the recurrent weight fits on the chip (`gpu_resident.py`), else each is one product with it
-and one kernel for all that follows (`gpu_time.py`, which also says what places and rows are). The backward pass goes
-step by step; one product over all steps makes the gradient of each weight at the end.
+and one kernel for all that follows (`gpu_time.py`, which also says what places and rows are). The backward pass walks
+back the same way; one product over all steps makes the gradient of each weight at the end.
 
 Nothing here reads the lengths: the host walks T steps, and a sequence that has ended stands still.
 """
@@ -16,7 +16,13 @@ from ..dense.gpu_product import product
 from ..gpu_arrays import add, cast, contiguous, copy_into, zeros
 from ..launch import empty, launch
 from ..tuning import Choice
-from .gpu_resident import gru_resident_kernel, lstm_resident_kernel, rnn_resident_kernel, walk_at_once
+from .gpu_resident_backward import (
+    gru_resident_grad_kernel,
+    lstm_resident_grad_kernel,
+    rnn_resident_grad_kernel,
+    walk_back_at_once,
+)
+from .gpu_resident_forward import gru_resident_kernel, lstm_resident_kernel, rnn_resident_kernel, walk_at_once
 from .gpu_time import (
     gru_grad_gates_kernel,
     gru_step_kernel,
@@ -91,6 +97,12 @@ class _Inputs(NamedTuple):
     weight_hh: Any
     h0: Any
     output: Any  # [T * N, state], in places
+
+    def carry_back(self, grad_sums, step, grad_h):
+        """grad_h [N, state] from a step's rows of the gradient of W_hh h; nothing behind the last step."""
+        if step < self.walk.steps:
+            product(self.walk.at(grad_sums, step), self.weight_hh, grad_h)
+        return grad_h
 
 
 def _begin(x, weight_ih, bias_ih, lengths, reverse):
@@ -176,16 +188,16 @@ def rnn_forward(
 def rnn_backward(saved, grads, needs):
     inputs, relu = saved
     walk, size, length, needs = inputs.walk, inputs.weight_hh.shape[1], len(needs), _pad(needs, 7)
-    grad_output, grad_h_n = _given(*grads)
     grad_sums, before = (empty(inputs.x_rows, (walk.steps * walk.batch, size)) for _ in range(2))
     grad_h = empty(inputs.x_rows, (walk.batch, size), _accumulator(inputs.x_rows))
-    taken = inputs.output, inputs.h0, grad_h, grad_h_n, grad_output, walk.lengths, grad_sums, before
-    for step in reversed(range(walk.steps)):
-        walk.run(rnn_grad_sums_kernel, taken, step, size, RELU=relu)
-        product(walk.at(grad_sums, step), inputs.weight_hh, grad_h)
+    common = *_given(grads[1], grads[0]), inputs.output, inputs.h0, walk.lengths, grad_sums, before
+    if not walk_back_at_once(rnn_resident_grad_kernel, walk, inputs.weight_hh, *common, RELU=relu):
+        for step in reversed(range(walk.steps)):
+            inputs.carry_back(grad_sums, step + 1, grad_h)
+            walk.run(rnn_grad_sums_kernel, (grad_h, *common), step, size, RELU=relu)
     grad_x, grad_weight_ih, grad_bias_ih = _input_gradients(inputs, grad_sums, needs)
     grad_weight_hh, grad_bias_hh = _state_gradients(grad_sums, before, needs)
-    grad_h0 = cast(grad_h, before.dtype)
+    grad_h0 = cast(inputs.carry_back(grad_sums, 0, grad_h), before.dtype) if needs[5] else None
     return _for(needs, grad_x, grad_weight_ih, grad_weight_hh, grad_bias_ih, grad_bias_hh, grad_h0, None)[:length]
 
 
@@ -228,30 +240,30 @@ def lstm_backward(saved, grads, needs):
     inputs, weight_hr, c0, gates, cells, hidden = saved
     walk, state_size, size = inputs.walk, inputs.weight_hh.shape[1], cells.shape[1]
     length, needs = len(needs), _pad(needs, 9)
-    grad_output, grad_h_n = _given(*grads[:2])
     like, rows = inputs.x_rows, cells.shape[0]
     grad_gates, before = empty(like, gates.shape), empty(like, (rows, state_size))
     grad_h = empty(like, (walk.batch, state_size), cells.dtype)
     grad_c = _state(grads[2], like, walk.batch, size, cells.dtype)
+    own, outputs = (gates, cells, c0, grad_c), (*_given(grads[1], grads[0]), inputs.output, inputs.h0, walk.lengths)
     grad_projected = grad_hidden = None
-    if weight_hr is not None:
+    if projected := weight_hr is not None:
         grad_projected, grad_hidden = empty(before), empty(grad_c)
-    state_taken = inputs.output, inputs.h0, grad_h, grad_h_n, grad_output, walk.lengths, grad_projected, before
-    taken = (
-        gates, cells, c0, inputs.output, inputs.h0, grad_hidden, grad_h, grad_h_n, grad_output, grad_c, walk.lengths,
-        grad_gates, before,
-    )  # fmt: skip
-    for step in reversed(range(walk.steps)):
-        if weight_hr is not None:
-            walk.run(lstm_grad_projected_kernel, state_taken, step, state_size)
-            product(walk.at(grad_projected, step), weight_hr, grad_hidden)
-        walk.run(lstm_grad_gates_kernel, taken, step, size, PROJECTED=weight_hr is not None)
-        product(walk.at(grad_gates, step), inputs.weight_hh, grad_h)
+    taken = *own, *outputs, grad_gates, before
+    if projected or not walk_back_at_once(lstm_resident_grad_kernel, walk, inputs.weight_hh, *taken):
+        state_taken = grad_h, *outputs, grad_projected, before
+        taken = *own, grad_hidden, grad_h, *outputs, grad_gates, before
+        for step in reversed(range(walk.steps)):
+            inputs.carry_back(grad_gates, step + 1, grad_h)
+            if projected:
+                walk.run(lstm_grad_projected_kernel, state_taken, step, state_size)
+                product(walk.at(grad_projected, step), weight_hr, grad_hidden)
+            walk.run(lstm_grad_gates_kernel, taken, step, size, PROJECTED=projected)
     grad_x, grad_weight_ih, grad_bias_ih = _input_gradients(inputs, grad_gates, needs)
     grad_weight_hh, grad_bias_hh = _state_gradients(grad_gates, before, needs)
-    grad_weight_hr = _product_of_rows(grad_projected, hidden) if needs[7] and weight_hr is not None else None
+    grad_weight_hr = _product_of_rows(grad_projected, hidden) if needs[7] and projected else None
     weights = grad_weight_ih, grad_weight_hh, grad_bias_ih, grad_bias_hh
-    states = cast(grad_h, before.dtype), cast(grad_c, before.dtype)
+    grad_h0 = cast(inputs.carry_back(grad_gates, 0, grad_h), before.dtype) if needs[5] else None
+    states = grad_h0, cast(grad_c, before.dtype)
     return _for(needs, grad_x, *weights, *states, grad_weight_hr, None)[:length]
 
 
@@ -272,20 +284,20 @@ def gru_forward(x, weight_ih, weight_hh, bias_ih=None, bias_hh=None, h0=None, le
 def gru_backward(saved, grads, needs):
     inputs, gates, hidden_new = saved
     walk, size, length, needs = inputs.walk, inputs.weight_hh.shape[1], len(needs), _pad(needs, 7)
-    grad_output, grad_h_n = _given(*grads)
     like = inputs.x_rows
     grad_gates, grad_sums, before = empty(like, gates.shape), empty(like, gates.shape), empty(like, hidden_new.shape)
     grad_h, kept = (empty(like, (walk.batch, size), gates.dtype) for _ in range(2))
-    taken = (
-        gates, hidden_new, inputs.output, inputs.h0, grad_h, kept, grad_h_n, grad_output, walk.lengths,
-        grad_gates, grad_sums, before,
-    )  # fmt: skip
-    for step in reversed(range(walk.steps)):
-        walk.run(gru_grad_gates_kernel, taken, step, size)
-        product(walk.at(grad_sums, step), inputs.weight_hh, grad_h)
+    own = gates, hidden_new, grad_gates, kept
+    common = *_given(grads[1], grads[0]), inputs.output, inputs.h0, walk.lengths, grad_sums, before
+    if not walk_back_at_once(gru_resident_grad_kernel, walk, inputs.weight_hh, *own, *common):
+        for step in reversed(range(walk.steps)):
+            inputs.carry_back(grad_sums, step + 1, grad_h)
+            walk.run(gru_grad_gates_kernel, (*own, grad_h, *common), step, size)
     grad_x, grad_weight_ih, grad_bias_ih = _input_gradients(inputs, grad_gates, needs)
     grad_weight_hh, grad_bias_hh = _state_gradients(grad_sums, before, needs)
-    grad_h0 = cast(add(grad_h, kept, out=grad_h), before.dtype) if needs[5] else None
+    grad_h0 = None
+    if needs[5]:
+        grad_h0 = cast(add(inputs.carry_back(grad_sums, 0, grad_h), kept, out=grad_h), before.dtype)
     return _for(needs, grad_x, grad_weight_ih, grad_weight_hh, grad_bias_ih, grad_bias_hh, grad_h0, None)[:length]
 
 

@@ -1,35 +1,30 @@
-"""A recurrent layer's whole sequence in one Triton kernel: the recurrent weight stays on the chip over all time steps.
+"""What walking a whole sequence in one Triton kernel needs in either direction: `gpu_resident_forward.py` goes from the
+first step to the last, `gpu_resident_backward.py` back.
 
-A program has BLOCK_UNITS units of BLOCK_N sequences. It loads those units' lines of the weight once, before the loop
-over time; the compiler keeps them in shared memory. At each step it reads the whole state of its sequences, which all
-programs that share them have written, multiplies, makes its own units of the next state, and stores them for the
-others.
+A program has BLOCK_UNITS units of BLOCK_N sequences. It loads its slice of the recurrent weight once, before the loop
+over time; the compiler keeps it in shared memory. At each step it needs what all programs that share its sequences have
+made of the step before. It waits until all of them have arrived as often as there were steps, makes its own part,
+stores it for the others, and arrives. Programs of other sequences count on another counter and do not wait for these.
 
-States lie in two buffers [2, N, H]: a step reads one and writes the other, so one wait a step is enough. A program
-waits until all programs of its sequences have arrived as often as there were steps; then nobody reads any more what it
-will write. Programs of other sequences count on another counter and do not wait for these. All programs must run at
-once: they are launched cooperatively, and no more of them than the device holds.
+All programs must run at once: they are launched cooperatively, and no more of them than the device holds.
 
-Which sequences are walked so is WALK's choice. Shipped, before any device has measured it: 5 steps or more, at most 64
-sequences, and units in sixteens from 32 to 1024 in half types and to 512 in float32 (512 and 256 where a block has
-99 KB of shared memory), where launches are most of the time that single steps take. All others, float64, the LSTM with
-a projection, and grids that the device does not hold at once are launched step by step.
-
-The lines of a program's units are columns of the product, the gates of one unit side by side, so that one product
-makes all gates: BLOCK_N x (LINES * BLOCK_UNITS), where LINES is 4 for LSTM and GRU (whose fourth is zeros) and 1 for
-RNN. Its sum goes over the units of the state in chunks of BLOCK_K.
+Which sequences are walked so is a choice of the tuner, one for each direction. Shipped, before any device has measured
+it: 5 steps or more, at most 64 sequences, and units in sixteens from 32 to 1024 in half types and to 512 in float32
+(512 and 256 where a block has 99 KB of shared memory), where launches are most of the time that single steps take. All
+others, float64, the LSTM with a projection, and grids that the device does not hold at once are launched step by step.
+Layers of two directions or of several layers walk one after another: each is a call of its own.
 """
 
 import numpy as np
 import triton
 import triton.language as tl
 
-from ..gpu_arrays import contiguous, copy_into, fill
+from ..gpu_arrays import contiguous, fill
 from ..launch import empty, launch, programs_at_once
-from ..tuning import Choice, has_room
-from .gpu_time import gru_gates, length_of, load_in, lstm_gates, place_and_row, rnn_state, store_as
+from ..tuning import has_room
 
-_STRIDE = tl.constexpr(32)  # int32 numbers between two counters: each has a line of the cache to itself
+ROOM = 220 * 1024  # bytes of shared memory that a candidate may want
+STRIDE = tl.constexpr(32)  # int32 numbers between two counters: each has a line of the cache to itself
 
 
 @triton.jit
@@ -48,256 +43,50 @@ def wait_for(counter, arrivals):
 
 
 @triton.jit
-def buffers(states, step, elements):
-    """The buffer that a step reads, and the one that it writes."""
-    return states + (step % 2) * elements, states + ((step + 1) % 2) * elements
-
-
-@triton.jit
-def load_chunks(weight, first, size, GATES: tl.constexpr, LINES: tl.constexpr, BLOCK_UNITS: tl.constexpr,
-                BLOCK_K: tl.constexpr, CHUNKS: tl.constexpr):  # fmt: skip
-    """The lines of the units from `first` on, W_hh[gate * size + unit, :], as columns of CHUNKS tiles."""
-    column = tl.arange(0, LINES * BLOCK_UNITS)
-    unit, gate = first + column // LINES, column % LINES
-    line = tl.where(gate < GATES, gate, 0) * size + unit
-    inside = (unit < size) & (gate < GATES)
-    chunks = ()
-    for chunk in tl.static_range(CHUNKS):
-        inner = chunk * BLOCK_K + tl.arange(0, BLOCK_K)
-        tile = weight + line.to(tl.int64)[None, :] * size + inner[:, None]
-        chunks += (tl.load(tile, mask=(inner < size)[:, None] & inside[None, :], other=0.0),)
-    return chunks
-
-
-@triton.jit
-def load_part(state, sequence, inside, size, first, BLOCK_K: tl.constexpr):
-    """BLOCK_K units of the sequences' states, from `first` on; what other programs have stored."""
-    unit = (first + tl.arange(0, BLOCK_K))[None, :]
-    return tl.load(state + sequence * size + unit, mask=inside & (unit < size), other=0.0, cache_modifier=".cg")
-
-
-@triton.jit
-def multiply(state, sequence, inside, chunks, size, BLOCK_N: tl.constexpr, COLUMNS: tl.constexpr,
-             BLOCK_K: tl.constexpr, CHUNKS: tl.constexpr, PRECISION: tl.constexpr):  # fmt: skip
-    """The sequences' states [BLOCK_N, size] times the chunks. States are read past the L1 cache, which may hold their
-    buffer as it was two steps ago; half types before the first product, so that the L2 cache is waited for once, and
-    float32 chunk by chunk, because more would not fit into the registers."""
-    AT_ONCE: tl.constexpr = state.dtype.element_ty.primitive_bitwidth <= 16
-    parts = ()
-    if AT_ONCE:
-        for chunk in tl.static_range(CHUNKS):
-            parts += (load_part(state, sequence, inside, size, chunk * BLOCK_K, BLOCK_K),)
-    total = tl.zeros((BLOCK_N, COLUMNS), dtype=tl.float32)
-    for chunk in tl.static_range(CHUNKS):
-        if AT_ONCE:
-            part = parts[chunk]
-        else:
-            part = load_part(state, sequence, inside, size, chunk * BLOCK_K, BLOCK_K)
-        total = tl.dot(part, chunks[chunk], total, input_precision=PRECISION)
-    return total
-
-
-@triton.jit
-def split_gates(total, BLOCK_N: tl.constexpr, BLOCK_UNITS: tl.constexpr):
-    """The four gates' columns of a product, [BLOCK_N, BLOCK_UNITS] each."""
-    even, odd = tl.split(tl.reshape(total, (BLOCK_N, BLOCK_UNITS, 2, 2)))
-    first, third = tl.split(even)
-    second, fourth = tl.split(odd)
-    return first, second, third, fourth
-
-
-@triton.jit
-def load_bias(bias, gate, unit, size, BLOCK_UNITS: tl.constexpr):
-    """A gate's part of b_hh in float32, [1, BLOCK_UNITS]; zeros for None."""
-    if bias is None:
-        value = tl.zeros((1, BLOCK_UNITS), dtype=tl.float32)
-    else:
-        value = load_in(tl.float32, bias, gate * size + unit, unit < size)
-    return value
-
-
-@triton.jit(do_not_specialize=["steps"])
-def rnn_resident_kernel(
-    gates, weight, bias, states, counters, output, lengths, steps, batch, size,
-    RELU: tl.constexpr, REVERSE: tl.constexpr, PRECISION: tl.constexpr,
-    BLOCK_N: tl.constexpr, BLOCK_UNITS: tl.constexpr, BLOCK_K: tl.constexpr, CHUNKS: tl.constexpr,
-):  # fmt: skip
-    """h' = tanh or relu of (gates + W_hh h + b_hh) for every step; gates: [T * N, H] rows, W_ih x + b_ih."""
+def own_part(batch, size, BLOCK_N: tl.constexpr, BLOCK_UNITS: tl.constexpr):
+    """A program's sequences [BLOCK_N, 1] and units [1, BLOCK_UNITS], and which of them there are."""
     sequence = (tl.program_id(1) * BLOCK_N + tl.arange(0, BLOCK_N)).to(tl.int64)[:, None]
     unit = (tl.program_id(0) * BLOCK_UNITS + tl.arange(0, BLOCK_UNITS))[None, :]
     present = sequence < batch
-    inside = present & (unit < size)
-    counter, programs = counters + tl.program_id(1) * _STRIDE, tl.num_programs(0)
-    chunks = load_chunks(weight, tl.program_id(0) * BLOCK_UNITS, size, 1, 1, BLOCK_UNITS, BLOCK_K, CHUNKS)
-    b = load_bias(bias, 0, unit, size, BLOCK_UNITS)
-    length, element = length_of(sequence, present, lengths, steps), sequence * size + unit
-    h = load_in(tl.float32, states, element, inside)
-    for step in range(steps):
-        place, row = place_and_row(sequence, length, lengths, step, batch, REVERSE)
-        active = inside & (step < length)
-        total = tl.load(gates + row * size + unit, mask=active, other=0.0) + b
-        now, then = buffers(states, step, batch * size)
-        wait_for(counter, step * programs)
-        total += multiply(now, sequence, present, chunks, size, BLOCK_N, BLOCK_UNITS, BLOCK_K, CHUNKS, PRECISION)
-        state = rnn_state(total, RELU)
-        h = tl.where(active, state.to(states.dtype.element_ty).to(tl.float32), h)
-        store_as(then, element, h, inside)
-        arrive(counter)
-        store_as(output, place * size + unit, tl.where(active, h, 0.0), inside)
+    return sequence, unit, present, present & (unit < size)
 
 
-@triton.jit(do_not_specialize=["steps"])
-def lstm_resident_kernel(
-    gates, weight, bias, states, counters, c, cells, output, lengths, steps, batch, size,
-    REVERSE: tl.constexpr, PRECISION: tl.constexpr,
-    BLOCK_N: tl.constexpr, BLOCK_UNITS: tl.constexpr, BLOCK_K: tl.constexpr, CHUNKS: tl.constexpr,
-):  # fmt: skip
-    """Every step of `lstm_step_kernel` without a projection. gates: [T * N, 4H] rows, W_ih x + b_ih, then i, f, g, o.
-    c: [N, H], in place. cells: c' as rows."""
-    sequence = (tl.program_id(1) * BLOCK_N + tl.arange(0, BLOCK_N)).to(tl.int64)[:, None]
-    unit = (tl.program_id(0) * BLOCK_UNITS + tl.arange(0, BLOCK_UNITS))[None, :]
-    present = sequence < batch
-    inside = present & (unit < size)
-    counter, programs = counters + tl.program_id(1) * _STRIDE, tl.num_programs(0)
-    chunks = load_chunks(weight, tl.program_id(0) * BLOCK_UNITS, size, 4, 4, BLOCK_UNITS, BLOCK_K, CHUNKS)
-    b_i, b_f = load_bias(bias, 0, unit, size, BLOCK_UNITS), load_bias(bias, 1, unit, size, BLOCK_UNITS)
-    b_g, b_o = load_bias(bias, 2, unit, size, BLOCK_UNITS), load_bias(bias, 3, unit, size, BLOCK_UNITS)
-    length, element = length_of(sequence, present, lengths, steps), sequence * size + unit
-    h, cell = load_in(tl.float32, states, element, inside), tl.load(c + element, mask=inside, other=0.0)
-    for step in range(steps):
-        place, row = place_and_row(sequence, length, lengths, step, batch, REVERSE)
-        active = inside & (step < length)
-        gate = gates + row * 4 * size + unit
-        i, f = tl.load(gate, mask=active, other=0.0) + b_i, tl.load(gate + size, mask=active, other=0.0) + b_f
-        g = tl.load(gate + 2 * size, mask=active, other=0.0) + b_g
-        o = tl.load(gate + 3 * size, mask=active, other=0.0) + b_o
-        now, then = buffers(states, step, batch * size)
-        wait_for(counter, step * programs)
-        sums = multiply(now, sequence, present, chunks, size, BLOCK_N, 4 * BLOCK_UNITS, BLOCK_K, CHUNKS, PRECISION)
-        sum_i, sum_f, sum_g, sum_o = split_gates(sums, BLOCK_N, BLOCK_UNITS)
-        i, f, g, o, new_cell, m = lstm_gates(i + sum_i, f + sum_f, g + sum_g, o + sum_o, cell)
-        cell = tl.where(active, new_cell, cell)
-        h = tl.where(active, m.to(states.dtype.element_ty).to(tl.float32), h)
-        store_as(then, element, h, inside)
-        arrive(counter)
-        store_as(output, place * size + unit, tl.where(active, h, 0.0), inside)
-        tl.store(gate, i, mask=active)
-        tl.store(gate + size, f, mask=active)
-        tl.store(gate + 2 * size, g, mask=active)
-        tl.store(gate + 3 * size, o, mask=active)
-        tl.store(cells + row * size + unit, cell, mask=active)
-    tl.store(c + element, cell, mask=inside)
+@triton.jit
+def own_counter(counters):
+    """The counter of a program's sequences, and how many programs count on it."""
+    return counters + tl.program_id(1) * STRIDE, tl.num_programs(0)
 
 
-@triton.jit(do_not_specialize=["steps"])
-def gru_resident_kernel(
-    gates, weight, bias, states, counters, hidden_new, output, lengths, steps, batch, size,
-    REVERSE: tl.constexpr, PRECISION: tl.constexpr,
-    BLOCK_N: tl.constexpr, BLOCK_UNITS: tl.constexpr, BLOCK_K: tl.constexpr, CHUNKS: tl.constexpr,
-):  # fmt: skip
-    """Every step of `gru_step_kernel`. gates: [T * N, 3H] rows, W_ih x + b_ih, then r, z, n. hidden_new: W_hn h + b_hn
-    as rows."""
-    sequence = (tl.program_id(1) * BLOCK_N + tl.arange(0, BLOCK_N)).to(tl.int64)[:, None]
-    unit = (tl.program_id(0) * BLOCK_UNITS + tl.arange(0, BLOCK_UNITS))[None, :]
-    present = sequence < batch
-    inside = present & (unit < size)
-    counter, programs = counters + tl.program_id(1) * _STRIDE, tl.num_programs(0)
-    chunks = load_chunks(weight, tl.program_id(0) * BLOCK_UNITS, size, 3, 4, BLOCK_UNITS, BLOCK_K, CHUNKS)
-    b_r, b_z = load_bias(bias, 0, unit, size, BLOCK_UNITS), load_bias(bias, 1, unit, size, BLOCK_UNITS)
-    b_n = load_bias(bias, 2, unit, size, BLOCK_UNITS)
-    length, element = length_of(sequence, present, lengths, steps), sequence * size + unit
-    h = load_in(tl.float32, states, element, inside)
-    for step in range(steps):
-        place, row = place_and_row(sequence, length, lengths, step, batch, REVERSE)
-        active = inside & (step < length)
-        gate = gates + row * 3 * size + unit
-        r, z = tl.load(gate, mask=active, other=0.0) + b_r, tl.load(gate + size, mask=active, other=0.0) + b_z
-        n = tl.load(gate + 2 * size, mask=active, other=0.0)
-        now, then = buffers(states, step, batch * size)
-        wait_for(counter, step * programs)
-        sums = multiply(now, sequence, present, chunks, size, BLOCK_N, 4 * BLOCK_UNITS, BLOCK_K, CHUNKS, PRECISION)
-        sum_r, sum_z, from_h, _ = split_gates(sums, BLOCK_N, BLOCK_UNITS)
-        from_h += b_n
-        r, z, n, state = gru_gates(r + sum_r, z + sum_z, n, from_h, h)
-        h = tl.where(active, state.to(states.dtype.element_ty).to(tl.float32), h)
-        store_as(then, element, h, inside)
-        arrive(counter)
-        store_as(output, place * size + unit, tl.where(active, h, 0.0), inside)
-        tl.store(gate, r, mask=active)
-        tl.store(gate + size, z, mask=active)
-        tl.store(gate + 2 * size, n, mask=active)
-        tl.store(hidden_new + row * size + unit, from_h, mask=active)
-
-
-def _default(architecture, dtype, steps, batch, size, gates, aligned):
+def worthwhile(architecture, dtype, steps, batch, size, aligned) -> bool:
+    """Whether such sequences are walked in one launch, as shipped."""
     half = dtype.itemsize == 2
     widest = (1024 if half else 512) if has_room(architecture) else (512 if half else 256)
-    resident = dtype.itemsize < 8 and aligned and steps >= 8 and batch <= 64 and 32 <= size <= widest
-    if half and (batch > 16 or size > 512):
-        tile = (32 if size <= 512 else 16, 64, 128, 8)
-    else:
-        tile = (16, 32, 128, 4) if half else (16, 32, 64, 8 if size > 256 else 4)
-    return (int(resident), *tile)
+    return dtype.itemsize < 8 and aligned and steps >= 8 and batch <= 64 and 32 <= size <= widest
 
 
-def _candidates(dtype, steps, batch, size, gates, aligned):
-    """Single steps, and whole sequences where a slice of the weight can fit."""
-    if dtype.itemsize == 8:
-        return []
-    tiles = {
-        2: [(16, 32, 128, 4), (16, 64, 128, 8), (16, 64, 256, 8), (32, 32, 128, 4), (32, 64, 128, 8), (64, 32, 128, 4)],
-        4: [(16, 32, 64, 4), (16, 32, 32, 4), (16, 64, 64, 8), (32, 32, 32, 4)],
-    }[dtype.itemsize]
-    # float32 is held in two parts, for its three products.
-    held = 2 * dtype.itemsize if dtype.itemsize == 4 else dtype.itemsize
-    fitting = [tile for tile in tiles if size * (tile[1] * held + tile[0] * dtype.itemsize) <= 220 * 1024]
-    return [(0, *tiles[0]), *((1, *tile) for tile in fitting if tile[0] <= max(batch, 16))]
+def bytes_held(dtype) -> int:
+    """Of shared memory, a number of the weight: float32 is held in two parts, for its three products."""
+    return 8 if dtype.itemsize == 4 else dtype.itemsize
 
 
-WALK = Choice("recurrent.walk", ("RESIDENT", "BLOCK_N", "COLUMNS", "BLOCK_K", "num_warps"), _candidates, _default)
-
-
-def walk_at_once(kernel, walk, gates, weight_hh, bias_hh, h0, kept, output, **constants):
-    """Walks the whole sequence in one launch, if it is one of those that are walked so.
+def launch_at_once(kernel, grid, weight, *arguments, **constants) -> bool:
+    """Launches programs that wait for one another, if the device holds all of them at once; says whether it does.
 
     Args:
-        kernel: one of the three above.
-        walk: steps, batch, lengths and direction (`gpu.py`).
-        gates: [T * N, gates * H], float32.
-        weight_hh, bias_hh, h0: the layer's; the last two may be None.
-        kept: the arrays between `counters` and `output`.
-        output: [T, N, H].
+        kernel: its first argument is the counters, which are made here.
+        grid: programs along the units, and along the sequences.
+        weight: W_hh, the second argument.
+        arguments: the others.
         constants: the kernel's own.
-
-    Returns:
-        The final state [N, H]; None where nothing was done.
     """
-    size = weight_hh.shape[1]
-    tile = dict(WALK.pick(output, walk.steps, walk.batch, size, gates.shape[1] // size, size % 16 == 0))
-    if not tile.pop("RESIDENT"):
-        return None
-    block_units = tile.pop("COLUMNS") // (1 if gates.shape[1] == size else 4)
-    grid = triton.cdiv(size, block_units), triton.cdiv(walk.batch, tile["BLOCK_N"])
-    states = empty(output, (2, walk.batch, size))
-    counters = empty(output, (grid[1] * _STRIDE.value,), np.int32)
-    arguments = (
-        gates, contiguous(weight_hh), bias_hh, states, counters, *kept, output, walk.lengths,
-        walk.steps, walk.batch, size,
-    )  # fmt: skip
-    constants |= tile | {
-        "REVERSE": walk.reverse,
-        "PRECISION": "tf32x3" if output.dtype == np.float32 else "ieee",
-        "BLOCK_UNITS": block_units,
-        "CHUNKS": triton.cdiv(size, tile["BLOCK_K"]),
+    counters, weight = empty(weight, (grid[1] * STRIDE.value,), np.int32), contiguous(weight)
+    constants |= {
+        "PRECISION": "tf32x3" if weight.dtype == np.float32 else "ieee",
         "num_stages": 1,  # nothing is loaded for a later step before its wait
         "launch_cooperative_grid": True,
     }
-    if grid[0] * grid[1] > programs_at_once(kernel, *arguments, **constants):
-        return None
+    if grid[0] * grid[1] > programs_at_once(kernel, counters, weight, *arguments, **constants):
+        return False
     fill(counters, 0)
-    if h0 is None:
-        fill(states[0], 0)
-    else:
-        copy_into(states[0], h0)
-    launch(kernel, grid, *arguments, **constants)
-    return states[walk.steps % 2]
+    launch(kernel, grid, counters, weight, *arguments, **constants)
+    return True

@@ -16,6 +16,13 @@ from ..gpu_math import sigmoid, tanh
 
 
 @triton.jit
+def own_values(batch, size, BLOCK: tl.constexpr):
+    """A program's values of a state [N, size]: which they are, which of them there are, their sequences and units."""
+    element = tl.program_id(0).to(tl.int64) * BLOCK + tl.arange(0, BLOCK)
+    return element, element < tl.cast(batch, tl.int64) * size, element // size, element % size
+
+
+@triton.jit
 def length_of(sequence, inside, lengths, steps):
     """How many steps each sequence has."""
     if lengths is None:
@@ -57,6 +64,39 @@ def store_as(pointer, offset, value, inside):
 
 
 @triton.jit
+def load_lstm_gates(KIND: tl.constexpr, gates, row, unit, inside, size):
+    """The parts i, f, g, o of rows [T * N, 4H]."""
+    gate = row * 4 * size + unit
+    i, f = load_in(KIND, gates, gate, inside), load_in(KIND, gates, gate + size, inside)
+    return i, f, load_in(KIND, gates, gate + 2 * size, inside), load_in(KIND, gates, gate + 3 * size, inside)
+
+
+@triton.jit
+def store_lstm_gates(gates, row, unit, inside, size, i, f, g, o):
+    gate = row * 4 * size + unit
+    store_as(gates, gate, i, inside)
+    store_as(gates, gate + size, f, inside)
+    store_as(gates, gate + 2 * size, g, inside)
+    store_as(gates, gate + 3 * size, o, inside)
+
+
+@triton.jit
+def load_gru_gates(KIND: tl.constexpr, gates, row, unit, inside, size):
+    """The parts r, z, n of rows [T * N, 3H]."""
+    gate = row * 3 * size + unit
+    r, z = load_in(KIND, gates, gate, inside), load_in(KIND, gates, gate + size, inside)
+    return r, z, load_in(KIND, gates, gate + 2 * size, inside)
+
+
+@triton.jit
+def store_gru_gates(gates, row, unit, inside, size, r, z, n):
+    gate = row * 3 * size + unit
+    store_as(gates, gate, r, inside)
+    store_as(gates, gate + size, z, inside)
+    store_as(gates, gate + 2 * size, n, inside)
+
+
+@triton.jit
 def rnn_state(total, RELU: tl.constexpr):
     """tanh or relu of a step's sum; NaN stays NaN."""
     return tl.where(total <= 0, 0.0 * total, total) if RELU else tanh(total)
@@ -79,12 +119,35 @@ def gru_gates(r, z, n, from_h, h):
 
 
 @triton.jit
-def state_before(KIND: tl.constexpr, output, h0, lengths, element, sequence, unit, inside, step, steps, batch, size,
+def rnn_grad_sum(grad, state, RELU: tl.constexpr):
+    """The gradient of a step's sum from that of its new state, and that state."""
+    return tl.where(state > 0, grad, 0.0) if RELU else grad * (1 - state * state)
+
+
+@triton.jit
+def lstm_grad_sums(grad_m, grad_c, i, f, g, o, cell, c_before):
+    """From the gradients of m and of the new cell: those of a step's four sums, and of the old cell."""
+    tanh_c = tanh(cell)
+    grad_cell = grad_c + grad_m * o * (1 - tanh_c * tanh_c)
+    grad_i, grad_f = grad_cell * g * i * (1 - i), grad_cell * c_before * f * (1 - f)
+    return grad_i, grad_f, grad_cell * i * (1 - g * g), grad_m * tanh_c * o * (1 - o), grad_cell * f
+
+
+@triton.jit
+def gru_grad_sums(grad, r, z, n, from_h, state):
+    """From the gradient of a step's new state: those of the sums of r, z and n, of n's part from the old state, and
+    what the old state gets by z."""
+    grad_n = grad * (1 - z) * (1 - n * n)
+    return grad_n * from_h * r * (1 - r), grad * (state - n) * z * (1 - z), grad_n, grad_n * r, grad * z
+
+
+@triton.jit
+def state_before(KIND: tl.constexpr, output, h0, lengths, length, element, sequence, unit, inside, step, batch, size,
                  REVERSE: tl.constexpr):  # fmt: skip
     """The state that a step started from: the output of the step before, or h0 (None for zeros)."""
-    place, _, length = locate(sequence, inside, lengths, step - 1, steps, batch, REVERSE)
-    active = inside & (step < length)
+    place, _ = place_and_row(sequence, length, lengths, step - 1, batch, REVERSE)
     now = tl.zeros_like(sequence) + step
+    active = inside & (now - 1 < length)
     value = load_in(KIND, output, place * size + unit, active & (now > 0))
     if h0 is not None:
         value += load_in(KIND, h0, element, active & (now == 0))
@@ -92,20 +155,39 @@ def state_before(KIND: tl.constexpr, output, h0, lengths, element, sequence, uni
 
 
 @triton.jit
-def grad_of_state(KIND: tl.constexpr, grad_h_n, later, kept, grad_output, element, unit, place, length, inside, step,
-                  size):  # fmt: skip
-    """The gradient of a step's new state, 0 past the end: from the steps behind it (`later`, a product with W_hh, and
-    `kept`, what the state itself carried), or from h_n at a sequence's last step, and from the output."""
+def cell_before(KIND: tl.constexpr, cells, c0, lengths, length, element, sequence, unit, active, step, batch, size,
+                REVERSE: tl.constexpr):  # fmt: skip
+    """The cell that a step started from: the row of the step before, or c0 (None for zeros)."""
+    _, row = place_and_row(sequence, length, lengths, step - 1, batch, REVERSE)
+    now = tl.zeros_like(sequence) + step
+    value = load_in(KIND, cells, row * size + unit, active & (now > 0))
+    if c0 is not None:
+        value += load_in(KIND, c0, element, active & (now == 0))
+    return value
+
+
+@triton.jit
+def grad_from_outputs(KIND: tl.constexpr, grad_h_n, grad_output, element, unit, place, length, inside, step, size):
+    """What a step's new state gets from the output, and at a sequence's last step from h_n; 0 past the end."""
     active = inside & (step < length)
-    behind = active & (step + 1 < length)
-    grad = load_in(KIND, later, element, behind)
-    if kept is not None:
-        grad += load_in(KIND, kept, element, behind)
+    grad = tl.zeros(active.shape, KIND)
     if grad_h_n is not None:
         grad += load_in(KIND, grad_h_n, element, active & (step + 1 == length))
     if grad_output is not None:
         grad += load_in(KIND, grad_output, place * size + unit, active)
     return grad
+
+
+@triton.jit
+def grad_of_state(KIND: tl.constexpr, later, kept, grad_h_n, grad_output, element, unit, place, length, inside, step,
+                  size):  # fmt: skip
+    """The gradient of a step's new state, 0 past the end: from the steps behind it (`later`, a product with W_hh, and
+    `kept`, what the state itself carried), and from the outputs."""
+    behind = inside & (step + 1 < length)
+    grad = load_in(KIND, later, element, behind)
+    if kept is not None:
+        grad += load_in(KIND, kept, element, behind)
+    return grad + grad_from_outputs(KIND, grad_h_n, grad_output, element, unit, place, length, inside, step, size)
 
 
 @triton.jit
@@ -130,9 +212,7 @@ def rnn_step_kernel(
     RELU: tl.constexpr, REVERSE: tl.constexpr, BLOCK: tl.constexpr,
 ):  # fmt: skip
     """h' = tanh or relu of (gates + sums): W_ih x + b_ih of all steps, and W_hh h + b_hh of this one."""
-    element = tl.program_id(0).to(tl.int64) * BLOCK + tl.arange(0, BLOCK)
-    inside = element < tl.cast(batch, tl.int64) * size
-    sequence, unit = element // size, element % size
+    element, inside, sequence, unit = own_values(batch, size, BLOCK)
     place, row, length = locate(sequence, inside, lengths, step, steps, batch, REVERSE)
     active = inside & (step < length)
     total = tl.load(gates + row * size + unit, mask=active, other=0.0)
@@ -144,20 +224,17 @@ def rnn_step_kernel(
 
 @triton.jit(do_not_specialize=["step"])
 def rnn_grad_sums_kernel(
-    output, h0, later, grad_h_n, grad_output, lengths, grad_sums, before, step, steps, batch, size,
+    later, grad_h_n, grad_output, output, h0, lengths, grad_sums, before, step, steps, batch, size,
     RELU: tl.constexpr, REVERSE: tl.constexpr, BLOCK: tl.constexpr,
 ):  # fmt: skip
     """The gradient of a step's sums, and the state that it started from, both as rows."""
     KIND: tl.constexpr = later.dtype.element_ty
-    element = tl.program_id(0).to(tl.int64) * BLOCK + tl.arange(0, BLOCK)
-    inside = element < tl.cast(batch, tl.int64) * size
-    sequence, unit = element // size, element % size
+    element, inside, sequence, unit = own_values(batch, size, BLOCK)
     place, row, length = locate(sequence, inside, lengths, step, steps, batch, REVERSE)
-    grad = grad_of_state(KIND, grad_h_n, later, None, grad_output, element, unit, place, length, inside, step, size)
+    grad = grad_of_state(KIND, later, None, grad_h_n, grad_output, element, unit, place, length, inside, step, size)
     state = load_in(KIND, output, place * size + unit, inside & (step < length))
-    grad = tl.where(state > 0, grad, 0.0) if RELU else grad * (1 - state * state)
-    store_as(grad_sums, row * size + unit, grad, inside)
-    state = state_before(KIND, output, h0, lengths, element, sequence, unit, inside, step, steps, batch, size, REVERSE)
+    store_as(grad_sums, row * size + unit, rnn_grad_sum(grad, state, RELU), inside)
+    state = state_before(KIND, output, h0, lengths, length, element, sequence, unit, inside, step, batch, size, REVERSE)
     store_as(before, row * size + unit, state, inside)
 
 
@@ -171,22 +248,16 @@ def lstm_step_kernel(
     gates: [T * N, 4H] rows, W_ih x + b_ih, then i, f, g, o. sums: [N, 4H], W_hh h + b_hh. c: [N, H], in place.
     cells: c' as rows. m goes to `hidden` as rows where it is PROJECTED, else it is h', to h and to the output.
     """
-    element = tl.program_id(0).to(tl.int64) * BLOCK + tl.arange(0, BLOCK)
-    inside = element < tl.cast(batch, tl.int64) * size
-    sequence, unit = element // size, element % size
+    element, inside, sequence, unit = own_values(batch, size, BLOCK)
     place, row, length = locate(sequence, inside, lengths, step, steps, batch, REVERSE)
     active = inside & (step < length)
-    gate, part = gates + row * 4 * size + unit, sums + sequence * 4 * size + unit
-    i = tl.load(gate, mask=active, other=0.0) + tl.load(part, mask=active, other=0.0)
-    f = tl.load(gate + size, mask=active, other=0.0) + tl.load(part + size, mask=active, other=0.0)
-    g = tl.load(gate + 2 * size, mask=active, other=0.0) + tl.load(part + 2 * size, mask=active, other=0.0)
-    o = tl.load(gate + 3 * size, mask=active, other=0.0) + tl.load(part + 3 * size, mask=active, other=0.0)
-    i, f, g, o, cell, m = lstm_gates(i, f, g, o, tl.load(c + element, mask=active, other=0.0))
+    KIND: tl.constexpr = gates.dtype.element_ty
+    i, f, g, o = load_lstm_gates(KIND, gates, row, unit, active, size)
+    sum_i, sum_f, sum_g, sum_o = load_lstm_gates(KIND, sums, sequence, unit, active, size)
+    cell = tl.load(c + element, mask=active, other=0.0)
+    i, f, g, o, cell, m = lstm_gates(i + sum_i, f + sum_f, g + sum_g, o + sum_o, cell)
     m = tl.where(active, m, 0.0)
-    tl.store(gate, i, mask=active)
-    tl.store(gate + size, f, mask=active)
-    tl.store(gate + 2 * size, g, mask=active)
-    tl.store(gate + 3 * size, o, mask=active)
+    store_lstm_gates(gates, row, unit, active, size, i, f, g, o)
     tl.store(c + element, cell, mask=active)
     tl.store(cells + row * size + unit, cell, mask=active)
     if PROJECTED:
@@ -201,9 +272,7 @@ def lstm_project_kernel(
     projected, h, output, lengths, step, steps, batch, size, REVERSE: tl.constexpr, BLOCK: tl.constexpr
 ):
     """h' = W_hr m, to the state and to the output, of the sequences that have this step."""
-    element = tl.program_id(0).to(tl.int64) * BLOCK + tl.arange(0, BLOCK)
-    inside = element < tl.cast(batch, tl.int64) * size
-    sequence, unit = element // size, element % size
+    element, inside, sequence, unit = own_values(batch, size, BLOCK)
     place, _, length = locate(sequence, inside, lengths, step, steps, batch, REVERSE)
     active = inside & (step < length)
     state = tl.load(projected + element, mask=active, other=0.0)
@@ -213,60 +282,49 @@ def lstm_project_kernel(
 
 @triton.jit(do_not_specialize=["step"])
 def lstm_grad_projected_kernel(
-    output, h0, later, grad_h_n, grad_output, lengths, grad_projected, before, step, steps, batch, size,
+    later, grad_h_n, grad_output, output, h0, lengths, grad_projected, before, step, steps, batch, size,
     REVERSE: tl.constexpr, BLOCK: tl.constexpr,
 ):  # fmt: skip
     """The gradient of h' = W_hr m, and the state that the step started from, both as rows."""
     KIND: tl.constexpr = later.dtype.element_ty
-    element = tl.program_id(0).to(tl.int64) * BLOCK + tl.arange(0, BLOCK)
-    inside = element < tl.cast(batch, tl.int64) * size
-    sequence, unit = element // size, element % size
+    element, inside, sequence, unit = own_values(batch, size, BLOCK)
     place, row, length = locate(sequence, inside, lengths, step, steps, batch, REVERSE)
-    grad = grad_of_state(KIND, grad_h_n, later, None, grad_output, element, unit, place, length, inside, step, size)
+    grad = grad_of_state(KIND, later, None, grad_h_n, grad_output, element, unit, place, length, inside, step, size)
     store_as(grad_projected, row * size + unit, grad, inside)
-    state = state_before(KIND, output, h0, lengths, element, sequence, unit, inside, step, steps, batch, size, REVERSE)
+    state = state_before(KIND, output, h0, lengths, length, element, sequence, unit, inside, step, batch, size, REVERSE)
     store_as(before, row * size + unit, state, inside)
 
 
 @triton.jit(do_not_specialize=["step"])
 def lstm_grad_gates_kernel(
-    gates, cells, c0, output, h0, grad_hidden, later, grad_h_n, grad_output, grad_c, lengths, grad_gates, before,
+    gates, cells, c0, grad_c, grad_hidden, later, grad_h_n, grad_output, output, h0, lengths, grad_gates, before,
     step, steps, batch, size,
     PROJECTED: tl.constexpr, REVERSE: tl.constexpr, BLOCK: tl.constexpr,
 ):  # fmt: skip
     """The gradient of a step's four sums as rows [T * N, 4H], and c's in place: grad_c [N, H] is that of the new c,
     then that of the old. m's gradient is `grad_hidden` [N, H] where it is PROJECTED, else that of the state."""
     KIND: tl.constexpr = later.dtype.element_ty
-    element = tl.program_id(0).to(tl.int64) * BLOCK + tl.arange(0, BLOCK)
-    inside = element < tl.cast(batch, tl.int64) * size
-    sequence, unit = element // size, element % size
+    element, inside, sequence, unit = own_values(batch, size, BLOCK)
     place, row, length = locate(sequence, inside, lengths, step, steps, batch, REVERSE)
     active = inside & (step < length)
     if PROJECTED:
         grad_m = load_in(KIND, grad_hidden, element, active)
     else:
         grad_m = grad_of_state(
-            KIND, grad_h_n, later, None, grad_output, element, unit, place, length, inside, step, size
+            KIND, later, None, grad_h_n, grad_output, element, unit, place, length, inside, step, size
         )
         state = state_before(
-            KIND, output, h0, lengths, element, sequence, unit, inside, step, steps, batch, size, REVERSE
+            KIND, output, h0, lengths, length, element, sequence, unit, inside, step, batch, size, REVERSE
         )
         store_as(before, row * size + unit, state, inside)
-    gate = row * 4 * size + unit
-    i, f = load_in(KIND, gates, gate, active), load_in(KIND, gates, gate + size, active)
-    g, o = load_in(KIND, gates, gate + 2 * size, active), load_in(KIND, gates, gate + 3 * size, active)
-    tanh_c = tanh(load_in(KIND, cells, row * size + unit, active))
-    _, row_before, _ = locate(sequence, inside, lengths, step - 1, steps, batch, REVERSE)
-    now = tl.zeros_like(sequence) + step
-    c_before = load_in(KIND, cells, row_before * size + unit, active & (now > 0))
-    if c0 is not None:
-        c_before += load_in(KIND, c0, element, active & (now == 0))
-    grad_cell = load_in(KIND, grad_c, element, active) + grad_m * o * (1 - tanh_c * tanh_c)
-    store_as(grad_gates, gate, grad_cell * g * i * (1 - i), inside)
-    store_as(grad_gates, gate + size, grad_cell * c_before * f * (1 - f), inside)
-    store_as(grad_gates, gate + 2 * size, grad_cell * i * (1 - g * g), inside)
-    store_as(grad_gates, gate + 3 * size, grad_m * tanh_c * o * (1 - o), inside)
-    tl.store(grad_c + element, grad_cell * f, mask=active)
+    i, f, g, o = load_lstm_gates(KIND, gates, row, unit, active, size)
+    cell = load_in(KIND, cells, row * size + unit, active)
+    c = cell_before(KIND, cells, c0, lengths, length, element, sequence, unit, active, step, batch, size, REVERSE)
+    grad_i, grad_f, grad_g, grad_o, grad = lstm_grad_sums(
+        grad_m, load_in(KIND, grad_c, element, active), i, f, g, o, cell, c
+    )
+    store_lstm_gates(grad_gates, row, unit, inside, size, grad_i, grad_f, grad_g, grad_o)
+    tl.store(grad_c + element, grad, mask=active)
 
 
 @triton.jit(do_not_specialize=["step"])
@@ -279,20 +337,14 @@ def gru_step_kernel(
     gates: [T * N, 3H] rows, W_ih x + b_ih, then r, z, n. sums: [N, 3H], W_hh h + b_hh, whose part for n goes to
     hidden_new as rows.
     """
-    element = tl.program_id(0).to(tl.int64) * BLOCK + tl.arange(0, BLOCK)
-    inside = element < tl.cast(batch, tl.int64) * size
-    sequence, unit = element // size, element % size
+    element, inside, sequence, unit = own_values(batch, size, BLOCK)
     place, row, length = locate(sequence, inside, lengths, step, steps, batch, REVERSE)
     active = inside & (step < length)
-    gate, part = gates + row * 3 * size + unit, sums + sequence * 3 * size + unit
-    r = tl.load(gate, mask=active, other=0.0) + tl.load(part, mask=active, other=0.0)
-    z = tl.load(gate + size, mask=active, other=0.0) + tl.load(part + size, mask=active, other=0.0)
-    from_h = tl.load(part + 2 * size, mask=active, other=0.0)
-    before = tl.load(h + element, mask=active, other=0.0).to(from_h.dtype)
-    r, z, n, state = gru_gates(r, z, tl.load(gate + 2 * size, mask=active, other=0.0), from_h, before)
-    tl.store(gate, r, mask=active)
-    tl.store(gate + size, z, mask=active)
-    tl.store(gate + 2 * size, n, mask=active)
+    KIND: tl.constexpr = gates.dtype.element_ty
+    r, z, n = load_gru_gates(KIND, gates, row, unit, active, size)
+    sum_r, sum_z, from_h = load_gru_gates(KIND, sums, sequence, unit, active, size)
+    r, z, n, state = gru_gates(r + sum_r, z + sum_z, n, from_h, load_in(KIND, h, element, active))
+    store_gru_gates(gates, row, unit, active, size, r, z, n)
     tl.store(hidden_new + row * size + unit, from_h, mask=active)
     store_as(h, element, state, active)
     store_as(output, place * size + unit, tl.where(active, state, 0.0), inside)
@@ -300,31 +352,22 @@ def gru_step_kernel(
 
 @triton.jit(do_not_specialize=["step"])
 def gru_grad_gates_kernel(
-    gates, hidden_new, output, h0, later, kept, grad_h_n, grad_output, lengths, grad_gates, grad_sums, before,
+    gates, hidden_new, grad_gates, kept, later, grad_h_n, grad_output, output, h0, lengths, grad_sums, before,
     step, steps, batch, size,
     REVERSE: tl.constexpr, BLOCK: tl.constexpr,
 ):  # fmt: skip
     """The gradients of W_ih x (grad_gates) and of W_hh h (grad_sums) at a step, as rows [T * N, 3H]; kept: [N, H], what
     the state hands on by z, in place."""
     KIND: tl.constexpr = later.dtype.element_ty
-    element = tl.program_id(0).to(tl.int64) * BLOCK + tl.arange(0, BLOCK)
-    inside = element < tl.cast(batch, tl.int64) * size
-    sequence, unit = element // size, element % size
+    element, inside, sequence, unit = own_values(batch, size, BLOCK)
     place, row, length = locate(sequence, inside, lengths, step, steps, batch, REVERSE)
     active = inside & (step < length)
-    grad = grad_of_state(KIND, grad_h_n, later, kept, grad_output, element, unit, place, length, inside, step, size)
-    state = state_before(KIND, output, h0, lengths, element, sequence, unit, inside, step, steps, batch, size, REVERSE)
-    gate = row * 3 * size + unit
-    r, z = load_in(KIND, gates, gate, active), load_in(KIND, gates, gate + size, active)
-    n, from_h = load_in(KIND, gates, gate + 2 * size, active), load_in(KIND, hidden_new, row * size + unit, active)
-    grad_n = grad * (1 - z) * (1 - n * n)
-    grad_r = grad_n * from_h * r * (1 - r)
-    grad_z = grad * (state - n) * z * (1 - z)
+    grad = grad_of_state(KIND, later, kept, grad_h_n, grad_output, element, unit, place, length, inside, step, size)
+    state = state_before(KIND, output, h0, lengths, length, element, sequence, unit, inside, step, batch, size, REVERSE)
+    r, z, n = load_gru_gates(KIND, gates, row, unit, active, size)
+    from_h = load_in(KIND, hidden_new, row * size + unit, active)
+    grad_r, grad_z, grad_n, grad_from_h, grad_kept = gru_grad_sums(grad, r, z, n, from_h, state)
     store_as(before, row * size + unit, state, inside)
-    store_as(grad_gates, gate, grad_r, inside)
-    store_as(grad_gates, gate + size, grad_z, inside)
-    store_as(grad_gates, gate + 2 * size, grad_n, inside)
-    store_as(grad_sums, gate, grad_r, inside)
-    store_as(grad_sums, gate + size, grad_z, inside)
-    store_as(grad_sums, gate + 2 * size, grad_n * r, inside)
-    tl.store(kept + element, grad * z, mask=active)
+    store_gru_gates(grad_gates, row, unit, inside, size, grad_r, grad_z, grad_n)
+    store_gru_gates(grad_sums, row, unit, inside, size, grad_r, grad_z, grad_from_h)
+    tl.store(kept + element, grad_kept, mask=active)

@@ -20,17 +20,18 @@ from agreement import agree
 from parity import DTYPES
 
 from ranvier.kernels import launch, memory, recurrent
-from ranvier.kernels.recurrent import gpu, gpu_resident, reference
+from ranvier.kernels.recurrent import gpu, gpu_resident_backward, gpu_resident_forward, reference
 
 interpreter.install()
 GATES = {"rnn": 1, "lstm": 4, "gru": 3}
-LENGTHS = np.array([3, 6, 1, 2, 5])
+LENGTHS = np.array([3, 4, 1, 2, 4])
 UNITS = 4  # a program's
 
 
-def tile(layer, block_n=2, block_k=4):
-    return {"RESIDENT": 1, "BLOCK_N": block_n, "COLUMNS": UNITS * (1 if layer == "rnn" else 4), "BLOCK_K": block_k,
-            "num_warps": 4}  # fmt: skip
+def tiles(layer, block_n=2, block_k=8, shares=2):
+    """Forward and backward."""
+    common = {"RESIDENT": 1, "BLOCK_N": block_n, "BLOCK_K": block_k, "num_warps": shares}
+    return common | {"COLUMNS": UNITS * (1 if layer == "rnn" else 4)}, common | {"BLOCK_UNITS": UNITS}
 
 
 @pytest.fixture
@@ -40,7 +41,9 @@ def resident(monkeypatch):
     grids = []
 
     def begin(layer, **sizes):
-        monkeypatch.setattr(gpu_resident, "WALK", SimpleNamespace(pick=lambda *asked: tile(layer, **sizes)))
+        forward, backward = tiles(layer, **sizes)
+        monkeypatch.setattr(gpu_resident_forward, "WALK", SimpleNamespace(pick=lambda *asked: forward))
+        monkeypatch.setattr(gpu_resident_backward, "WALK_BACK", SimpleNamespace(pick=lambda *asked: backward))
         return grids
 
     def interpret(kernel, grid, arguments, constants):
@@ -52,15 +55,10 @@ def resident(monkeypatch):
     return begin
 
 
-def inputs_of(layer, rng, dtype=np.float32, hidden=11, steps=6, bias=True, states=True):
+def inputs_of(layer, rng, dtype=np.float32, hidden=7, steps=4, batch=5, bias=True, states=True):
     gates = GATES[layer] * hidden
-    shapes = [
-        (steps, 5, 3),
-        (gates, 3),
-        (gates, hidden),
-        *[(gates,)] * 2,
-        *[(5, hidden)] * (2 if layer == "lstm" else 1),
-    ]
+    shapes = [(steps, batch, 3), (gates, 3), (gates, hidden), *[(gates,)] * 2]
+    shapes += [(batch, hidden)] * (2 if layer == "lstm" else 1)
     inputs = [(rng.standard_normal(shape) / 2).astype(dtype) for shape in shapes]
     return [*inputs[:3], *(inputs[3:5] if bias else (None, None)), *(x if states else None for x in inputs[5:])]
 
@@ -69,14 +67,15 @@ def with_lengths(layer, inputs, lengths):
     return [*inputs, *[None] * (layer == "lstm"), lengths]
 
 
-# A whole tile of units, one more than a tile, one less than two; and sums of one chunk, of two, of a part of one.
-@pytest.mark.parametrize(("hidden", "block_k"), [(4, 4), (5, 4), (7, 16)])
+# A whole tile of units, one more than a tile, one less than two; sums of one chunk, of some, of a part of one; and half
+# a tile of sequences, two and a half, two.
+@pytest.mark.parametrize(("hidden", "batch", "block_k", "shares"), [(4, 1, 4, 2), (5, 5, 4, 2), (7, 4, 16, 4)])
 @pytest.mark.parametrize("layer", GATES)
-def test_sizes_at_the_edges_of_tiles(layer, hidden, block_k, resident):
-    grids, rng = resident(layer, block_k=block_k), np.random.default_rng(0)
-    operation = getattr(recurrent, layer)
-    agree(operation, inputs_of(layer, rng, hidden=hidden, steps=3), {}, rng, "float32", "gpu")
-    assert grids == [(triton.cdiv(hidden, UNITS), 3)]
+def test_sizes_at_the_edges_of_tiles(layer, hidden, batch, block_k, shares, resident):
+    grids, rng = resident(layer, block_k=block_k, shares=shares), np.random.default_rng(0)
+    inputs = inputs_of(layer, rng, hidden=hidden, steps=3, batch=batch)
+    agree(getattr(recurrent, layer), inputs, {}, rng, "float32", "gpu")
+    assert grids == [(triton.cdiv(hidden, UNITS), triton.cdiv(batch, 2))] * 2
 
 
 @pytest.mark.parametrize(
@@ -88,7 +87,7 @@ def test_directions_and_lengths_in_every_type(layer, reverse, lengths, dtype, re
     grids, rng = resident(layer), np.random.default_rng(0)
     inputs = with_lengths(layer, inputs_of(layer, rng, DTYPES[dtype]), lengths)
     agree(getattr(recurrent, layer), inputs, {"reverse": reverse}, rng, dtype, "gpu")
-    assert grids == [(3, 3)]
+    assert grids == [(2, 3)] * 2
 
 
 @pytest.mark.parametrize("layer", GATES)
@@ -97,32 +96,42 @@ def test_without_bias_and_initial_state(layer, resident):
     inputs = inputs_of(layer, rng, bias=False, states=False)
     attributes = {"nonlinearity": "relu"} if layer == "rnn" else {}
     agree(getattr(recurrent, layer), inputs, attributes, rng, "float32", "gpu")
-    assert grids == [(3, 1)]
+    assert grids == [(2, 1)] * 2
 
 
 @pytest.mark.parametrize("layer", GATES)
 def test_what_stands_past_a_sequence_s_end_has_no_effect(layer, resident):
-    grids, inputs = resident(layer), with_lengths(layer, inputs_of(layer, np.random.default_rng(0)), LENGTHS)
-    exact, _ = getattr(reference, f"{layer}_forward")(*inputs)
-    inputs[0] = np.where((np.arange(6)[:, None] >= LENGTHS)[:, :, None], np.float32(np.nan), inputs[0])
-    actual, _ = getattr(gpu, f"{layer}_forward")(*inputs)
+    grids, rng, past = resident(layer, block_n=8), np.random.default_rng(0), np.arange(4)[:, None] >= LENGTHS
+    inputs = with_lengths(layer, inputs_of(layer, rng), LENGTHS)
+    exact, exact_saved = getattr(reference, f"{layer}_forward")(*inputs)
+    inputs[0] = np.where(past[:, :, None], np.float32(np.nan), inputs[0])
+    actual, saved = getattr(gpu, f"{layer}_forward")(*inputs)
     for one, other in zip(actual, exact):
         np.testing.assert_allclose(one, other, atol=1e-5)
-    assert grids
+    grads = [rng.standard_normal(x.shape).astype(np.float32) for x in exact]
+    needs = [x is not None and x.dtype == np.float32 for x in inputs]
+    exact_grads = getattr(reference, f"{layer}_backward")(exact_saved, tuple(grads), needs)
+    grads[0] = np.where(past[:, :, None], np.float32(np.nan), grads[0])
+    for one, other in zip(getattr(gpu, f"{layer}_backward")(saved, tuple(grads), needs), exact_grads):
+        assert one is other is None or np.abs(one - other).max() < 1e-5
+    assert len(grids) == 2
 
 
-def error_of(seed, monkeypatch):
-    """The largest error of an LSTM's output, its programs taking turns as drawn from a seed."""
+def error_of(seed, monkeypatch, backward=False):
+    """The largest error of an LSTM's output, or of its gradients, its programs taking turns as drawn from a seed."""
     monkeypatch.setattr(interpreter.Turns, "seed", seed)
     inputs = inputs_of("lstm", np.random.default_rng(1))
-    exact, _ = reference.lstm_forward(*inputs)
-    actual, _ = gpu.lstm_forward(*inputs)
-    return np.abs(np.where(np.isnan(actual[0]), np.inf, actual[0]) - exact[0]).max()
+    exact, exact_saved = reference.lstm_forward(*inputs)
+    actual, saved = gpu.lstm_forward(*inputs)
+    if backward:
+        exact = reference.lstm_backward(exact_saved, exact, (True,) * 7)
+        actual = gpu.lstm_backward(saved, actual, (True,) * 7)
+    return max(np.abs(np.where(np.isnan(one), np.inf, one) - other).max() for one, other in zip(actual, exact))
 
 
 def test_programs_may_take_turns_in_any_order(resident, monkeypatch):
     resident("lstm")
-    assert max(error_of(seed, monkeypatch) for seed in range(2)) < 1e-6
+    assert max(error_of(seed, monkeypatch, backward=True) for seed in range(2)) < 1e-5
 
 
 @triton.jit
@@ -143,17 +152,19 @@ def wait_for_one_more(counter, arrivals):
 
 
 @pytest.mark.parametrize("broken", [no_wait, wait_for_one_less])
-def test_a_wait_that_is_too_short_is_noticed(broken, resident, monkeypatch):
+@pytest.mark.parametrize("walk", [gpu_resident_forward, gpu_resident_backward])
+def test_a_wait_that_is_too_short_is_noticed(walk, broken, resident, monkeypatch):
     resident("lstm")
-    monkeypatch.setattr(gpu_resident, "wait_for", broken)
-    assert all(error_of(seed, monkeypatch) > 1e-3 for seed in range(2))
+    monkeypatch.setattr(walk, "wait_for", broken)
+    assert all(error_of(seed, monkeypatch, walk is gpu_resident_backward) > 1e-3 for seed in range(2))
 
 
-def test_a_wait_that_never_ends_is_noticed(resident, monkeypatch):
+@pytest.mark.parametrize("walk", [gpu_resident_forward, gpu_resident_backward])
+def test_a_wait_that_never_ends_is_noticed(walk, resident, monkeypatch):
     resident("lstm")
-    monkeypatch.setattr(gpu_resident, "wait_for", wait_for_one_more)
+    monkeypatch.setattr(walk, "wait_for", wait_for_one_more)
     with pytest.raises(Exception, match="programs wait for one another"):
-        error_of(0, monkeypatch)
+        error_of(0, monkeypatch, backward=True)
 
 
 @triton.jit
@@ -163,5 +174,5 @@ def one_buffer(states, step, elements):
 
 def test_a_buffer_that_is_written_while_it_is_read_is_noticed(resident, monkeypatch):
     resident("lstm")
-    monkeypatch.setattr(gpu_resident, "buffers", one_buffer)
+    monkeypatch.setattr(gpu_resident_forward, "buffers", one_buffer)
     assert any(error_of(seed, monkeypatch) > 1e-3 for seed in range(4))

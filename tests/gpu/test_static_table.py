@@ -50,6 +50,7 @@ PRODUCTS = {
     "product_forward_kernel", "conv_correlate_kernel", "conv_grad_weight_kernel", "attention_forward_kernel",
     "attention_grad_query_kernel", "attention_grad_key_value_kernel", "attention_grad_mask_kernel",
     "rnn_resident_kernel", "lstm_resident_kernel", "gru_resident_kernel",
+    "rnn_resident_grad_kernel", "lstm_resident_grad_kernel", "gru_resident_grad_kernel",
 }  # fmt: skip
 
 
