@@ -1,7 +1,8 @@
 """How every CPU kernel is compiled: one decorator, so that one place decides.
 
-`kernel` compiles for NumPy arrays with Numba, shares `prange` loops among threads, and keeps the machine code on disk
-beside the source (`__pycache__`, or `NUMBA_CACHE_DIR`), so that a second process starts at once (`cpu_cache.py`).
+`kernel` compiles for NumPy arrays with Numba, shares the `prange` loop among threads (`cpu_threads.py`), and keeps the
+machine code on disk beside the source (`__pycache__`, or `NUMBA_CACHE_DIR`), so that a second process starts at once
+(`cpu_cache.py`).
 """
 
 from __future__ import annotations
@@ -11,6 +12,7 @@ from types import FunctionType
 from numba import get_num_threads, njit
 
 from .cpu_cache import KernelCache
+from .cpu_threads import EntryCompiler
 
 # Multiply-adds may be contracted; NaN and infinities keep their meaning, and sums their order: a loop `total += x[i]`
 # does not vectorise, `cpu_sums.py` has those that do. Were LLVM free to reorder them, their bits would depend on how
@@ -23,12 +25,12 @@ _WORTH_A_THREAD = 4_000_000
 
 
 def kernel(function):
-    """Compiles a CPU kernel whose `prange` loops run on all of Numba's threads; `kernel.serial` is the same code on the
-    calling thread, for arrays so small that waking the others would take longer."""
+    """Compiles a CPU kernel that ends in a `prange` loop, to run on all of Numba's threads; `kernel.serial` is the same
+    code on the calling thread, for arrays so small that waking the others would take longer."""
     # Under a name of its own, because the cache on disk does not tell the two apart.
     serial = FunctionType(function.__code__, function.__globals__, f"{function.__name__}_serial")
     serial.__qualname__, serial.__module__ = f"{function.__qualname__}_serial", function.__module__
-    compiled = _compile(function, parallel=True)
+    compiled = _compile(function, pipeline_class=EntryCompiler)
     compiled.serial = _compile(serial)
     return compiled
 
@@ -39,7 +41,7 @@ def serial_kernel(function):
 
 
 def _compile(function, **options):
-    compiled = njit(fastmath=_FASTMATH, error_model="numpy", **options)(function)
+    compiled = njit(fastmath=_FASTMATH, error_model="numpy", no_cfunc_wrapper=True, **options)(function)
     compiled._cache = KernelCache(function)
     return compiled
 
