@@ -32,8 +32,12 @@ format: $(INSTALLED)  ## let ruff mend what it can
 bench: .venv/installed-bench  ## against PyTorch, row by row: 6 minutes (BENCH=--quick: half a minute; BENCH="lstm conv2d": those)
 	@.venv/bin/ranvier bench $(BENCH)
 
-gpu: .venv/installed-test,cuda13  ## on a machine with an NVIDIA GPU: its kernels against the reference
-	$(RUN) -m pytest tests/gpu/test_device.py tests/gpu/test_device_tune.py
+# `make gpu RUN=python3` takes that interpreter as it is, with CuPy, Triton, numba-cuda and pytest, and installs nothing.
+ifeq ($(RUN),.venv/bin/python)
+gpu: .venv/installed-test,cuda13
+endif
+gpu:  ## on a machine with an NVIDIA GPU: right, then fast, part by part (PARTS="training parity"; PARTS=--list)
+	$(RUN) tests/on_gpu.py $(PARTS)
 
 clean:  ## remove compiled kernels and caches
 	find kernels layers train profiling ranvier tests -name __pycache__ -type d -prune -exec rm -rf {} +

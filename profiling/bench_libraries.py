@@ -32,7 +32,7 @@ class Library:
         tensor: makes a tensor of a NumPy array.
         parameter: makes a tensor that an optimizer changes of a NumPy array.
         images: makes a tensor of a NumPy array [N, C, H, W], in the memory layout of this variant.
-        place: puts a network's parameters into the memory layout of this variant.
+        place: puts a network's parameters into the memory layout of this variant, on its device.
         relu: rectifies a tensor that nothing else reads, in place where the library can.
         clip: scales gradients down to a norm.
         load: copies a state, arrays by name, into a network.

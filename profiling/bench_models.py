@@ -108,10 +108,12 @@ class ModelCase:
 def mlp(library: Library, random, batch: int, inputs: int, hidden: int) -> Training:
     """Two hidden layers, Adam."""
     nn = library.layers
-    network = nn.Sequential(
-        nn.Linear(inputs, hidden, activation="relu"),
-        nn.Linear(hidden, hidden, activation="relu"),
-        nn.Linear(hidden, CLASSES),
+    network = library.place(
+        nn.Sequential(
+            nn.Linear(inputs, hidden, activation="relu"),
+            nn.Linear(hidden, hidden, activation="relu"),
+            nn.Linear(hidden, CLASSES),
+        )
     )
     x, labels = library.tensor(_normal(random, batch, inputs)), library.tensor(_labels(random, batch))
     optimizer = library.optim.Adam(network.parameters(), lr=1e-4)
@@ -208,7 +210,7 @@ def char_lm(library: Library, random, time: int, batch: int, hidden: int) -> Tra
         def forward(self, x):
             return self.head(self.lstm(self.embedding(x))[0].reshape(time * batch, hidden))
 
-    network = CharacterModel()
+    network = library.place(CharacterModel())
     text = random.integers(0, characters, (time + 1, batch))
     x, following = library.tensor(text[:-1].copy()), library.tensor(text[1:].reshape(-1))
     optimizer = library.optim.Adam(network.parameters(), lr=1e-4)
@@ -292,7 +294,7 @@ def transformer(library: Library, random, time: int, batch: int, features: int, 
         def forward(self, x):
             return self.head(self.block(x).mean(1))
 
-    network = Transformer()
+    network = library.place(Transformer())
     x, labels = library.tensor(_normal(random, batch, time, features)), library.tensor(_labels(random, batch))
     optimizer = library.optim.AdamW(network.parameters(), lr=1e-4)
     return _supervised(library, network, optimizer, x, labels)
@@ -310,7 +312,7 @@ def _sequence_classifier(library: Library, random, recurrent: type, time, batch,
         def forward(self, x):
             return self.head(self.recurrent(x)[0][-1])
 
-    network = SequenceClassifier()
+    network = library.place(SequenceClassifier())
     x, labels = library.tensor(_normal(random, time, batch, inputs)), library.tensor(_labels(random, batch))
     optimizer = library.optim.Adam(network.parameters(), lr=1e-4)
     return _supervised(library, network, optimizer, x, labels)

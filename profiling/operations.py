@@ -57,6 +57,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--pass", dest="direction", choices=[*PASSES, "both"], default="both", help="%(default)s")
     parser.add_argument("--seconds", type=float, default=1.0, help="to time each case and pass (%(default)s)")
     parser.add_argument("--no-peers", action="store_true", help="time Ranvier alone")
+    parser.add_argument(
+        "--peers", nargs="+", metavar="NAME", help="only these, such as pytorch (all that are installed)"
+    )
     parser.add_argument("--remeasure", action="store_true", help="measure this machine's ceilings again")
     parser.add_argument("--output", type=Path, metavar="FILE.jsonl", help="all measurements, for compare and reports")
     parser.add_argument("--report", type=Path, metavar="FILE.html", help="tables and roofline in one page")
@@ -212,7 +215,8 @@ class _CaseProfile:
             variants.append(ranvier_variant(case, self.inputs, device, implementation, copies))
         if not self.options.no_peers:
             peers, missing = peer_variants(case, self.inputs, device, copies)
-            variants += peers
+            chosen = self.options.peers
+            variants += [peer for peer in peers if chosen is None or peer.name in chosen]
             self.profile.note_missing(missing)
         passes = PASSES if self.options.direction == "both" else (self.options.direction,)
         own_outputs, agreed = self._agreed("forward", [(v, v.forward) for v in variants])
