@@ -15,6 +15,7 @@ import numpy as np
 FLOAT_TYPES = ("float16", "bfloat16", "float32", "float64")
 HALF_TYPES = frozenset({np.dtype(np.float16), np.dtype(ml_dtypes.bfloat16)})
 FLOATS = HALF_TYPES | {np.dtype(np.float32), np.dtype(np.float64)}
+_REALS = (int, float, np.integer, np.floating)
 INTEGERS = frozenset(np.dtype(t) for t in (np.int8, np.int16, np.int32, np.int64, np.uint8))
 
 
@@ -80,7 +81,7 @@ def check_number(
     open_high: bool = False,
 ) -> None:
     """value is a real number in [low, high], or past an open end; NaN is refused."""
-    if not isinstance(value, (int, float, np.integer, np.floating)) or isinstance(value, bool):
+    if type(value) is not float and (isinstance(value, bool) or not isinstance(value, _REALS)):
         refuse_type(operation, argument, "as a real number", type(value).__qualname__)
     inside = (value > low if open_low else value >= low) and (value < high if open_high else value <= high)
     if not inside:

@@ -201,21 +201,18 @@ class Operation:
 
         Returns (output, saved); `saved` is what `backward` needs. An `out=` attribute names the array(s) to write to.
         """
-        if "out" in attributes:
-            out = attributes.pop("out")
-            self.check(*inputs, **attributes)
-            if out is not None:
-                attributes["out"] = out
-                implementation_for(self.name, (*inputs, *out) if type(out) is tuple else (*inputs, out))
+        arrays, out = inputs, attributes.pop("out", None)
+        self.check(*inputs, **attributes)
+        if out is not None:
+            attributes["out"] = out
+            arrays = (*inputs, *out) if type(out) is tuple else (*inputs, out)
+        # The usual call is answered at once: arrays on the CPU, none of them of the few types that have two bytes.
+        for x in arrays:
+            if x is not None and (type(x) is not ndarray or x.itemsize == 2):
+                implementation = implementation or implementation_for(self.name, arrays)
+                break
         else:
-            self.check(*inputs, **attributes)
-        if implementation is None:
-            # The usual call is answered at once: arrays on the CPU, none of them of the few types that have two bytes.
-            for x in inputs:
-                if x is not None and (type(x) is not ndarray or x.itemsize == 2):
-                    implementation = implementation_for(self.name, inputs)
-                    break
-            else:
+            if implementation is None:
                 return (self._passes.get("cpu") or self.passes("cpu"))[0](*inputs, **attributes)
         forward = self.passes(implementation)[0]
         if implementation == "cpu" and any(getattr(x, "dtype", None) in HALF_TYPES for x in inputs):

@@ -60,13 +60,18 @@ class FlatParameters:
         first = None
         for index in range(len(self.parameters)):
             has_gradient = self._gather(index)
-            if first is not None and not (has_gradient and self.counters[index] == self.counters[first]):
+            if first is not None and not (has_gradient and self._count_alike(first, index)):
                 yield first, index - 1
                 first = None
             if has_gradient and first is None:
                 first = index
         if first is not None:
             yield first, len(self.parameters) - 1
+
+    def _count_alike(self, first: int, second: int) -> bool:
+        """Whether two parameters have equal counters: after a step of both they share one."""
+        one, other = self.counters[first], self.counters[second]
+        return one is other or one == other
 
     def stretch(self, buffer, first: int, last: int):
         """The part of one of the buffers that belongs to parameters first, ..., last."""

@@ -174,11 +174,11 @@ class Optimizer:
     def _step_run(self, group: dict, buffer: FlatParameters, first: int, last: int) -> None:
         counters = self._advance(group, buffer.counters[first])
         state = {name: buffer.state_buffer(name, initial) for name, initial in self._state(group).items()}
-        parameter, gradient, *states = (
-            None if whole is None else buffer.stretch(whole, first, last)
-            for whole in (buffer.array, buffer.gradient, *map(state.get, self.operation.inputs[2:]))
-        )
-        changed = (parameter, *(x for x in states if x is not None))
+        arrays = [buffer.array, buffer.gradient, *map(state.get, self.operation.inputs[2:])]
+        if last - first + 1 < len(buffer.parameters):
+            arrays = [None if whole is None else buffer.stretch(whole, first, last) for whole in arrays]
+        parameter, gradient, *states = arrays
+        changed = (parameter, *[x for x in states if x is not None])
         out = changed if len(changed) > 1 else parameter
         self.operation.forward(parameter, gradient, *states, **self._attributes(group, counters), out=out)
         buffer.counters[first : last + 1] = [counters] * (last + 1 - first)

@@ -7,6 +7,7 @@ from typing import NamedTuple
 
 import numpy as np
 
+from ..cpu_jit import serial_kernel
 from ..memory import empty
 from . import cpu_columns, cpu_planes, cpu_short_planes
 from .cpu_planes import Sets
@@ -83,13 +84,26 @@ def group_norm_backward(saved, grad_y, needs):
     return _by_set_backward(saved, grad_y, None, None, needs)
 
 
+@serial_kernel
+def running_average_kernel(running, value, factor, scale, result):
+    """result = running + factor (scale * value - running); all [C]. result may be running."""
+    kind = running.dtype.type
+    factor, scale = kind(factor), kind(scale)
+    for c in range(running.size):
+        result[c] = running[c] + factor * (scale * value[c] - running[c])
+
+
 def running_average_forward(running, value, *, factor, scale=1.0, out=None):
     if value.ndim == 2:
         value = value.mean(axis=0)
-    result = empty(running.shape, running.dtype) if out is None else out
-    number = running.dtype.type
-    np.add(running, number(factor) * (number(scale) * value - running), out=result)
-    return result, None
+    result = out if out is not None and out.flags.c_contiguous else empty(running.shape, running.dtype)
+    running_average_kernel(
+        np.ascontiguousarray(running), np.ascontiguousarray(value), float(factor), float(scale), result
+    )
+    if out is None or result is out:
+        return result, None
+    out[...] = result
+    return out, None
 
 
 def _affine(x, weight, bias):

@@ -3,6 +3,8 @@
 The kernels change their arrays in place and only there: a kernel that read from one array and wrote to another would
 have to be told whether the two overlap before its loop could be vectorised. A step without `out=` works on copies.
 
+Numbers come as Python's floats, which reach a kernel faster than NumPy's, and take the arrays' type there.
+
 Weight decay and maximize cost no branch: `sign` is -1 where a function is maximised, `coupled` is the decay that joins
 the gradient, `keep` is 1 - lr * decay where the decay is decoupled. Flags are the same for all elements, so the
 compiler takes them out of the loops.
@@ -21,11 +23,14 @@ from ..memory import empty
 _WORTH_THREADS = 1 << 15  # elements; fewer are stepped before another thread has woken up
 # Sums of one chunk are added in order by one thread, so the norm does not depend on the number of threads.
 _CHUNK = 16384
+_NOTHING = {np.dtype(kind): np.empty(0, kind) for kind in (np.float32, np.float64)}
 
 
 @kernel
 def sgd_step_kernel(parameter, gradient, buffer, has_buffer, lr, momentum, fresh, nesterov, coupled, sign):
     """buffer = momentum * buffer + fresh * g, parameter -= lr * buffer; Nesterov's looks one step ahead."""
+    kind = parameter.dtype.type
+    lr, momentum, fresh, coupled, sign = kind(lr), kind(momentum), kind(fresh), kind(coupled), kind(sign)
     for i in prange(parameter.size):
         step = sign * gradient[i] + coupled * parameter[i]
         if has_buffer:
@@ -62,6 +67,10 @@ def adam_step_kernel(
 
     without the division where `adaptive` is False. new1 and new2 are 1 - beta1 and 1 - beta2 in double precision.
     """
+    kind = parameter.dtype.type
+    beta1, beta2, new1, new2 = kind(beta1), kind(beta2), kind(new1), kind(new2)
+    average_rate, gradient_rate, root_scale, eps = kind(average_rate), kind(gradient_rate), kind(root_scale), kind(eps)
+    coupled, keep, sign = kind(coupled), kind(keep), kind(sign)
     for i in prange(parameter.size):
         g = sign * gradient[i] + coupled * parameter[i]
         m = beta1 * exp_avg[i] + new1 * g
@@ -79,6 +88,9 @@ def adam_step_kernel(
 @kernel
 def adamax_step_kernel(parameter, gradient, exp_avg, exp_inf, beta1, beta2, new1, rate, eps, coupled, sign):
     """parameter -= rate * m / u, u the decaying maximum of |g| + eps."""
+    kind = parameter.dtype.type
+    beta1, beta2, new1, rate = kind(beta1), kind(beta2), kind(new1), kind(rate)
+    eps, coupled, sign = kind(eps), kind(coupled), kind(sign)
     for i in prange(parameter.size):
         g = sign * gradient[i] + coupled * parameter[i]
         m = beta1 * exp_avg[i] + new1 * g
@@ -93,7 +105,9 @@ def adamax_step_kernel(parameter, gradient, exp_avg, exp_inf, beta1, beta2, new1
 @kernel
 def lion_step_kernel(parameter, gradient, exp_avg, beta1, beta2, new1, new2, lr, coupled, keep, sign):
     """parameter = keep * parameter - lr * sign(beta1 * m + new1 * g); then m follows the gradient."""
-    zero = parameter.dtype.type(0)
+    kind = parameter.dtype.type
+    beta1, beta2, new1, new2, lr = kind(beta1), kind(beta2), kind(new1), kind(new2), kind(lr)
+    coupled, keep, sign, zero = kind(coupled), kind(keep), kind(sign), kind(0)
     for i in prange(parameter.size):
         g = sign * gradient[i] + coupled * parameter[i]
         direction = beta1 * exp_avg[i] + new1 * g
@@ -120,6 +134,9 @@ def rmsprop_step_kernel(
     sign,
 ):
     """RMSprop, and with old = new = 1 Adagrad: v = old * v + new * g^2, parameter -= lr * g / (sqrt(v) + eps)."""
+    kind = parameter.dtype.type
+    old, new, lr, momentum = kind(old), kind(new), kind(lr), kind(momentum)
+    eps, coupled, sign = kind(eps), kind(coupled), kind(sign)
     for i in prange(parameter.size):
         g = sign * gradient[i] + coupled * parameter[i]
         v = old * square_avg[i] + new * g * g
@@ -138,6 +155,8 @@ def rmsprop_step_kernel(
 @kernel
 def adadelta_step_kernel(parameter, gradient, square_avg, acc_delta, rho, new, lr, eps, coupled, sign):
     """The step is the gradient times the ratio of the running root mean squares of steps and gradients."""
+    kind = parameter.dtype.type
+    rho, new, lr, eps, coupled, sign = kind(rho), kind(new), kind(lr), kind(eps), kind(coupled), kind(sign)
     for i in prange(parameter.size):
         g = sign * gradient[i] + coupled * parameter[i]
         v = rho * square_avg[i] + new * g * g
@@ -178,6 +197,8 @@ def gradient_largest_bits_kernel(bits, mask, largest):
 @kernel
 def gradient_scale_and_clip_kernel(gradient, factor, low, high):
     """gradient = factor * gradient, between low and high; NaN stays."""
+    kind = gradient.dtype.type
+    factor, low, high = kind(factor), kind(low), kind(high)
     for i in prange(gradient.size):
         scaled = factor * gradient[i]
         gradient[i] = low if scaled < low else (high if scaled > high else scaled)
@@ -197,11 +218,8 @@ def sgd_forward(
     out=None,
 ):
     output, (p, b) = _targets("sgd", (parameter, momentum_buffer), out)
-    typed, has_buffer = parameter.dtype.type, momentum_buffer is not None
-    rates = typed(lr), typed(momentum), typed(1 - dampening)
-    _for(sgd_step_kernel, p)(
-        p, _flat(gradient), b, has_buffer, *rates, nesterov, typed(weight_decay), typed(_sign(maximize))
-    )
+    rates, has_buffer = map(float, (lr, momentum, 1 - dampening)), momentum_buffer is not None
+    _for(sgd_step_kernel, p)(p, _flat(gradient), b, has_buffer, *rates, nesterov, float(weight_decay), _sign(maximize))
     return output, None
 
 
@@ -294,7 +312,7 @@ def adamax_forward(
 ):
     output, (p, m, u) = _targets("adamax", (parameter, exp_avg, exp_inf), out)
     numbers = *betas, 1 - betas[0], lr / (1 - betas[0] ** step), eps, weight_decay, _sign(maximize)
-    _for(adamax_step_kernel, p)(p, _flat(gradient), m, u, *map(p.dtype.type, numbers))
+    _for(adamax_step_kernel, p)(p, _flat(gradient), m, u, *map(float, numbers))
     return output, None
 
 
@@ -304,7 +322,7 @@ def lion_forward(
     output, (p, m) = _targets("lion", (parameter, exp_avg), out)
     decay = _decay(lr, weight_decay, decoupled)
     numbers = *betas, 1 - betas[0], 1 - betas[1], lr, *decay, _sign(maximize)
-    _for(lion_step_kernel, p)(p, _flat(gradient), m, *map(p.dtype.type, numbers))
+    _for(lion_step_kernel, p)(p, _flat(gradient), m, *map(float, numbers))
     return output, None
 
 
@@ -327,7 +345,7 @@ def rmsprop_forward(
     output, (p, v, b, mean) = _targets("rmsprop", (parameter, square_avg, momentum_buffer, grad_avg), out)
     numbers = alpha, 1 - alpha, lr, momentum, eps, weight_decay, _sign(maximize)
     flags = momentum_buffer is not None, centered
-    _for(rmsprop_step_kernel, p)(p, _flat(gradient), v, b, mean, *flags, *map(p.dtype.type, numbers))
+    _for(rmsprop_step_kernel, p)(p, _flat(gradient), v, b, mean, *flags, *map(float, numbers))
     return output, None
 
 
@@ -335,9 +353,9 @@ def adagrad_forward(
     parameter, gradient, sum, *, lr, step, lr_decay=0.0, weight_decay=0.0, eps=1e-10, maximize=False, out=None
 ):
     output, (p, total) = _targets("adagrad", (parameter, sum), out)
-    none = empty(0, p.dtype)
+    none = _NOTHING[p.dtype]
     numbers = 1.0, 1.0, lr / (1 + (step - 1) * lr_decay), 0.0, eps, weight_decay, _sign(maximize)
-    _for(rmsprop_step_kernel, p)(p, _flat(gradient), total, none, none, False, False, *map(p.dtype.type, numbers))
+    _for(rmsprop_step_kernel, p)(p, _flat(gradient), total, none, none, False, False, *map(float, numbers))
     return output, None
 
 
@@ -346,7 +364,7 @@ def adadelta_forward(
 ):
     output, (p, v, deltas) = _targets("adadelta", (parameter, square_avg, acc_delta), out)
     numbers = rho, 1 - rho, lr, eps, weight_decay, _sign(maximize)
-    _for(adadelta_step_kernel, p)(p, _flat(gradient), v, deltas, *map(p.dtype.type, numbers))
+    _for(adadelta_step_kernel, p)(p, _flat(gradient), v, deltas, *map(float, numbers))
     return output, None
 
 
@@ -373,7 +391,7 @@ def gradient_clip_forward(gradient, *, low, high, out=None):
 
 def _scale_and_clip(operation, gradient, factor, low, high, out):
     output, (flat,) = _targets(operation, (gradient,), out)
-    _for(gradient_scale_and_clip_kernel, flat)(flat, *map(flat.dtype.type, (factor, low, high)))
+    _for(gradient_scale_and_clip_kernel, flat)(flat, *map(float, (factor, low, high)))
     return output, None
 
 
@@ -384,7 +402,6 @@ def _for(step_kernel, parameter):
 
 def _adam_step(arrays, gradient, amsgrad, betas, rates, lr, weight_decay, decoupled, maximize):
     p, m, v, largest = arrays
-    typed = p.dtype.type
     average_rate, gradient_rate, adaptive, root_scale, eps = rates
     _for(adam_step_kernel, p)(
         p,
@@ -393,9 +410,9 @@ def _adam_step(arrays, gradient, amsgrad, betas, rates, lr, weight_decay, decoup
         v,
         largest,
         amsgrad,
-        *map(typed, (*betas, 1 - betas[0], 1 - betas[1], average_rate, gradient_rate)),
+        *map(float, (*betas, 1 - betas[0], 1 - betas[1], average_rate, gradient_rate)),
         adaptive,
-        *map(typed, (root_scale, eps, *_decay(lr, weight_decay, decoupled), _sign(maximize))),
+        *map(float, (root_scale, eps, *_decay(lr, weight_decay, decoupled), _sign(maximize))),
     )
 
 
@@ -409,7 +426,7 @@ def _sign(maximize) -> float:
 
 
 def _flat(array):
-    return np.ascontiguousarray(array).reshape(-1)
+    return array if array.ndim == 1 and array.flags.c_contiguous else np.ascontiguousarray(array).reshape(-1)
 
 
 def _targets(operation, arrays, out):
@@ -430,8 +447,8 @@ def _targets(operation, arrays, out):
     for target, array in zip(targets, there):
         if target is not array:
             np.copyto(target, array)
-    flat = iter([target.reshape(-1) for target in targets])
-    none = empty(0, there[0].dtype)
+    flat = iter([_flat(target) for target in targets])
+    none = _NOTHING[there[0].dtype]
     output = targets[0] if len(targets) == 1 else tuple(targets)
     return output, [none if array is None else next(flat) for array in arrays]
 

@@ -1,5 +1,6 @@
 """Reductions of NumPy arrays: floating-point sums by a blocked kernel, extrema and products by NumPy."""
 
+import functools
 import math
 
 import numpy as np
@@ -141,6 +142,24 @@ def float_sum(x, axis, code=_PLAIN, centre=None, power=1.0):
     return x
 
 
+@functools.lru_cache(maxsize=4096)
+def _one_run(shape, axis, keepdims):
+    """Where the axes are neighbours: (sizes before, of and behind them, the shape of what is left), else None."""
+    if not axis or axis[-1] - axis[0] != len(axis) - 1:
+        return None
+    before, of, behind = shape[: axis[0]], shape[axis[0] : axis[-1] + 1], shape[axis[-1] + 1 :]
+    return math.prod(before), math.prod(of), math.prod(behind), (*before, *[1] * len(axis) * keepdims, *behind)
+
+
+def _total(x, axis, keepdims):
+    """The sum of x over one or more axes, which stay or not."""
+    run = _one_run(x.shape, axis, keepdims)
+    if run is None:
+        return _finish(float_sum(x, axis), x.shape, axis, keepdims)
+    *sizes, shape = run
+    return _sum_middle(np.ascontiguousarray(x), *sizes, _PLAIN, _NOTHING[x.dtype], 1.0).reshape(shape)
+
+
 def _sum_middle(x, outer, n, inner, code, centre, power):
     """[outer, n, inner] -> [outer, inner]; centre: [outer * inner], or empty where f needs none."""
     many, power = x.size > _WORTH_THREADS, x.dtype.type(power)
@@ -173,8 +192,7 @@ def _finish(y, shape, axis, keepdims):
 def sum_forward(x, *, axis, keepdims=False):
     if x.dtype.kind != "f":
         return np.asarray(np.sum(x, axis=axis, keepdims=keepdims)), (x.shape, axis)
-    y = float_sum(x, axis) if axis else x.copy()
-    return _finish(y, x.shape, axis, keepdims), (x.shape, axis)
+    return _total(x, axis, keepdims) if axis else x.copy(), (x.shape, axis)
 
 
 def sum_backward(saved, grad_y, needs):
@@ -183,8 +201,8 @@ def sum_backward(saved, grad_y, needs):
 
 
 def mean_forward(x, *, axis, keepdims=False):
-    y = float_sum(x, axis) / x.dtype.type(_count(x.shape, axis))
-    return _finish(y, x.shape, axis, keepdims), (x.shape, axis)
+    y = _total(x, axis, keepdims) if axis else x.copy()
+    return np.divide(y, _count(x.shape, axis), out=y), (x.shape, axis)
 
 
 def mean_backward(saved, grad_y, needs):
