@@ -34,3 +34,29 @@ def test_the_launch_overhead_is_printed(tmp_path):
     # A tenfold slip is what this catches; the figures themselves depend on who else uses the machine.
     assert 0 < figures["prepared"] < 20
     assert figures["prepared"] < figures["bound"] < 60
+
+
+STEP = """
+import sys
+sys.path.insert(0, {tests!r})
+import standin
+standin.install()
+import numpy as np
+from training_steps import dense
+training = dense("cuda")
+with standin.recorded() as launches:
+    training.model.hidden(training.batch(np.random.default_rng(0))[0]).sum().backward()
+print([(seen.name, seen.grid, seen.stream) for seen in launches])
+"""
+
+
+def test_launches_are_the_same_with_torch_imported_first(tmp_path):
+    pytest.importorskip("torch", reason="the extra `judges` brings PyTorch")
+    environment = os.environ | {"RANVIER_CACHE_DIR": str(tmp_path)}
+    step = STEP.format(tests=str(STANDIN.parent))
+    without, beside = (
+        subprocess.run([sys.executable, "-c", code], env=environment, capture_output=True, text=True, check=True).stdout
+        for code in (step, f"import torch\n{step}\nassert 'torch' in sys.modules")
+    )
+    assert "product" in without
+    assert beside == without
