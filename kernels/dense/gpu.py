@@ -1,5 +1,9 @@
 """Dense products on CuPy arrays: one tiled tensor-core product (`gpu_product.py`) for every transposition, bias and
-activation in its epilogue; the activation's derivative and the bias gradient as passes of their own."""
+activation in its epilogue.
+
+Backward, the activation's derivative is in the products' prologue, and the bias gradient comes with the gradient of the
+weight, where that repeats little work (`GRADIENTS`): every tile of grad_y is differentiated anew for each column of
+tiles. Elsewhere both are passes of their own, and large products then go through tensor maps."""
 
 import math
 
@@ -10,9 +14,9 @@ import triton.language as tl
 from ..gpu_arrays import contiguous
 from ..launch import empty, launch
 from ..tuning import Choice
-from .gpu_product import product
+from .gpu_product import gradient_product, product
+from .gpu_tiles import differentiate
 
-_RELU, _SIGMOID, _TANH, _GELU = (tl.constexpr(code) for code in range(1, 5))
 _CODES = {None: 0, "relu": 1, "sigmoid": 2, "tanh": 3, "gelu": 4}
 
 
@@ -23,17 +27,7 @@ def dense_grad_sum_kernel(grad_y, state, grad_z, size, ACTIVATION: tl.constexpr,
     inside = offset < size
     gradient = tl.load(grad_y + offset, mask=inside, other=0.0)
     value = tl.load(state + offset, mask=inside, other=0.0)
-    if gradient.dtype != tl.float64:
-        gradient, value = gradient.to(tl.float32), value.to(tl.float32)
-    if ACTIVATION == _RELU:
-        gradient = tl.where(value > 0, gradient, 0.0)
-    elif ACTIVATION == _SIGMOID:
-        gradient *= value * (1 - value)
-    elif ACTIVATION == _TANH:
-        gradient *= 1 - value * value
-    else:
-        density = 0.3989422804014327 * tl.exp(-0.5 * value * value)
-        gradient *= 0.5 * (1 + tl.erf(value * 0.7071067811865476)) + value * density
+    gradient = differentiate(gradient, value, ACTIVATION)
     tl.store(grad_z + offset, gradient.to(grad_z.dtype.element_ty), mask=inside)
 
 
@@ -63,9 +57,24 @@ COLUMN_SUM = Choice(
 )  # fmt: skip
 
 
-def column_sum(x):
-    """The sum of x [rows, columns] over its rows."""
-    total, tile = empty(x, (x.shape[1],)), COLUMN_SUM.pick(x, *x.shape)
+# in_features up to which an element of grad_y meets two tiles at most, and elements that are differentiated in the time
+# that the launch of another kernel takes.
+_FEW_COLUMNS, _FEW_ELEMENTS = 128, 2**20
+
+GRADIENTS = Choice(
+    "dense.gradients",
+    ("FUSED",),
+    candidates=lambda dtype, rows, columns, inner: [(0,), (1,)],
+    default=lambda architecture, dtype, rows, columns, inner: (
+        # Not in float64, where registers would spill.
+        int(dtype.itemsize < 8 and (inner <= _FEW_COLUMNS or rows * columns * triton.cdiv(inner, 64) <= _FEW_ELEMENTS)),
+    ),
+)
+
+
+def column_sum(x, total=None):
+    """The sum of x [rows, columns] over its rows, contiguous: into `total` if it is given."""
+    total, tile = empty(x, (x.shape[1],)) if total is None else total, COLUMN_SUM.pick(x, *x.shape)
     launch(
         column_sum_kernel,
         (triton.cdiv(x.shape[1], tile["BLOCK_COLUMNS"]),),
@@ -86,22 +95,42 @@ def dense_forward(x, weight, bias=None, *, activation=None, out=None):
 
 def dense_backward(saved, grad_y, needs):
     x_shape, rows, weight, state, code = saved
-    grad_z = contiguous(grad_y).reshape(rows.shape[0], weight.shape[0])
-    if code:
-        grad_y_rows, grad_z = grad_z, empty(grad_z)
-        grid = (triton.cdiv(grad_z.size, 1024),)
-        launch(dense_grad_sum_kernel, grid, grad_y_rows, state, grad_z, grad_z.size, ACTIVATION=code, BLOCK=1024)
-    grad_x = grad_weight = grad_bias = None
-    if needs[0]:
-        grad_x = empty(rows)
+    grad_y = contiguous(grad_y).reshape(rows.shape[0], weight.shape[0])
+    grad_x, grad_weight = (empty(like) if needed else None for like, needed in zip((rows, weight), needs))
+    grad_bias = empty(weight, weight.shape[:1]) if needs[2] else None
+    fused = GRADIENTS.pick(weight, rows.shape[0], *weight.shape)["FUSED"] and rows.size and weight.size
+    backward = _backward_in_products if fused else _backward_in_passes
+    backward(grad_y, state, code, rows, weight, grad_x, grad_weight, grad_bias)
+    return None if grad_x is None else grad_x.reshape(x_shape), grad_weight, grad_bias
+
+
+def _backward_in_products(grad_y, state, code, rows, weight, grad_x, grad_weight, grad_bias) -> None:
+    """What of the gradients is wanted: each product differentiates what it reads of grad_y."""
+    state = state if code else None
+    if grad_x is not None:
+        gradient_product(grad_y, state, code, weight, grad_x)
+    if grad_weight is not None:
+        gradient_product(grad_y.T, None if state is None else state.T, code, rows, grad_weight, grad_bias)
+    elif grad_bias is not None:
+        column_sum(_differentiated(grad_y, state, code) if code else grad_y, grad_bias)
+
+
+def _backward_in_passes(grad_y, state, code, rows, weight, grad_x, grad_weight, grad_bias) -> None:
+    """What of the gradients is wanted: grad_y is differentiated once."""
+    grad_z = _differentiated(grad_y, state, code) if code else grad_y
+    if grad_x is not None:
         product(grad_z[None], weight[None], grad_x[None])
-        grad_x = grad_x.reshape(x_shape)
-    if needs[1]:
-        grad_weight = empty(weight)
+    if grad_weight is not None:
         product(grad_z.T[None], rows[None], grad_weight[None])
-    if needs[2]:
-        grad_bias = column_sum(grad_z)
-    return grad_x, grad_weight, grad_bias
+    if grad_bias is not None:
+        column_sum(grad_z, grad_bias)
+
+
+def _differentiated(grad_y, state, code):
+    """grad_y * activation'(z)."""
+    grad_z, grid = empty(grad_y), (triton.cdiv(grad_y.size, 1024),)
+    launch(dense_grad_sum_kernel, grid, grad_y, state, grad_z, grad_z.size, ACTIVATION=code, BLOCK=1024)
+    return grad_z
 
 
 def matmul_forward(a, b, *, out=None):

@@ -24,7 +24,7 @@ from ..gpu_arrays import merged, strides
 from ..launch import empty, launch
 from ..tuning import Choice, architecture_for, has_room
 from .gpu_persistent import TensorMap, launch_mapped, launch_persistent, tensor_map
-from .gpu_tiles import activate, add_bias, place_of_tile
+from .gpu_tiles import activate, add_bias, differentiate, place_of_tile
 
 # Two for each multiprocessor of a large device; a constant, so that a sum is split alike whatever the device.
 _PROGRAMS = 264
@@ -35,12 +35,13 @@ _LEAST_STEPS = 8  # of a part of a split sum: below that, adding the parts costs
 
 @triton.jit
 def product_forward_kernel(
-    a, b, c, bias, state,
+    a, b, c, bias, state, a_state, row_sums,
     m, n, k, sums, batch_size, parts,
     a_start, a_batch_0, a_batch_1, a_sum, a_row, a_column,
     b_start, b_batch_0, b_batch_1, b_sum, b_row, b_column,
     c_part,
-    ACTIVATION: tl.constexpr, SUMMED: tl.constexpr, PRECISION: tl.constexpr, ACCUMULATOR: tl.constexpr,
+    ACTIVATION: tl.constexpr, DERIVATIVE: tl.constexpr, SUMMED: tl.constexpr,
+    PRECISION: tl.constexpr, ACCUMULATOR: tl.constexpr,
     BLOCK_M: tl.constexpr, BLOCK_N: tl.constexpr, BLOCK_K: tl.constexpr, GROUP_M: tl.constexpr,
 ):  # fmt: skip
     """c = activation(a b + bias); `state` gets a b + bias where the backward needs it (GELU).
@@ -48,6 +49,9 @@ def product_forward_kernel(
     a is [batch_0, batch_1, sums, m, k], b [batch_0, batch_1, sums, k, n] with any strides, c [batch_0, batch_1, m, n];
     `sums` is summed over like k. A program makes one BLOCK_M x BLOCK_N tile of one matrix, over one of `parts`
     stretches of the sum; c then has a leading axis for the parts.
+
+    With `a_state`, a stands for differentiate(a, a_state, DERIVATIVE). With `row_sums` [parts, m], of one matrix, the
+    sums of a's rows go there, from those programs that make the first column of tiles.
     """
     tiles_m, tiles_n = tl.cdiv(m, BLOCK_M), tl.cdiv(n, BLOCK_N)
     batch, tile_m, tile_n = place_of_tile(tl.program_id(0), tiles_m, tiles_n, GROUP_M)
@@ -59,13 +63,16 @@ def product_forward_kernel(
     inner = tl.arange(0, BLOCK_K)
     a_tile = a + (a_start + batch_0 * a_batch_0 + batch_1 * a_batch_1)
     b_tile = b + (b_start + batch_0 * b_batch_0 + batch_1 * b_batch_1)
-    a_tile += row[:, None] * a_row + inner.to(tl.int64)[None, :] * a_column
+    a_offset = row[:, None] * a_row + inner.to(tl.int64)[None, :] * a_column
+    a_tile += a_offset
     b_tile += inner.to(tl.int64)[:, None] * b_row + column[None, :] * b_column
     steps_of_one = tl.cdiv(k, BLOCK_K)
     steps_of_part = tl.cdiv(steps_of_one * sums, parts)
     first = part * steps_of_part
     last = min(first + steps_of_part, steps_of_one * sums)
     total = tl.zeros((BLOCK_M, BLOCK_N), dtype=ACCUMULATOR)
+    if row_sums is not None:
+        a_total = tl.zeros((BLOCK_M, BLOCK_K), dtype=ACCUMULATOR)
     for step in range(first, last):
         if SUMMED:
             outer = (step // steps_of_one).to(tl.int64)
@@ -75,10 +82,19 @@ def product_forward_kernel(
             start = tl.cast(step, tl.int64) * BLOCK_K
             left, right = a_tile + start * a_column, b_tile + start * b_row
         within = inner < k - start
-        a_values = tl.load(left, mask=(row[:, None] < m) & within[None, :], other=0.0)
+        a_mask = (row[:, None] < m) & within[None, :]
+        a_values = tl.load(left, mask=a_mask, other=0.0)
+        if a_state is not None:
+            a_state_values = tl.load(a_state + a_offset + start * a_column, mask=a_mask, other=0.0)
+            a_values = differentiate(a_values, a_state_values, DERIVATIVE).to(a.dtype.element_ty)
         b_values = tl.load(right, mask=within[:, None] & (column[None, :] < n), other=0.0)
+        if row_sums is not None:
+            a_total += a_values.to(ACCUMULATOR)
         total = tl.dot(a_values, b_values, total, input_precision=PRECISION, out_dtype=ACCUMULATOR)
     inside = (row[:, None] < m) & (column[None, :] < n)
+    if row_sums is not None:
+        sum_of_row = tl.sum(a_total, axis=1).to(row_sums.dtype.element_ty)
+        tl.store(row_sums + part * m + row, sum_of_row, mask=row < tl.where(tile_n == 0, m, 0))
     total = add_bias(total, bias, column, n)
     offset = part.to(tl.int64) * c_part + (batch.to(tl.int64) * m + row[:, None]) * n + column[None, :]
     if state is not None:
@@ -99,42 +115,6 @@ def sum_of_parts_kernel(partials, c, bias, state, size, columns, parts, ACTIVATI
     if state is not None:
         tl.store(state + index, total.to(state.dtype.element_ty), mask=inside)
     tl.store(c + index, activate(total, ACTIVATION).to(c.dtype.element_ty), mask=inside)
-
-
-def product(a, b, c, bias=None, state=None, activation: int = 0, summed: tuple[int, ...] = ()) -> None:
-    """c = activation(a b + bias), over the last two axes; leading axes broadcast, those in `summed` are summed over.
-
-    Args:
-        a, b: [..., m, k] and [..., k, n] of any strides.
-        c: the result, C-contiguous, without the axes in `summed`; axes of size 1 are as good as none.
-        bias: [n], contiguous.
-        state: gets a b + bias, C-contiguous like c.
-        activation: its code.
-        summed: axes among the leading ones that a and b have together.
-    """
-    if c.size == 0:
-        return
-    walk = _walk_of(a, b, summed)
-    maps = _maps_of(walk, a, b, c, state)
-    sizes = walk.m, walk.n, math.prod(walk.inner), math.prod(walk.batch), maps is not None
-    constants = dict(PRODUCT.pick(a, *sizes))
-    schedule = constants.pop("SCHEDULE")
-    tiles = triton.cdiv(walk.m, constants["BLOCK_M"]) * triton.cdiv(walk.n, constants["BLOCK_N"]) * walk.matrices
-    split = parts_of(tiles, walk.inner[-2] * triton.cdiv(walk.inner[-1], constants["BLOCK_K"]))
-    parts = split * math.prod(walk.inner[:-2])
-    wide = np.float64 if a.dtype == np.float64 else np.float32
-    # Three TF32 products a float32 product: float32's digits at tensor-core speed.
-    constants["PRECISION"] = "tf32x3" if a.dtype == np.float32 else "ieee"
-    constants["ACCUMULATOR"] = tl.float64 if wide is np.float64 else tl.float32
-    if parts > 1:
-        partials = empty(c, (parts, c.size), wide)
-        _launch_all(walk, a, b, partials, None, None, split, _A_PROGRAM_A_TILE, ACTIVATION=0, **constants)
-        sum_parts(partials, c, parts, bias, state, walk.n, activation)
-    elif schedule == _MAPPED and maps is not None:
-        sizes = walk.m, walk.n, walk.inner[-1], walk.matrices
-        launch_mapped(a, b, c, bias, state, sizes, *maps, ACTIVATION=activation, **constants)
-    else:
-        _launch_all(walk, a, b, c, bias, state, 1, schedule, ACTIVATION=activation, **constants)
 
 
 class _Walk(NamedTuple):
@@ -162,6 +142,76 @@ class _Walk(NamedTuple):
     def matrices(self) -> int:
         """Of the result, which one launch makes."""
         return self.batch[-2] * self.batch[-1]
+
+
+def product(a, b, c, bias=None, state=None, activation: int = 0, summed: tuple[int, ...] = ()) -> None:
+    """c = activation(a b + bias), over the last two axes; leading axes broadcast, those in `summed` are summed over.
+
+    Args:
+        a, b: [..., m, k] and [..., k, n] of any strides.
+        c: the result, C-contiguous, without the axes in `summed`; axes of size 1 are as good as none.
+        bias: [n], contiguous.
+        state: gets a b + bias, C-contiguous like c.
+        activation: its code.
+        summed: axes among the leading ones that a and b have together.
+    """
+    if c.size == 0:
+        return
+    walk = _walk_of(a, b, summed)
+    maps = _maps_of(walk, a, b, c, state)
+    split, schedule, constants = _plan(walk, a, maps is not None)
+    parts = split * math.prod(walk.inner[:-2])
+    if parts > 1:
+        partials = empty(c, (parts, c.size), _wide(a))
+        _launch_all(walk, a, b, partials, None, None, split, _A_PROGRAM_A_TILE, ACTIVATION=0, **constants)
+        sum_parts(partials, c, parts, bias, state, walk.n, activation)
+    elif schedule == _MAPPED and maps is not None:
+        sizes = walk.m, walk.n, walk.inner[-1], walk.matrices
+        launch_mapped(a, b, c, bias, state, sizes, *maps, ACTIVATION=activation, **constants)
+    else:
+        _launch_all(walk, a, b, c, bias, state, 1, schedule, ACTIVATION=activation, **constants)
+
+
+def gradient_product(gradient, state, derivative: int, b, c, row_sums=None) -> None:
+    """c = g b and row_sums = the sums of g's rows, with g = gradient * activation'(z), which is nowhere stored.
+
+    Args:
+        gradient, state: [m, k] of the same strides, any: grad_y and what `differentiate` wants; `state` may be None,
+            then g is the gradient itself.
+        derivative: the activation's code.
+        b, c: [k, n] of any strides, and [m, n], C-contiguous.
+        row_sums: [m], contiguous.
+    """
+    walk = _walk_of(gradient, b, ())
+    split, _, constants = _plan(walk, gradient, False)
+    constants |= {"ACTIVATION": 0, "DERIVATIVE": derivative if state is not None else 0}
+    if split == 1:
+        _launch_all(walk, gradient, b, c, None, None, 1, _A_PROGRAM_A_TILE, state, row_sums, **constants)
+        return
+    partials, partial_sums = empty(c, (split, c.size), _wide(c)), None
+    if row_sums is not None:
+        partial_sums = empty(c, (split, walk.m), _wide(c))
+    _launch_all(walk, gradient, b, partials, None, None, split, _A_PROGRAM_A_TILE, state, partial_sums, **constants)
+    sum_parts(partials, c, split)
+    if row_sums is not None:
+        sum_parts(partial_sums, row_sums, split)
+
+
+def _plan(walk: _Walk, a, mapped: bool) -> tuple[int, int, dict]:
+    """Into how many parts the sum is split, the schedule, and the constants that all schedules have."""
+    constants = dict(PRODUCT.pick(a, walk.m, walk.n, math.prod(walk.inner), math.prod(walk.batch), mapped))
+    schedule = constants.pop("SCHEDULE")
+    tiles = triton.cdiv(walk.m, constants["BLOCK_M"]) * triton.cdiv(walk.n, constants["BLOCK_N"]) * walk.matrices
+    split = parts_of(tiles, walk.inner[-2] * triton.cdiv(walk.inner[-1], constants["BLOCK_K"]))
+    # Three TF32 products a float32 product: float32's digits at tensor-core speed.
+    constants["PRECISION"] = "tf32x3" if a.dtype == np.float32 else "ieee"
+    constants["ACCUMULATOR"] = tl.float64 if a.dtype == np.float64 else tl.float32
+    return split, schedule, constants
+
+
+def _wide(x) -> type:
+    """What x's products are added in."""
+    return np.float64 if x.dtype == np.float64 else np.float32
 
 
 def _walk_of(a, b, summed: tuple[int, ...]) -> _Walk:
@@ -203,7 +253,9 @@ def _maps_of(walk: _Walk, a, b, c, state) -> tuple[TensorMap, TensorMap] | None:
     return None if a_map is None or b_map is None else (a_map, b_map)
 
 
-def _launch_all(walk: _Walk, a, b, c, bias, state, split: int, schedule: int, **constants) -> None:
+def _launch_all(
+    walk: _Walk, a, b, c, bias, state, split: int, schedule: int, a_state=None, row_sums=None, **constants
+) -> None:  # fmt: skip
     """c = activation(a b + bias), a program a tile or persistent; with more than one part, c is [parts, ...].
 
     The kernels have two leading axes, and one summed besides k; more than that, which do not merge, are launches.
@@ -227,13 +279,13 @@ def _launch_all(walk: _Walk, a, b, c, bias, state, split: int, schedule: int, **
             launch(
                 product_forward_kernel,
                 (tiles, split),
-                a, b, flat[j * split * size + first :], bias, state,
+                a, b, flat[j * split * size + first :], bias, state, a_state, row_sums,
                 m, n, inner[-1], inner[-2], batch[-1], split,
                 a_start + a_inner_start, *walk.a_batch[-2:], walk.a_inner[-2], walk.a_row, walk.a_inner[-1],
                 b_start + b_inner_start, *walk.b_batch[-2:], walk.b_inner[-2], walk.b_inner[-1], walk.b_column,
                 size,
                 SUMMED=inner[-2] > 1,
-                **constants,
+                **({"DERIVATIVE": 0} | constants),
             )  # fmt: skip
 
 

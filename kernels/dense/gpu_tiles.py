@@ -1,4 +1,4 @@
-"""What the kernels of products share: where a tile lies, and what is done to a finished one."""
+"""What the kernels of dense products share: where a tile lies, activations and their derivatives."""
 
 import triton
 import triton.language as tl
@@ -40,3 +40,23 @@ def activate(total, ACTIVATION: tl.constexpr):
     elif ACTIVATION == _GELU:
         total = 0.5 * total * (1 + tl.erf(total * 0.7071067811865476))
     return total
+
+
+@triton.jit
+def differentiate(gradient, value, ACTIVATION: tl.constexpr):
+    """gradient * activation'(z), from the activation's result (`value` = y), or for GELU its argument (z).
+
+    Half types are computed in float32, which is what is returned for them.
+    """
+    if gradient.dtype != tl.float64:
+        gradient, value = gradient.to(tl.float32), value.to(tl.float32)
+    if ACTIVATION == _RELU:
+        gradient = tl.where(value > 0, gradient, 0.0)
+    elif ACTIVATION == _SIGMOID:
+        gradient *= value * (1 - value)
+    elif ACTIVATION == _TANH:
+        gradient *= 1 - value * value
+    else:
+        density = 0.3989422804014327 * tl.exp(-0.5 * value * value)
+        gradient *= 0.5 * (1 + tl.erf(value * 0.7071067811865476)) + value * density
+    return gradient

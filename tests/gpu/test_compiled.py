@@ -24,11 +24,11 @@ def compile_product(dtype, architecture, bias=True, address=4096):
     array = Array(dtype, address)
     strides = (0, 0, 4096, 0, 64, 1, 0, 0, 4096, 0, 1, 64, 4096)
     sizes = (64, 64, 64, 1, 1, 1)
-    signature, _ = kernel.bind((array, array, array, array if bias else None, None, *sizes, *strides))
+    signature, _ = kernel.bind((array, array, array, array if bias else None, None, None, None, *sizes, *strides))
     double = dtype == "float64"
     return kernel.compile(
         tuple(signature), architecture,
-        ACTIVATION=1, SUMMED=False, PRECISION="tf32x3" if dtype == "float32" else "ieee",
+        ACTIVATION=1, DERIVATIVE=0, SUMMED=False, PRECISION="tf32x3" if dtype == "float32" else "ieee",
         ACCUMULATOR=tl.float64 if double else tl.float32,
         BLOCK_M=32 if double else 64, BLOCK_N=32 if double else 64, BLOCK_K=32, GROUP_M=8,
         num_warps=4, num_stages=2 if double else 3,

@@ -14,7 +14,7 @@ import triton.language as tl
 from compiling import ARCHITECTURES, LIMITS, assert_fits, compile_kernel, record_launches
 
 from ranvier.kernels import tuning
-from ranvier.kernels.dense import gpu_product
+from ranvier.kernels.dense import gpu, gpu_product
 
 MATRIX = np.empty((4096, 4096), np.float16)
 
@@ -33,6 +33,22 @@ def launched(architecture: int, a, b, **options):
 
 
 @pytest.mark.parametrize("architecture", ARCHITECTURES)
+@pytest.mark.parametrize("dtype", ["float16", "float32"])
+def test_products_that_differentiate_fit(dtype, architecture):
+    """The gradients of a hidden layer with the activation that asks most; the weight's brings the bias's."""
+    rows, grad_y, weight = (np.empty(shape, dtype) for shape in ((4096, 128), (4096, 512), (512, 128)))
+    saved = rows.shape, rows, weight, grad_y, 4
+    with tuning.assuming(architecture):
+        made = record_launches(lambda: gpu.dense_backward(saved, grad_y, (True, True, True)))
+    assert {kernel.__name__ for kernel, *_ in made} == {"product_forward_kernel", "sum_of_parts_kernel"}
+    for kernel, arguments, constants in made:
+        compiled = compile_kernel(kernel, arguments, architecture, **constants)
+        # In float32 on sm_80 the compiler keeps four values elsewhere, to have room for a third block.
+        assert compiled.info.stack_bytes <= (16 if (dtype, architecture) == ("float32", 80) else 0)
+        assert compiled.shared_bytes <= LIMITS[architecture].block_shared_bytes
+
+
+@pytest.mark.parametrize("architecture", ARCHITECTURES)
 @pytest.mark.parametrize("dtype", ["bfloat16", "float32"])
 @pytest.mark.parametrize("summed", [False, True])
 def test_the_product_fits_in_its_largest_tile(summed, dtype, architecture):
@@ -40,9 +56,10 @@ def test_the_product_fits_in_its_largest_tile(summed, dtype, architecture):
     steps = (0, 65536, 4096, 8192, 4096, 1)
     assert_fits(
         gpu_product.product_forward_kernel,
-        [dtype, dtype, "float32", None, None, *sizes, *steps, *steps, 65536],
+        [dtype, dtype, "float32", None, None, None, None, *sizes, *steps, *steps, 65536],
         architecture,
         ACTIVATION=0,
+        DERIVATIVE=0,
         SUMMED=summed,
         PRECISION="tf32x3" if dtype == "float32" else "ieee",
         ACCUMULATOR=tl.float32,

@@ -1,5 +1,6 @@
 """Matrix products in Triton's interpreter: broadcasting of any kind, strides of any sign, split sums."""
 
+import itertools
 import os
 
 import numpy as np
@@ -9,15 +10,28 @@ if os.environ.get("TRITON_INTERPRET") != "1":
     pytest.skip("runs with TRITON_INTERPRET=1, in a process of its own", allow_module_level=True)
 
 import interpreter
-from agreement import agree
+from agreement import agree, run
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from parity import DTYPES, assert_close
 
 from ranvier.kernels import launch, memory, tuning
-from ranvier.kernels.dense import dense, gpu_persistent, gpu_product, matmul
+from ranvier.kernels.dense import dense, gpu, gpu_persistent, gpu_product, matmul
 
 interpreter.install()
+
+
+@pytest.fixture
+def launched(monkeypatch):
+    """The names of the kernels that are launched, one after the other."""
+    names = []
+
+    def spy(kernel, *arguments):
+        names.append(kernel.__name__)
+        interpreter.interpret(kernel, *arguments)
+
+    monkeypatch.setattr(launch, "interpreter", spy)
+    return names
 
 
 @given(data=st.data())
@@ -48,26 +62,45 @@ def test_long_sums_are_split(shapes, dtype, monkeypatch):
 
 
 @pytest.mark.parametrize("activation", [None, "gelu", "relu"])
-def test_the_epilogue_follows_the_last_part(activation, monkeypatch):
+@pytest.mark.parametrize("shapes", [((5, 100), (7, 100), (7,)), ((100, 70), (7, 70), (7,))], ids=["wide", "long"])
+def test_the_epilogue_follows_the_last_part(shapes, activation, launched, monkeypatch):
+    """Of the output, whose sums are long where inputs are wide; of the weight's and the bias's gradients, whose are
+    where they are many. The activation is differentiated, and the bias gradient summed, by the products."""
     monkeypatch.setattr(gpu_product, "_LEAST_STEPS", 1)
     rng = np.random.default_rng(0)
-    inputs = [rng.standard_normal(shape).astype(np.float32) for shape in ((5, 100), (7, 100), (7,))]
+    inputs = [rng.standard_normal(shape).astype(np.float32) for shape in shapes]
     agree(dense, inputs, {"activation": activation}, rng, "float32", "gpu")
+    assert set(launched) == {"product_forward_kernel", "sum_of_parts_kernel"}
+
+
+@pytest.mark.parametrize("needs", list(itertools.product((False, True), repeat=3))[1:])
+@pytest.mark.parametrize("fused", [0, 1])
+def test_gradients_that_are_not_needed_are_not_made(fused, needs, launched, monkeypatch):
+    monkeypatch.setattr(memory, "poison", True)
+    monkeypatch.setattr(gpu.GRADIENTS, "_default", lambda *question: (fused,))
+    tuning.forget()
+    rng = np.random.default_rng(0)
+    inputs = [rng.standard_normal(shape) for shape in ((9, 5), (7, 5), (7,), (9, 7))]
+    *inputs, grad = inputs
+    expected = run(dense, inputs, {"activation": "tanh"}, (grad,), "reference", needs)[1]
+    launched.clear()
+    grads = run(dense, inputs, {"activation": "tanh"}, (grad,), "gpu", needs)[1]
+    tuning.forget()
+    assert [x is None for x in grads] == [not needed for needed in needs]
+    for actual, exact in zip(grads, expected):
+        if exact is not None:
+            assert_close(actual, exact, "float64", 9)
+    passes = {"dense_grad_sum_kernel", "column_sum_kernel"}
+    assert bool(passes & set(launched)) == (not fused or needs[1:] == (False, True))
 
 
 @pytest.fixture
-def scheduled(monkeypatch):
+def scheduled(launched, monkeypatch):
     """A function that has every product made in small tiles by a schedule, by three persistent programs; it returns the
     list of the kernels that are launched."""
 
     def choose(schedule: int) -> list[str]:
-        launched = []
-
-        def spy(kernel, *arguments):
-            launched.append(kernel.__name__)
-            interpreter.interpret(kernel, *arguments)
-
-        monkeypatch.setattr(launch, "interpreter", spy)
+        monkeypatch.setattr(gpu.GRADIENTS, "_default", lambda *question: (0,))
         monkeypatch.setattr(gpu_product.PRODUCT, "_default", lambda *question: (64, 32, 32, 2, 4, 3, schedule))
         monkeypatch.setattr(gpu_product, "_LEAST_MAPPED", 1)
         monkeypatch.setattr(gpu_product, "_PROGRAMS", 1)  # no sum is split

@@ -47,11 +47,14 @@ KNOWN_SPILLS = {
     ("tile_kernel", "float16"): 8,
 }
 PRODUCTS = {
-    "product_forward_kernel", "conv_correlate_kernel", "conv_grad_weight_kernel", "attention_forward_kernel",
-    "attention_grad_query_kernel", "attention_grad_key_value_kernel", "attention_grad_mask_kernel",
-    "rnn_resident_kernel", "lstm_resident_kernel", "gru_resident_kernel",
+    "product_forward_kernel", "product_mapped_kernel", "conv_correlate_kernel", "conv_grad_weight_kernel",
+    "attention_forward_kernel", "attention_grad_query_kernel", "attention_grad_key_value_kernel",
+    "attention_grad_mask_kernel", "rnn_resident_kernel", "lstm_resident_kernel", "gru_resident_kernel",
     "rnn_resident_grad_kernel", "lstm_resident_grad_kernel", "gru_resident_grad_kernel",
 }  # fmt: skip
+
+
+NOT_EVERYWHERE = {"product_mapped_kernel": (90, 100)}  # of the others, each is there for all architectures
 
 
 def name_of(line: dict) -> str:
@@ -59,12 +62,15 @@ def name_of(line: dict) -> str:
 
 
 def test_every_kernel_has_room_on_every_architecture():
+    met = {}
     for line, analyses in LINES:
-        assert tuple(analyses) == ARCHITECTURES
+        met.setdefault(name_of(line), set()).update(analyses)
         for architecture, found in analyses.items():
             assert found.registers <= 255
             assert found.shared_bytes <= LIMITS[architecture].block_shared_bytes
             assert found.occupancy(architecture).blocks >= 1, (line, architecture)
+    for name, architectures in met.items():
+        assert architectures == set(NOT_EVERYWHERE.get(name, ARCHITECTURES)), name
 
 
 def test_spills_are_those_that_are_known():
@@ -127,12 +133,12 @@ def chosen(architecture: int) -> list[tuple[dict, Analysis]]:
     """Lines to compile again: each product in float32 and float16; of the other kernels a third, in either."""
     firsts = {}
     for line, analyses in LINES:
-        if line["dtype"] != "float64":
+        if line["dtype"] != "float64" and architecture in analyses:
             firsts.setdefault(name_of(line), {}).setdefault(line["dtype"], (line, analyses[architecture]))
     picked = []
     for index, (name, by_dtype) in enumerate(firsts.items()):
         if name in PRODUCTS:
-            picked += by_dtype.values()
+            picked += [by_dtype[dtype] for dtype in ("float32", "float16") if dtype in by_dtype]
         elif ARCHITECTURES[index % 3] == architecture:
             picked.append(list(by_dtype.values())[index % len(by_dtype)])
     return picked
