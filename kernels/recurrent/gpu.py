@@ -44,6 +44,9 @@ STEP = Choice(
 )
 
 
+_MOST_INPUTS = 9  # of a layer: an LSTM's
+
+
 class _Walk(NamedTuple):
     """How a batch of sequences is walked."""
 
@@ -142,32 +145,31 @@ def _product_of_rows(left, right):
     return total
 
 
-def _input_gradients(inputs, grad_gates, needs):
-    """Gradients of x, weight_ih and bias_ih."""
-    grad_x = grad_weight = grad_bias = None
-    if needs[0]:
+def _gradients_over_time(inputs, grad_gates, grad_sums, before, needed):
+    """Gradients of x, weight_ih, weight_hh, bias_ih and bias_hh, from the rows of all steps: the gradients of
+    W_ih x + b_ih (grad_gates) and of W_hh h + b_hh (grad_sums), and the states that the steps started from."""
+    grad_x = None
+    if needed[0]:
         grad_rows = empty(inputs.x_rows)
         product(grad_gates, inputs.weight_ih, grad_rows)
         grad_x = inputs.walk.places(grad_rows)
-    if needs[1]:
-        grad_weight = _product_of_rows(grad_gates, inputs.x_rows)
-    if needs[3]:
-        grad_bias = column_sum(grad_gates)
-    return grad_x, grad_weight, grad_bias
-
-
-def _state_gradients(grad_sums, before, needs):
-    """Gradients of weight_hh and bias_hh."""
-    return _product_of_rows(grad_sums, before) if needs[2] else None, column_sum(grad_sums) if needs[4] else None
+    return (
+        grad_x,
+        _product_of_rows(grad_gates, inputs.x_rows) if needed[1] else None,
+        _product_of_rows(grad_sums, before) if needed[2] else None,
+        column_sum(grad_gates) if needed[3] else None,
+        column_sum(grad_sums) if needed[4] else None,
+    )
 
 
 def _for(needs, *grads):
-    """The gradients that were asked for."""
+    """The gradients that were asked for, one for each input that was given."""
     return tuple(grad if need else None for grad, need in zip(grads, needs))
 
 
-def _pad(needs, length):
-    return (*needs, *(False,) * (length - len(needs)))
+def _of_all_inputs(needs):
+    """False for the inputs that were not given, which are the last ones."""
+    return (*needs, *(False,) * (_MOST_INPUTS - len(needs)))
 
 
 def rnn_forward(
@@ -187,7 +189,7 @@ def rnn_forward(
 
 def rnn_backward(saved, grads, needs):
     inputs, relu = saved
-    walk, size, length, needs = inputs.walk, inputs.weight_hh.shape[1], len(needs), _pad(needs, 7)
+    walk, size, needed = inputs.walk, inputs.weight_hh.shape[1], _of_all_inputs(needs)
     grad_sums, before = (empty(inputs.x_rows, (walk.steps * walk.batch, size)) for _ in range(2))
     grad_h = empty(inputs.x_rows, (walk.batch, size), _accumulator(inputs.x_rows))
     common = *_given(grads[1], grads[0]), inputs.output, inputs.h0, walk.lengths, grad_sums, before
@@ -195,10 +197,9 @@ def rnn_backward(saved, grads, needs):
         for step in reversed(range(walk.steps)):
             inputs.carry_back(grad_sums, step + 1, grad_h)
             walk.run(rnn_grad_sums_kernel, (grad_h, *common), step, size, RELU=relu)
-    grad_x, grad_weight_ih, grad_bias_ih = _input_gradients(inputs, grad_sums, needs)
-    grad_weight_hh, grad_bias_hh = _state_gradients(grad_sums, before, needs)
-    grad_h0 = cast(inputs.carry_back(grad_sums, 0, grad_h), before.dtype) if needs[5] else None
-    return _for(needs, grad_x, grad_weight_ih, grad_weight_hh, grad_bias_ih, grad_bias_hh, grad_h0, None)[:length]
+    over_time = _gradients_over_time(inputs, grad_sums, grad_sums, before, needed)
+    grad_h0 = cast(inputs.carry_back(grad_sums, 0, grad_h), before.dtype) if needed[5] else None
+    return _for(needs, *over_time, grad_h0, None)
 
 
 def lstm_forward(
@@ -238,8 +239,7 @@ def lstm_forward(
 
 def lstm_backward(saved, grads, needs):
     inputs, weight_hr, c0, gates, cells, hidden = saved
-    walk, state_size, size = inputs.walk, inputs.weight_hh.shape[1], cells.shape[1]
-    length, needs = len(needs), _pad(needs, 9)
+    walk, state_size, size, needed = inputs.walk, inputs.weight_hh.shape[1], cells.shape[1], _of_all_inputs(needs)
     like, rows = inputs.x_rows, cells.shape[0]
     grad_gates, before = empty(like, gates.shape), empty(like, (rows, state_size))
     grad_h = empty(like, (walk.batch, state_size), cells.dtype)
@@ -258,13 +258,10 @@ def lstm_backward(saved, grads, needs):
                 walk.run(lstm_grad_projected_kernel, state_taken, step, state_size)
                 product(walk.at(grad_projected, step), weight_hr, grad_hidden)
             walk.run(lstm_grad_gates_kernel, taken, step, size, PROJECTED=projected)
-    grad_x, grad_weight_ih, grad_bias_ih = _input_gradients(inputs, grad_gates, needs)
-    grad_weight_hh, grad_bias_hh = _state_gradients(grad_gates, before, needs)
-    grad_weight_hr = _product_of_rows(grad_projected, hidden) if needs[7] and projected else None
-    weights = grad_weight_ih, grad_weight_hh, grad_bias_ih, grad_bias_hh
-    grad_h0 = cast(inputs.carry_back(grad_gates, 0, grad_h), before.dtype) if needs[5] else None
-    states = grad_h0, cast(grad_c, before.dtype)
-    return _for(needs, grad_x, *weights, *states, grad_weight_hr, None)[:length]
+    over_time = _gradients_over_time(inputs, grad_gates, grad_gates, before, needed)
+    grad_weight_hr = _product_of_rows(grad_projected, hidden) if needed[7] and projected else None
+    grad_h0 = cast(inputs.carry_back(grad_gates, 0, grad_h), before.dtype) if needed[5] else None
+    return _for(needs, *over_time, grad_h0, cast(grad_c, before.dtype), grad_weight_hr, None)
 
 
 def gru_forward(x, weight_ih, weight_hh, bias_ih=None, bias_hh=None, h0=None, lengths=None, *, reverse=False):
@@ -283,7 +280,7 @@ def gru_forward(x, weight_ih, weight_hh, bias_ih=None, bias_hh=None, h0=None, le
 
 def gru_backward(saved, grads, needs):
     inputs, gates, hidden_new = saved
-    walk, size, length, needs = inputs.walk, inputs.weight_hh.shape[1], len(needs), _pad(needs, 7)
+    walk, size, needed = inputs.walk, inputs.weight_hh.shape[1], _of_all_inputs(needs)
     like = inputs.x_rows
     grad_gates, grad_sums, before = empty(like, gates.shape), empty(like, gates.shape), empty(like, hidden_new.shape)
     grad_h, kept = (empty(like, (walk.batch, size), gates.dtype) for _ in range(2))
@@ -293,12 +290,11 @@ def gru_backward(saved, grads, needs):
         for step in reversed(range(walk.steps)):
             inputs.carry_back(grad_sums, step + 1, grad_h)
             walk.run(gru_grad_gates_kernel, (*own, grad_h, *common), step, size)
-    grad_x, grad_weight_ih, grad_bias_ih = _input_gradients(inputs, grad_gates, needs)
-    grad_weight_hh, grad_bias_hh = _state_gradients(grad_sums, before, needs)
+    over_time = _gradients_over_time(inputs, grad_gates, grad_sums, before, needed)
     grad_h0 = None
-    if needs[5]:
+    if needed[5]:
         grad_h0 = cast(add(inputs.carry_back(grad_sums, 0, grad_h), kept, out=grad_h), before.dtype)
-    return _for(needs, grad_x, grad_weight_ih, grad_weight_hh, grad_bias_ih, grad_bias_hh, grad_h0, None)[:length]
+    return _for(needs, *over_time, grad_h0, None)
 
 
 # A cell is one step of its layer.
