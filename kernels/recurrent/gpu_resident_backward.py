@@ -195,7 +195,7 @@ def gru_resident_grad_kernel(
 def _default(architecture, dtype, steps, batch, size, gates, aligned):
     resident = int(worthwhile(architecture, dtype, steps, batch, size, aligned))
     if dtype.itemsize != 2:
-        return (resident, 16, 8, 64 if size > 256 else 32, 8)
+        return (resident, 16, 8, 64 if size > 128 else 32, 8)
     if size > 512:
         return (resident, 16, 16, 128, 8)
     return (resident, 32, 16, 64 if size > 256 else 32, 8) if batch > 16 else (resident, 16, 8, 128, 4)
