@@ -28,7 +28,8 @@ def kernel(function):
     """Compiles a CPU kernel that ends in a `prange` loop, to run on all of Numba's threads; `kernel.serial` is the same
     code on the calling thread, for arrays so small that waking the others would take longer."""
     # Under a name of its own, because the cache on disk does not tell the two apart.
-    serial = FunctionType(function.__code__, function.__globals__, f"{function.__name__}_serial")
+    name = f"{function.__name__}_serial"
+    serial = FunctionType(function.__code__, function.__globals__, name, closure=function.__closure__)
     serial.__qualname__, serial.__module__ = f"{function.__qualname__}_serial", function.__module__
     compiled = _compile(function, pipeline_class=EntryCompiler)
     compiled.serial = _compile(serial)

@@ -1,15 +1,17 @@
-"""Activations on NumPy arrays: one pair of kernels for all that go element by element, chosen by a code.
+"""Activations on NumPy arrays: a pair of kernels for each that goes element by element, told apart by a code.
 
-The code is asked once a block of elements, so each inner loop is one plain formula that vectorises, and all formulas
-compile once a dtype. A block is one thread's share: small enough for its cache, large enough to hide the loop's start.
+The kernels of a code are made when they are first asked for. The code is a constant in them, so that Numba compiles one
+plain formula, in a tenth of the time that all take together. A block is what a thread takes at a time: small enough for
+its cache, large enough to hide the loop's start.
 """
 
 import math
+from functools import cache
 
 import numpy as np
 from numba import prange
 
-from ..cpu_jit import kernel, serial_kernel
+from ..cpu_jit import kernel
 from ..cpu_math import erf, exp, expm1, log1p, sigmoid, tanh, wide_vectors
 from ..cpu_philox import uniform
 from ..cpu_sums import line_sum
@@ -27,180 +29,182 @@ _NO_DENSITY = 80.0  # e^-x from here on counts as 0: products with what is left 
 _SAVE_OUTPUT = frozenset((_SIGMOID, _TANH, _RELU, _CLAMP))
 
 
-@serial_kernel
-def activate(x, code, p, q, r, y):
-    """y = f(x) for vectors; f and the meaning of its parameters p, q, r go by the code."""
-    wide_vectors()
-    kind = x.dtype.type
-    zero, one, half, p, q, r = kind(0), kind(1), kind(0.5), kind(p), kind(q), kind(r)
-    if code == _SIGMOID:
-        for i in range(x.size):
-            y[i] = sigmoid(x[i])
-    elif code == _TANH:
-        for i in range(x.size):
-            y[i] = tanh(x[i])
-    elif code == _RELU:
-        for i in range(x.size):
-            y[i] = zero if x[i] <= zero else x[i]
-    elif code == _THRESHOLD:
-        for i in range(x.size):
-            y[i] = q if x[i] <= p else x[i]
-    elif code == _CLAMP:
-        for i in range(x.size):
-            above = p if x[i] < p else x[i]
-            y[i] = q if above > q else above
-    elif code == _LEAKY_RELU:
-        for i in range(x.size):
-            y[i] = x[i] if x[i] > zero else x[i] * p
-    elif code == _ELU:
-        for i in range(x.size):
-            y[i] = p * expm1(x[i] * r) if x[i] <= zero else q * x[i]
-    elif code == _GELU:
-        root = kind(math.sqrt(0.5))
-        for i in range(x.size):
-            y[i] = half * x[i] * (one + erf(x[i] * root))
-    elif code == _GELU_TANH:
-        # (1 + tanh u) / 2 = sigmoid(2 u), which keeps its digits where tanh u is all but -1.
-        scale, cubic = kind(2 * math.sqrt(2 / math.pi)), kind(0.044715)
-        for i in range(x.size):
-            y[i] = x[i] * sigmoid(scale * (x[i] + cubic * x[i] * x[i] * x[i]))
-    elif code == _SILU:
-        for i in range(x.size):
-            y[i] = x[i] * sigmoid(x[i])
-    elif code == _MISH:
-        # With e = exp(x), tanh(log(1 + e)) = n / (n + 2), n = e (e + 2); beyond 20 it is 1, and e stays finite.
-        for i in range(x.size):
-            e = exp(kind(20) if x[i] > kind(20) else x[i])
-            n = e * (e + kind(2))
-            y[i] = x[i] * (n / (n + kind(2)))
-    elif code == _SOFTPLUS:
-        # log(1 + e^z) = max(z, 0) + log(1 + e^-|z|): nothing overflows.
-        for i in range(x.size):
-            z = x[i] * p
-            soft = ((z if z > zero else zero) + log1p(exp(-abs(z)))) / p
-            y[i] = x[i] if z > q else soft
-    elif code == _SOFTSIGN:
-        for i in range(x.size):
-            y[i] = x[i] / (one + abs(x[i]))
-    elif code == _HARDSIGMOID:
-        for i in range(x.size):
-            rising = zero if x[i] <= -kind(3) else (x[i] + kind(3)) / kind(6)
-            y[i] = one if x[i] >= kind(3) else rising
-    elif code == _HARDSWISH:
-        for i in range(x.size):
-            rising = zero if x[i] <= -kind(3) else (x[i] + kind(3)) / kind(6)
-            y[i] = x[i] * (one if x[i] >= kind(3) else rising)
-    elif code == _LOGSIGMOID:
-        for i in range(x.size):
-            y[i] = (x[i] if x[i] < zero else zero) - log1p(exp(-abs(x[i])))
-    elif code == _SOFTSHRINK:
-        for i in range(x.size):
-            below = x[i] + p if x[i] < -p else zero * x[i]
-            y[i] = x[i] - p if x[i] > p else below
-    elif code == _HARDSHRINK:
-        for i in range(x.size):
-            y[i] = zero if abs(x[i]) <= p else x[i]
-    elif code == _TANHSHRINK:
-        for i in range(x.size):
-            y[i] = x[i] - tanh(x[i])
+@cache
+def _forward_kernel(code):
+    """The kernel of one activation: its formula alone is compiled."""
+
+    @kernel
+    def activation_forward_kernel(argument, p, q, r, result):
+        """result = f(argument) for vectors; what the parameters p, q, r of f mean goes by the code."""
+        wide_vectors()
+        kind = argument.dtype.type
+        zero, one, half, p, q, r = kind(0), kind(1), kind(0.5), kind(p), kind(q), kind(r)
+        for block in prange((argument.size + _BLOCK - 1) // _BLOCK):
+            part = slice(block * _BLOCK, min(block * _BLOCK + _BLOCK, argument.size))
+            x, y = argument[part], result[part]
+            if code == _SIGMOID:
+                for i in range(x.size):
+                    y[i] = sigmoid(x[i])
+            elif code == _TANH:
+                for i in range(x.size):
+                    y[i] = tanh(x[i])
+            elif code == _RELU:
+                for i in range(x.size):
+                    y[i] = zero if x[i] <= zero else x[i]
+            elif code == _THRESHOLD:
+                for i in range(x.size):
+                    y[i] = q if x[i] <= p else x[i]
+            elif code == _CLAMP:
+                for i in range(x.size):
+                    above = p if x[i] < p else x[i]
+                    y[i] = q if above > q else above
+            elif code == _LEAKY_RELU:
+                for i in range(x.size):
+                    y[i] = x[i] if x[i] > zero else x[i] * p
+            elif code == _ELU:
+                for i in range(x.size):
+                    y[i] = p * expm1(x[i] * r) if x[i] <= zero else q * x[i]
+            elif code == _GELU:
+                root = kind(math.sqrt(0.5))
+                for i in range(x.size):
+                    y[i] = half * x[i] * (one + erf(x[i] * root))
+            elif code == _GELU_TANH:
+                # (1 + tanh u) / 2 = sigmoid(2 u), which keeps its digits where tanh u is all but -1.
+                scale, cubic = kind(2 * math.sqrt(2 / math.pi)), kind(0.044715)
+                for i in range(x.size):
+                    y[i] = x[i] * sigmoid(scale * (x[i] + cubic * x[i] * x[i] * x[i]))
+            elif code == _SILU:
+                for i in range(x.size):
+                    y[i] = x[i] * sigmoid(x[i])
+            elif code == _MISH:
+                # With e = exp(x), tanh(log(1 + e)) = n / (n + 2), n = e (e + 2); beyond 20 it is 1, and e stays finite.
+                for i in range(x.size):
+                    e = exp(kind(20) if x[i] > kind(20) else x[i])
+                    n = e * (e + kind(2))
+                    y[i] = x[i] * (n / (n + kind(2)))
+            elif code == _SOFTPLUS:
+                # log(1 + e^z) = max(z, 0) + log(1 + e^-|z|): nothing overflows.
+                for i in range(x.size):
+                    z = x[i] * p
+                    soft = ((z if z > zero else zero) + log1p(exp(-abs(z)))) / p
+                    y[i] = x[i] if z > q else soft
+            elif code == _SOFTSIGN:
+                for i in range(x.size):
+                    y[i] = x[i] / (one + abs(x[i]))
+            elif code == _HARDSIGMOID:
+                for i in range(x.size):
+                    rising = zero if x[i] <= -kind(3) else (x[i] + kind(3)) / kind(6)
+                    y[i] = one if x[i] >= kind(3) else rising
+            elif code == _HARDSWISH:
+                for i in range(x.size):
+                    rising = zero if x[i] <= -kind(3) else (x[i] + kind(3)) / kind(6)
+                    y[i] = x[i] * (one if x[i] >= kind(3) else rising)
+            elif code == _LOGSIGMOID:
+                for i in range(x.size):
+                    y[i] = (x[i] if x[i] < zero else zero) - log1p(exp(-abs(x[i])))
+            elif code == _SOFTSHRINK:
+                for i in range(x.size):
+                    below = x[i] + p if x[i] < -p else zero * x[i]
+                    y[i] = x[i] - p if x[i] > p else below
+            elif code == _HARDSHRINK:
+                for i in range(x.size):
+                    y[i] = zero if abs(x[i]) <= p else x[i]
+            elif code == _TANHSHRINK:
+                for i in range(x.size):
+                    y[i] = x[i] - tanh(x[i])
+
+    return activation_forward_kernel
 
 
-@serial_kernel
-def activate_grad(grad_y, state, code, p, q, r, grad_x):
-    """grad_x = grad_y f'(x) for vectors; state is f(x) for the codes in _SAVE_OUTPUT, else x."""
-    wide_vectors()
-    kind = state.dtype.type
-    zero, one, half, p, q, r = kind(0), kind(1), kind(0.5), kind(p), kind(q), kind(r)
-    if code == _SIGMOID:
-        for i in range(state.size):
-            grad_x[i] = grad_y[i] * (state[i] * (one - state[i]))
-    elif code == _TANH:
-        for i in range(state.size):
-            grad_x[i] = grad_y[i] * (one - state[i] * state[i])
-    elif code == _RELU:
-        for i in range(state.size):
-            grad_x[i] = zero if state[i] <= zero else grad_y[i]
-    elif code == _THRESHOLD:
-        for i in range(state.size):
-            grad_x[i] = zero if state[i] <= p else grad_y[i]
-    elif code == _CLAMP:
-        for i in range(state.size):
-            grad_x[i] = zero if (state[i] <= p) | (state[i] >= q) else grad_y[i]
-    elif code == _LEAKY_RELU:
-        for i in range(state.size):
-            grad_x[i] = grad_y[i] if state[i] > zero else grad_y[i] * p
-    elif code == _ELU:
-        slope = p * r
-        for i in range(state.size):
-            grad_x[i] = grad_y[i] * (slope * exp(state[i] * r) if state[i] <= zero else q)
-    elif code == _GELU:
-        root, density = kind(math.sqrt(0.5)), kind(1 / math.sqrt(2 * math.pi))
-        limit = kind(_NO_DENSITY)
-        for i in range(state.size):
-            x, exponent = state[i], half * state[i] * state[i]
-            bell = exp(-exponent if exponent < limit else -limit)
-            bell = bell if exponent < limit else zero
-            grad_x[i] = grad_y[i] * (half * (one + erf(x * root)) + x * density * bell)
-    elif code == _GELU_TANH:
-        scale, cubic = kind(2 * math.sqrt(2 / math.pi)), kind(0.044715)
-        for i in range(state.size):
-            x = state[i]
-            s = sigmoid(scale * (x + cubic * x * x * x))
-            rise = scale * (one + kind(3) * cubic * x * x)
-            grad_x[i] = grad_y[i] * (s + x * (s * (one - s) * rise))
-    elif code == _SILU:
-        for i in range(state.size):
-            s = sigmoid(state[i])
-            grad_x[i] = grad_y[i] * (s * (one + state[i] * (one - s)))
-    elif code == _MISH:
-        for i in range(state.size):
-            x = kind(20) if state[i] > kind(20) else state[i]
-            e = exp(x)
-            n = e * (e + kind(2))
-            t = n / (n + kind(2))
-            grad_x[i] = grad_y[i] * (t + x * ((one - t * t) * (e / (one + e))))
-    elif code == _SOFTPLUS:
-        for i in range(state.size):
-            z = state[i] * p
-            grad_x[i] = grad_y[i] * (one if z > q else sigmoid(z))
-    elif code == _SOFTSIGN:
-        for i in range(state.size):
-            root = one + abs(state[i])
-            grad_x[i] = grad_y[i] / (root * root)
-    elif code == _HARDSIGMOID:
-        for i in range(state.size):
-            grad_x[i] = grad_y[i] / kind(6) if abs(state[i]) < kind(3) else zero
-    elif code == _HARDSWISH:
-        for i in range(state.size):
-            x = state[i]
-            rising = grad_y[i] * (x / kind(3) + half) if abs(x) < kind(3) else grad_y[i]
-            grad_x[i] = zero if x <= -kind(3) else rising
-    elif code == _LOGSIGMOID:
-        for i in range(state.size):
-            grad_x[i] = grad_y[i] * sigmoid(-state[i])
-    elif code in (_SOFTSHRINK, _HARDSHRINK):
-        for i in range(state.size):
-            grad_x[i] = zero if abs(state[i]) <= p else grad_y[i]
-    elif code == _TANHSHRINK:
-        for i in range(state.size):
-            t = tanh(state[i])
-            grad_x[i] = grad_y[i] * (t * t)
+@cache
+def _grad_input_kernel(code):
+    """The kernel of one activation's derivative."""
 
+    @kernel
+    def activation_grad_input_kernel(grad_result, kept, p, q, r, grad_argument):
+        """grad_argument = grad_result f'(x) for vectors; kept is f(x) for the codes in _SAVE_OUTPUT, else x."""
+        wide_vectors()
+        kind = kept.dtype.type
+        zero, one, half, p, q, r = kind(0), kind(1), kind(0.5), kind(p), kind(q), kind(r)
+        for block in prange((kept.size + _BLOCK - 1) // _BLOCK):
+            part = slice(block * _BLOCK, min(block * _BLOCK + _BLOCK, kept.size))
+            grad_y, state, grad_x = grad_result[part], kept[part], grad_argument[part]
+            if code == _SIGMOID:
+                for i in range(state.size):
+                    grad_x[i] = grad_y[i] * (state[i] * (one - state[i]))
+            elif code == _TANH:
+                for i in range(state.size):
+                    grad_x[i] = grad_y[i] * (one - state[i] * state[i])
+            elif code == _RELU:
+                for i in range(state.size):
+                    grad_x[i] = zero if state[i] <= zero else grad_y[i]
+            elif code == _THRESHOLD:
+                for i in range(state.size):
+                    grad_x[i] = zero if state[i] <= p else grad_y[i]
+            elif code == _CLAMP:
+                for i in range(state.size):
+                    grad_x[i] = zero if (state[i] <= p) | (state[i] >= q) else grad_y[i]
+            elif code == _LEAKY_RELU:
+                for i in range(state.size):
+                    grad_x[i] = grad_y[i] if state[i] > zero else grad_y[i] * p
+            elif code == _ELU:
+                slope = p * r
+                for i in range(state.size):
+                    grad_x[i] = grad_y[i] * (slope * exp(state[i] * r) if state[i] <= zero else q)
+            elif code == _GELU:
+                root, density = kind(math.sqrt(0.5)), kind(1 / math.sqrt(2 * math.pi))
+                limit = kind(_NO_DENSITY)
+                for i in range(state.size):
+                    x, exponent = state[i], half * state[i] * state[i]
+                    bell = exp(-exponent if exponent < limit else -limit)
+                    bell = bell if exponent < limit else zero
+                    grad_x[i] = grad_y[i] * (half * (one + erf(x * root)) + x * density * bell)
+            elif code == _GELU_TANH:
+                scale, cubic = kind(2 * math.sqrt(2 / math.pi)), kind(0.044715)
+                for i in range(state.size):
+                    x = state[i]
+                    s = sigmoid(scale * (x + cubic * x * x * x))
+                    rise = scale * (one + kind(3) * cubic * x * x)
+                    grad_x[i] = grad_y[i] * (s + x * (s * (one - s) * rise))
+            elif code == _SILU:
+                for i in range(state.size):
+                    s = sigmoid(state[i])
+                    grad_x[i] = grad_y[i] * (s * (one + state[i] * (one - s)))
+            elif code == _MISH:
+                for i in range(state.size):
+                    x = kind(20) if state[i] > kind(20) else state[i]
+                    e = exp(x)
+                    n = e * (e + kind(2))
+                    t = n / (n + kind(2))
+                    grad_x[i] = grad_y[i] * (t + x * ((one - t * t) * (e / (one + e))))
+            elif code == _SOFTPLUS:
+                for i in range(state.size):
+                    z = state[i] * p
+                    grad_x[i] = grad_y[i] * (one if z > q else sigmoid(z))
+            elif code == _SOFTSIGN:
+                for i in range(state.size):
+                    root = one + abs(state[i])
+                    grad_x[i] = grad_y[i] / (root * root)
+            elif code == _HARDSIGMOID:
+                for i in range(state.size):
+                    grad_x[i] = grad_y[i] / kind(6) if abs(state[i]) < kind(3) else zero
+            elif code == _HARDSWISH:
+                for i in range(state.size):
+                    x = state[i]
+                    rising = grad_y[i] * (x / kind(3) + half) if abs(x) < kind(3) else grad_y[i]
+                    grad_x[i] = zero if x <= -kind(3) else rising
+            elif code == _LOGSIGMOID:
+                for i in range(state.size):
+                    grad_x[i] = grad_y[i] * sigmoid(-state[i])
+            elif code in (_SOFTSHRINK, _HARDSHRINK):
+                for i in range(state.size):
+                    grad_x[i] = zero if abs(state[i]) <= p else grad_y[i]
+            elif code == _TANHSHRINK:
+                for i in range(state.size):
+                    t = tanh(state[i])
+                    grad_x[i] = grad_y[i] * (t * t)
 
-@kernel
-def activation_forward_kernel(x, code, p, q, r, y):
-    """y = f(x), block by block."""
-    for block in prange((x.size + _BLOCK - 1) // _BLOCK):
-        part = slice(block * _BLOCK, min(block * _BLOCK + _BLOCK, x.size))
-        activate(x[part], code, p, q, r, y[part])
-
-
-@kernel
-def activation_grad_input_kernel(grad_y, state, code, p, q, r, grad_x):
-    """grad_x = grad_y f'(x), block by block."""
-    for block in prange((state.size + _BLOCK - 1) // _BLOCK):
-        part = slice(block * _BLOCK, min(block * _BLOCK + _BLOCK, state.size))
-        activate_grad(grad_y[part], state[part], code, p, q, r, grad_x[part])
+    return activation_grad_input_kernel
 
 
 def _forward(code, x, out, p=0.0, q=0.0, r=0.0):
@@ -208,7 +212,8 @@ def _forward(code, x, out, p=0.0, q=0.0, r=0.0):
     size = vector.size
     result = empty(size, x.dtype)
     # One block is not worth waking the other threads for.
-    (activate if size <= _BLOCK else activation_forward_kernel)(vector, code, p, q, r, result)
+    run = _forward_kernel(code)
+    (run.serial if size <= _BLOCK else run)(vector, p, q, r, result)
     shape = x.shape
     y = unflat(result, shape, order)
     saved = result if code in _SAVE_OUTPUT else vector, shape, order, code, p, q, r
@@ -220,9 +225,8 @@ def _backward(saved, grad_y, needs):
         return (None,)
     state, shape, order, code, p, q, r = saved
     grad_x = empty(state.size, state.dtype)
-    (activate_grad if state.size <= _BLOCK else activation_grad_input_kernel)(
-        flat(grad_y, order), state, code, p, q, r, grad_x
-    )
+    run = _grad_input_kernel(code)
+    (run.serial if state.size <= _BLOCK else run)(flat(grad_y, order), state, p, q, r, grad_x)
     return (unflat(grad_x, shape, order),)
 
 

@@ -1,6 +1,7 @@
 """Dense products on NumPy arrays; activations and their derivatives are one pass over the result."""
 
 import math
+from functools import cache
 
 import numpy as np
 from numba import prange
@@ -18,48 +19,60 @@ _NO_DENSITY = 80.0  # e^-x from here on counts as 0: products with what is left 
 _CODES = {None: _IDENTITY, "relu": _RELU, "sigmoid": _SIGMOID, "tanh": _TANH, "gelu": _GELU}
 
 
-@kernel
-def dense_activation_kernel(z, code, y):
-    """y = activation(z), row by row; y may be z, but for GELU, whose backward needs z."""
-    for r in prange(z.shape[0]):
-        if code == _RELU:
-            for c in range(z.shape[1]):
-                y[r, c] = max(z[r, c], z.dtype.type(0)) if z[r, c] == z[r, c] else z[r, c]
-        elif code == _SIGMOID:
-            for c in range(z.shape[1]):
-                y[r, c] = sigmoid(z[r, c])
-        elif code == _TANH:
-            for c in range(z.shape[1]):
-                y[r, c] = tanh(z[r, c])
-        elif code == _GELU:
-            half, scale = z.dtype.type(0.5), z.dtype.type(math.sqrt(0.5))
-            for c in range(z.shape[1]):
-                y[r, c] = z[r, c] * half * (z.dtype.type(1) + erf(z[r, c] * scale))
+@cache
+def _activation_kernel(code):
+    """The kernel of one activation: its formula alone is compiled."""
+
+    @kernel
+    def dense_activation_kernel(z, y):
+        """y = activation(z), row by row; y may be z, but for GELU, whose backward needs z."""
+        for r in prange(z.shape[0]):
+            if code == _RELU:
+                for c in range(z.shape[1]):
+                    y[r, c] = max(z[r, c], z.dtype.type(0)) if z[r, c] == z[r, c] else z[r, c]
+            elif code == _SIGMOID:
+                for c in range(z.shape[1]):
+                    y[r, c] = sigmoid(z[r, c])
+            elif code == _TANH:
+                for c in range(z.shape[1]):
+                    y[r, c] = tanh(z[r, c])
+            elif code == _GELU:
+                half, scale = z.dtype.type(0.5), z.dtype.type(math.sqrt(0.5))
+                for c in range(z.shape[1]):
+                    y[r, c] = z[r, c] * half * (z.dtype.type(1) + erf(z[r, c] * scale))
+
+    return dense_activation_kernel
 
 
-@kernel
-def dense_grad_sum_kernel(grad_y, state, code, grad_z):
-    """grad_z = grad_y * activation'(z), from the activation's result (`state` = y) or for GELU its argument (z)."""
-    zero, one = grad_y.dtype.type(0), grad_y.dtype.type(1)
-    for r in prange(grad_y.shape[0]):
-        if code == _RELU:
-            for c in range(grad_y.shape[1]):
-                grad_z[r, c] = grad_y[r, c] if state[r, c] > 0 else zero
-        elif code == _SIGMOID:
-            for c in range(grad_y.shape[1]):
-                grad_z[r, c] = grad_y[r, c] * state[r, c] * (one - state[r, c])
-        elif code == _TANH:
-            for c in range(grad_y.shape[1]):
-                grad_z[r, c] = grad_y[r, c] * (one - state[r, c] * state[r, c])
-        elif code == _GELU:
-            half, scale = grad_y.dtype.type(0.5), grad_y.dtype.type(math.sqrt(0.5))
-            density, limit = grad_y.dtype.type(1 / math.sqrt(2 * math.pi)), grad_y.dtype.type(_NO_DENSITY)
-            for c in range(grad_y.shape[1]):
-                z = state[r, c]
-                exponent = half * z * z
-                bell = exp(-exponent if exponent < limit else -limit)
-                bell = bell if exponent < limit else zero
-                grad_z[r, c] = grad_y[r, c] * (half * (one + erf(z * scale)) + z * density * bell)
+@cache
+def _grad_sum_kernel(code):
+    """The kernel of one activation's derivative."""
+
+    @kernel
+    def dense_grad_sum_kernel(grad_y, state, grad_z):
+        """grad_z = grad_y * activation'(z), from the activation's result (`state` = y) or for GELU its argument (z)."""
+        zero, one = grad_y.dtype.type(0), grad_y.dtype.type(1)
+        for r in prange(grad_y.shape[0]):
+            if code == _RELU:
+                for c in range(grad_y.shape[1]):
+                    grad_z[r, c] = grad_y[r, c] if state[r, c] > 0 else zero
+            elif code == _SIGMOID:
+                for c in range(grad_y.shape[1]):
+                    grad_z[r, c] = grad_y[r, c] * state[r, c] * (one - state[r, c])
+            elif code == _TANH:
+                for c in range(grad_y.shape[1]):
+                    grad_z[r, c] = grad_y[r, c] * (one - state[r, c] * state[r, c])
+            elif code == _GELU:
+                half, scale = grad_y.dtype.type(0.5), grad_y.dtype.type(math.sqrt(0.5))
+                density, limit = grad_y.dtype.type(1 / math.sqrt(2 * math.pi)), grad_y.dtype.type(_NO_DENSITY)
+                for c in range(grad_y.shape[1]):
+                    z = state[r, c]
+                    exponent = half * z * z
+                    bell = exp(-exponent if exponent < limit else -limit)
+                    bell = bell if exponent < limit else zero
+                    grad_z[r, c] = grad_y[r, c] * (half * (one + erf(z * scale)) + z * density * bell)
+
+    return dense_grad_sum_kernel
 
 
 def dense_forward(x, weight, bias=None, *, activation=None, out=None):
@@ -72,8 +85,8 @@ def dense_forward(x, weight, bias=None, *, activation=None, out=None):
     code = _CODES[activation]
     z = empty(y_rows.shape, x.dtype) if code == _GELU else y_rows
     multiply(rows, weight.T, z, bias)
-    activate = dense_activation_kernel if z.size > _WORTH_THREADS[code] else dense_activation_kernel.serial
-    activate(z, code, y_rows)
+    activate = _activation_kernel(code)
+    (activate if z.size > _WORTH_THREADS[code] else activate.serial)(z, y_rows)
     return y, (x.shape, rows, weight, z if code == _GELU else y_rows, code)
 
 
@@ -82,8 +95,8 @@ def dense_backward(saved, grad_y, needs):
     grad_z = np.ascontiguousarray(grad_y).reshape(rows.shape[0], weight.shape[0])
     if code != _IDENTITY:
         grad_y_rows, grad_z = grad_z, empty(grad_z.shape, grad_z.dtype)
-        differentiate = dense_grad_sum_kernel if grad_z.size > _WORTH_THREADS[code] else dense_grad_sum_kernel.serial
-        differentiate(grad_y_rows, state, code, grad_z)
+        differentiate = _grad_sum_kernel(code)
+        (differentiate if grad_z.size > _WORTH_THREADS[code] else differentiate.serial)(grad_y_rows, state, grad_z)
     grad_x = grad_weight = grad_bias = None
     if needs[0]:
         grad_x = multiply(grad_z, weight, empty(rows.shape, rows.dtype)).reshape(x_shape)
