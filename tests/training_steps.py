@@ -71,7 +71,8 @@ def transformer(device) -> Training:
 
 
 def recurrent(device) -> Training:
-    embedding, layer, head = rv.Embedding(CLASSES, 16), rv.LSTM(16, 16, num_layers=2), rv.Dense(16, CLASSES)
+    """Of as many steps and units as a GPU walks in one launch each way."""
+    embedding, layer, head = rv.Embedding(CLASSES, 16), rv.LSTM(16, 32, num_layers=2), rv.Dense(32, CLASSES)
     model = rv.Sequential(embedding, layer, head).to(device)
     optimizer = rv.optim.SGD(model.parameters(), lr=0.1, momentum=0.9)
 
@@ -212,6 +213,8 @@ def pools(device) -> Training:
 
 
 def _sequences(device, layer) -> Training:
+    """Of as many steps and units as a GPU walks in one launch each way; `speech` has fewer units, for single steps."""
+
     def loss(m, x, lengths, labels):
         outputs, _ = m.layer(x, lengths=lengths)
         return F.cross_entropy(m.out(outputs.mean(0)), labels)
@@ -219,19 +222,19 @@ def _sequences(device, layer) -> Training:
     def batch(rng):
         return _values(rng, 7, 5, 12), rng.integers(1, 8, 5), rng.integers(0, CLASSES, 5)
 
-    return _training(device, loss, batch, layer=layer, out=rv.Dense(32, CLASSES))
+    return _training(device, loss, batch, layer=layer, out=rv.Dense(64, CLASSES))
 
 
 def rnn(device) -> Training:
-    return _sequences(device, rv.RNN(12, 16, num_layers=2, bidirectional=True))
+    return _sequences(device, rv.RNN(12, 32, num_layers=2, bidirectional=True))
 
 
 def lstm(device) -> Training:
-    return _sequences(device, rv.LSTM(12, 16, num_layers=2, bidirectional=True, dropout=0.1))
+    return _sequences(device, rv.LSTM(12, 32, num_layers=2, bidirectional=True, dropout=0.1))
 
 
 def gru(device) -> Training:
-    return _sequences(device, rv.GRU(12, 16, num_layers=2, bidirectional=True))
+    return _sequences(device, rv.GRU(12, 32, num_layers=2, bidirectional=True))
 
 
 def attention(device) -> Training:
