@@ -13,6 +13,7 @@ from ..dense.gpu_product import sum_parts
 from ..elementwise.broadcasting import broadcast_to
 from ..gpu_arrays import contiguous, strides
 from ..launch import empty, launch
+from ..precision import input_precision
 from ..tuning import Choice, has_room
 from .gpu_kernels import (
     attention_forward_kernel,
@@ -73,8 +74,7 @@ class _Call(NamedTuple):
             "MASK": self.mask_kind,
             "CAUSAL": self.is_causal,
             "DROPOUT": self.dropout_p > 0,
-            # Three TF32 products a float32 product: float32's digits at tensor-core speed.
-            "PRECISION": "tf32x3" if self.query.dtype == np.float32 else "ieee",
+            "PRECISION": input_precision(self.query.dtype),
             "ACCUMULATOR": tl.float64 if self.query.dtype == np.float64 else tl.float32,
             **choice.pick(self.query, self.query.shape[2], self.key.shape[2], max(features, value_features), plain),
         }

@@ -15,6 +15,7 @@ import triton.language as tl
 from ..dense.gpu_product import parts_of, sum_parts
 from ..gpu_arrays import contiguous
 from ..launch import empty, launch
+from ..precision import input_precision
 from ..tuning import Choice, has_room
 
 _FEW_CHANNELS = 16  # the least that tl.dot sums over
@@ -321,9 +322,8 @@ def _kernel_sizes(shape) -> dict:
 
 def _types(dtype) -> dict:
     double = dtype == np.float64
-    # Three TF32 products a float32 product: float32's digits at tensor-core speed.
     return {
-        "PRECISION": "tf32x3" if dtype == np.float32 else "ieee",
+        "PRECISION": input_precision(dtype),
         "ACCUMULATOR": tl.float64 if double else tl.float32,
     }
 

@@ -9,7 +9,7 @@ Which programs make the tiles is chosen with their size (`PRODUCT`, field SCHEDU
   axis is shorter than 64, the device is sm_90 or later, and a, b, c and state lie in memory as `tensor_map` says.
 
 Products to which these rules do not give the chosen schedule are made by schedule 0, with the same tiles. float32 is
-multiplied as three TF32 products, which keep its digits at tensor cores' speed; half types are added in float32.
+multiplied as `precision.py` says, by default as three TF32 products; half types are added in float32.
 """
 
 import itertools
@@ -22,6 +22,7 @@ import triton.language as tl
 
 from ..gpu_arrays import merged, strides
 from ..launch import empty, launch
+from ..precision import input_precision
 from ..tuning import Choice, architecture_for, has_room
 from .gpu_persistent import TensorMap, launch_mapped, launch_persistent, tensor_map
 from .gpu_tiles import activate, add_bias, differentiate, place_of_tile
@@ -203,8 +204,7 @@ def _plan(walk: _Walk, a, mapped: bool) -> tuple[int, int, dict]:
     schedule = constants.pop("SCHEDULE")
     tiles = triton.cdiv(walk.m, constants["BLOCK_M"]) * triton.cdiv(walk.n, constants["BLOCK_N"]) * walk.matrices
     split = parts_of(tiles, walk.inner[-2] * triton.cdiv(walk.inner[-1], constants["BLOCK_K"]))
-    # Three TF32 products a float32 product: float32's digits at tensor-core speed.
-    constants["PRECISION"] = "tf32x3" if a.dtype == np.float32 else "ieee"
+    constants["PRECISION"] = input_precision(a.dtype)
     constants["ACCUMULATOR"] = tl.float64 if a.dtype == np.float64 else tl.float32
     return split, schedule, constants
 

@@ -21,6 +21,7 @@ import triton.language as tl
 
 from ..gpu_arrays import contiguous, fill
 from ..launch import empty, launch, programs_at_once
+from ..precision import input_precision
 from ..tuning import has_room
 
 ROOM = 220 * 1024  # bytes of shared memory that a candidate may want
@@ -81,7 +82,7 @@ def launch_at_once(kernel, grid, weight, *arguments, **constants) -> bool:
     """
     counters, weight = empty(weight, (grid[1] * STRIDE.value,), np.int32), contiguous(weight)
     constants |= {
-        "PRECISION": "tf32x3" if weight.dtype == np.float32 else "ieee",
+        "PRECISION": input_precision(weight.dtype),
         "num_stages": 1,  # nothing is loaded for a later step before its wait
         "launch_cooperative_grid": True,
     }

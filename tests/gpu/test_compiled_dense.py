@@ -13,8 +13,13 @@ if os.environ.get("TRITON_INTERPRET") == "1":
 import triton.language as tl
 from compiling import ARCHITECTURES, LIMITS, assert_fits, compile_kernel, record_launches
 
+from ranvier import fp32_precision
 from ranvier.kernels import tuning
+from ranvier.kernels.cubin import read_code
 from ranvier.kernels.dense import gpu, gpu_product
+from ranvier.profiling import cases
+from ranvier.profiling.launches import launches_of_sample
+from ranvier.profiling.machine_code import disassemble, instruction_mix
 
 MATRIX = np.empty((4096, 4096), np.float16)
 
@@ -124,3 +129,32 @@ def test_persistent_programs_that_read_through_pointers_fit(architecture, monkey
 def test_the_sum_of_parts_fits(dtype, architecture):
     arguments = ["float32", dtype, dtype, dtype, 65536, 4096, 16]
     assert_fits(gpu_product.sum_of_parts_kernel, arguments, architecture, ACTIVATION=4, BLOCK=512)
+
+
+@pytest.mark.parametrize("architecture", ARCHITECTURES)
+def test_float32_is_multiplied_as_asked(architecture):
+    a, found = MATRIX[:256, :256].astype(np.float32), {}
+    for how in ("ieee", "tf32", "3xtf32"):
+        with fp32_precision(how):
+            compiled = launched(architecture, a, a.T)[1]()
+        assert compiled.info.stack_bytes <= 8  # two values, on sm_100
+        found[how] = instruction_mix(disassemble([read_code(compiled.cubin, compiled.name)], architecture)[0])
+    products = {how: sum(mix.get("tensor", {}).values()) for how, mix in found.items()}
+    assert products["ieee"] == 0
+    assert products["3xtf32"] > products["tf32"] > 0
+
+
+@pytest.mark.parametrize("name", ["dense", "matmul", "conv2d", "scaled_dot_product_attention", "lstm"])
+def test_all_products_of_layers_are_made_as_asked(name):
+    (operation,) = cases.select([name])
+    for how, dtype, expected in (("tf32", "float32", "tf32"), ("ieee", "float32", "ieee"), ("tf32", "float16", "ieee")):
+        with fp32_precision(how):
+            launches = launches_of_sample(operation, operation.samples[0], np.dtype(dtype))
+        assert {made.constants["PRECISION"] for made in launches if "PRECISION" in made.constants} == {expected}
+    launches = launches_of_sample(operation, operation.samples[0], np.dtype("float32"))
+    assert {made.constants["PRECISION"] for made in launches if "PRECISION" in made.constants} == {"tf32x3"}
+
+
+def test_another_way_to_multiply_is_refused():
+    with pytest.raises(ValueError, match="fp32_precision: expected 'ieee', 'tf32', '3xtf32', got 'high'"):
+        fp32_precision("high").__enter__()
