@@ -2,7 +2,8 @@
 
 Cross-entropy never forms the log-probabilities: forward reads the logits and writes the log-sum-exp of each position,
 backward reads them again and writes (m p - q) * scale in one pass. Logits [N, C] are walked row by row, vectors along
-the classes; logits [N, C, d1, ...] as planes [N, C, S], a tile of positions at a time, vectors along the positions.
+the classes; logits [N, C, d1, ...] as planes [N, C, S], a strip of positions at a time as softmax does, vectors along
+the positions.
 """
 
 import functools
@@ -13,32 +14,18 @@ from numba import prange
 
 from ..cpu_jit import kernel, serial_kernel
 from ..cpu_lines import largest_of_line, memory
-from ..cpu_math import exp, log
+from ..cpu_math import exp, log, wide_vectors
 from ..cpu_sums import line_product, line_sum
-from ..memory import empty, zeros
-from ..softmax.cpu import exp_line
+from ..memory import empty, workspace, zeros
+from ..softmax.cpu import add_exp_line, exp_line, peaks_of_strip, strip_lines
 from .cpu_reduce import reduce_losses, scales_of
 
 _ROWS = 8  # rows that one thread takes at a time
 _WORTH_THREADS = 1 << 13  # elements
-_TILE = 256  # positions of a plane that one thread takes at a time
 _TERMS = 4096  # exponentials of a row that are computed, and then added, at a time: they stay in the nearest cache
 
 
 _NO_LABELS = {axes: np.zeros((0,) * (axes - 1), np.int64) for axes in (2, 3)}  # beside scores of so many axes
-
-
-@serial_kernel
-def row_log_sum(x, row, terms):
-    """log sum_c exp(x_c) of a row of x, [N, C]. terms: scratch for as many elements as are added at a time."""
-    classes = x.shape[1]
-    highest = largest_of_line(memory(x), row * classes, classes)
-    total = x.dtype.type(0)
-    for start in range(0, classes, terms.size):
-        count = min(terms.size, classes - start)
-        exp_line(memory(x), row * classes + start, count, highest, memory(terms), 0)
-        total += line_sum(terms[:count])
-    return highest + log(total)
 
 
 @kernel
@@ -50,23 +37,37 @@ def cross_entropy_rows_kernel(x, labels, targets, by_label, weight, ignored, smo
         scratch = np.empty(min(classes, _TERMS), x.dtype)
         for r in range(chunk * _ROWS, min(rows, (chunk + 1) * _ROWS)):
             loss, log_sum = x.dtype.type(0), x.dtype.type(0)
-            if not by_label:
-                log_sum = row_log_sum(x, r, scratch)
-                terms = np.empty(classes, x.dtype)
-                for c in range(classes):
-                    terms[c] = weight[c] * (keep * targets[r, c] + share) * (log_sum - x[r, c])
-                loss = line_sum(terms)
-            elif labels[r] != ignored:
-                log_sum = row_log_sum(x, r, scratch)
-                if share > 0:
+            if not by_label or labels[r] != ignored:
+                # In place and not in a function: passing arrays to one takes as long as a row of ten classes.
+                highest = largest_of_line(memory(x), r * classes, classes)
+                total = x.dtype.type(0)
+                for start in range(0, classes, scratch.size):
+                    count = min(scratch.size, classes - start)
+                    exp_line(memory(x), r * classes + start, count, highest, memory(scratch), 0)
+                    total += line_sum(scratch[:count])
+                log_sum = highest + log(total)
+                if not by_label:
                     terms = np.empty(classes, x.dtype)
                     for c in range(classes):
-                        terms[c] = weight[c] * (log_sum - x[r, c])
+                        terms[c] = weight[c] * (keep * targets[r, c] + share) * (log_sum - x[r, c])
                     loss = line_sum(terms)
-                label = labels[r]
-                loss = loss * share + keep * weight[label] * (log_sum - x[r, label])
+                else:
+                    if share > 0:
+                        terms = np.empty(classes, x.dtype)
+                        for c in range(classes):
+                            terms[c] = weight[c] * (log_sum - x[r, c])
+                        loss = line_sum(terms)
+                    label = labels[r]
+                    loss = loss * share + keep * weight[label] * (log_sum - x[r, label])
             losses[r] = loss
             log_sums[r] = log_sum
+
+
+@serial_kernel
+def _row_grad_line(x, start, count, log_sum, mass, weight, spread, grad_x):
+    wide_vectors()
+    for i in range(count):
+        grad_x[start + i] = exp(x[start + i] - log_sum) * mass - weight[i] * spread
 
 
 @kernel
@@ -92,92 +93,136 @@ def cross_entropy_rows_grad_kernel(
             own = keep * weight[label]
             mass = (own + share * weight_sum) * scale
             spread = share * scale
-            for c in range(classes):
-                grad_x[r, c] = exp(x[r, c] - log_sum) * mass - weight[c] * spread
+            _row_grad_line(memory(x), r * classes, classes, log_sum, mass, memory(weight), spread, memory(grad_x))
             grad_x[r, label] -= own * scale
 
 
+@serial_kernel
+def _add_loss_line(x, start, count, weight, log_sum, at, loss):
+    """loss[at + i] += weight * (log_sum[at + i] - x[start + i])."""
+    for i in range(count):
+        loss[at + i] += weight * (log_sum[at + i] - x[start + i])
+
+
+@serial_kernel
+def _add_target_loss_line(x, start, targets, count, weight, keep, share, log_sum, at, loss):
+    """loss[at + i] += weight * (keep * targets[start + i] + share) * (log_sum[at + i] - x[start + i])."""
+    for i in range(count):
+        loss[at + i] += weight * (keep * targets[start + i] + share) * (log_sum[at + i] - x[start + i])
+
+
 @kernel
-def cross_entropy_planes_kernel(x, labels, targets, by_label, weight, ignored, smoothing, losses, log_sums):
-    """x: [N, C, S]. labels: [N, S] or targets: [N, C, S], as by_label says. losses, log_sums: [N, S]."""
+def cross_entropy_planes_kernel(
+    x, labels, targets, by_label, weight, ignored, smoothing, losses, log_sums, peaks, totals
+):
+    """x: [N, C, S]. labels: [N, S] or targets: [N, C, S], as by_label says. losses, log_sums: [N, S].
+
+    peaks, totals: [parts, positions of a strip] scratch.
+    """
     batch, classes, positions = x.shape
     keep, share = x.dtype.type(1 - smoothing), x.dtype.type(smoothing / classes)
-    tiles = (positions + _TILE - 1) // _TILE
-    for tile in prange(batch * tiles):
-        n, start = tile // tiles, tile % tiles * _TILE
-        size = min(_TILE, positions - start)
-        highest, total, loss = np.empty(size, x.dtype), np.zeros(size, x.dtype), np.zeros(size, x.dtype)
-        for i in range(size):
-            highest[i] = x[n, 0, start + i]
-        for c in range(1, classes):
-            for i in range(size):
-                value = x[n, c, start + i]
-                highest[i] = value if value > highest[i] else highest[i]
-        for c in range(classes):
-            for i in range(size):
-                total[i] += exp(x[n, c, start + i] - highest[i])
-        for i in range(size):
-            total[i] = highest[i] + log(total[i])
-            log_sums[n, start + i] = total[i]
-        if not by_label:
+    parts, strip = peaks.shape
+    strips = (positions + strip - 1) // strip
+    jobs = batch * strips
+    for part in prange(parts):
+        peak, total = memory(peaks[part]), memory(totals[part])
+        loss, log_sum = memory(losses), memory(log_sums)
+        for job in range(part * jobs // parts, (part + 1) * jobs // parts):
+            n, start = job // strips, job % strips * strip
+            count, first, to = min(strip, positions - start), n * classes * positions + start, n * positions + start
+            peaks_of_strip(memory(x), first, positions, classes, count, peak)
+            for i in range(count):
+                total[i] = 0
             for c in range(classes):
-                for i in range(size):
-                    q = weight[c] * (keep * targets[n, c, start + i] + share)
-                    loss[i] += q * (total[i] - x[n, c, start + i])
-        elif share > 0:
-            for c in range(classes):
-                for i in range(size):
-                    loss[i] += share * weight[c] * (total[i] - x[n, c, start + i])
-        if by_label:
-            for i in range(size):
-                label = labels[n, start + i]
-                if label == ignored:
-                    loss[i] = 0
-                else:
-                    loss[i] += keep * weight[label] * (total[i] - x[n, label, start + i])
-        for i in range(size):
-            losses[n, start + i] = loss[i]
+                add_exp_line(memory(x), first + c * positions, count, peak, total)
+            for i in range(count):
+                log_sum[to + i], loss[to + i] = peak[i] + log(total[i]), 0
+            if not by_label:
+                for c in range(classes):
+                    _add_target_loss_line(
+                        memory(x), first + c * positions, memory(targets), count, weight[c], keep, share, log_sum, to,
+                        loss,
+                    )  # fmt: skip
+            elif share > 0:
+                for c in range(classes):
+                    _add_loss_line(memory(x), first + c * positions, count, share * weight[c], log_sum, to, loss)
+            if by_label:
+                for i in range(count):
+                    label = labels[n, start + i]
+                    if label == ignored:
+                        loss[to + i] = 0
+                    else:
+                        own = keep * weight[label] * (log_sum[to + i] - x[n, label, start + i])
+                        loss[to + i] += own
+
+
+@serial_kernel
+def _label_grad_line(x, start, count, log_sum, at, mass, spread, scale, label, labels, own, grad_x):
+    """grad_x[start + i] = exp(x[start + i] - log_sum[at + i]) * mass[i] - spread * scale[i], less own[i] where
+    labels[i] is `label`; own[i], 0, where it is -1."""
+    wide_vectors()
+    for i in range(count):
+        grad = exp(x[start + i] - log_sum[at + i]) * mass[i] - spread * scale[i]
+        less = grad - own[i]
+        grad = less if labels[i] == label else grad
+        grad_x[start + i] = grad if labels[i] >= 0 else own[i]
+
+
+@serial_kernel
+def _target_grad_line(x, start, count, log_sum, at, mass, targets, weight, keep, share, scale, grad_x):
+    """grad_x[start + i] = (exp(x[start + i] - log_sum[at + i]) * mass[i] - q) * scale[i], with q the coefficient of the
+    target."""
+    wide_vectors()
+    for i in range(count):
+        q = weight * (keep * targets[start + i] + share)
+        grad_x[start + i] = (exp(x[start + i] - log_sum[at + i]) * mass[i] - q) * scale[i]
 
 
 @kernel
 def cross_entropy_planes_grad_kernel(
-    x, labels, targets, by_label, weight, weight_sum, ignored, smoothing, log_sums, scales, grad_x
-):
-    """grad_x: [N, C, S] = (m p - q) * scale; scales: [N, S], or one for all."""
+    x, labels, targets, by_label, weight, weight_sum, ignored, smoothing, log_sums, scales, grad_x,
+    masses, owns, factors, classes_of,
+):  # fmt: skip
+    """grad_x: [N, C, S] = (m p - q) * scale; scales: [N, S], or one for all.
+
+    masses, owns, factors, and classes_of (int32): [parts, positions of a strip] scratch.
+    """
     batch, classes, positions = x.shape
     keep, share = x.dtype.type(1 - smoothing), x.dtype.type(smoothing / classes)
-    tiles = (positions + _TILE - 1) // _TILE
-    for tile in prange(batch * tiles):
-        n, start = tile // tiles, tile % tiles * _TILE
-        size = min(_TILE, positions - start)
-        scale, mass = np.empty(size, x.dtype), np.zeros(size, x.dtype)
-        for i in range(size):
-            scale[i] = scales[n, start + i] if scales.size > 1 else scales[0, 0]
-        if by_label:
-            for i in range(size):
-                label = labels[n, start + i]
-                if label == ignored:
-                    scale[i] = 0
-                else:
-                    mass[i] = keep * weight[label] + share * weight_sum
-        else:
-            for c in range(classes):
-                for i in range(size):
-                    mass[i] += weight[c] * (keep * targets[n, c, start + i] + share)
-        for c in range(classes):
-            for i in range(size):
-                q = weight[c] * share
-                if not by_label:
-                    q += weight[c] * keep * targets[n, c, start + i]
-                grad_x[n, c, start + i] = (exp(x[n, c, start + i] - log_sums[n, start + i]) * mass[i] - q) * scale[i]
-        if by_label:
-            for i in range(size):
-                label = labels[n, start + i]
-                if label == ignored:
-                    for c in range(classes):
-                        grad_x[n, c, start + i] = 0
-                else:
-                    grad_x[n, label, start + i] -= keep * weight[label] * scale[i]
+    parts, strip = masses.shape
+    strips = (positions + strip - 1) // strip
+    jobs = batch * strips
+    for part in prange(parts):
+        mass, own = memory(masses[part]), memory(owns[part])
+        scale, label_of = memory(factors[part]), memory(classes_of[part])
+        for job in range(part * jobs // parts, (part + 1) * jobs // parts):
+            n, start = job // strips, job % strips * strip
+            count, first, to = min(strip, positions - start), n * classes * positions + start, n * positions + start
+            for i in range(count):
+                scale[i] = scales[n, start + i] if scales.size > 1 else scales[0, 0]
+                mass[i] = 0
+            if by_label:
+                for i in range(count):
+                    label = labels[n, start + i]
+                    if label == ignored:
+                        label_of[i], own[i] = -1, 0
+                    else:
+                        label_of[i], own[i] = label, keep * weight[label] * scale[i]
+                    mass[i] = own[i] + share * weight_sum * scale[i]
+                for c in range(classes):
+                    _label_grad_line(
+                        memory(x), first + c * positions, count, memory(log_sums), to, mass, share * weight[c], scale,
+                        c, label_of, own, memory(grad_x),
+                    )  # fmt: skip
+            else:
+                for c in range(classes):
+                    for i in range(count):
+                        mass[i] += weight[c] * (keep * targets[n, c, start + i] + share)
+                for c in range(classes):
+                    _target_grad_line(
+                        memory(x), first + c * positions, count, memory(log_sums), to, mass, memory(targets), weight[c],
+                        keep, share, scale, memory(grad_x),
+                    )  # fmt: skip
 
 
 @serial_kernel
@@ -225,10 +270,8 @@ def _output_shape(input):
     return () if input.ndim == 1 else (input.shape[0], *input.shape[2:])
 
 
-def _run_for(x, by_rows, by_planes):
-    """The kernel for scores: by planes, or by rows, on the calling thread where they are few."""
-    if x.ndim == 3:
-        return by_planes
+def _run_for(x, by_rows):
+    """A kernel by rows, on the calling thread where they are few."""
     return by_rows if x.size >= _WORTH_THREADS else by_rows.serial
 
 
@@ -240,8 +283,11 @@ def cross_entropy_forward(input, target, weight=None, *, ignore_index=-100, labe
     shape = x.shape[:1] + x.shape[2:]
     losses, log_sums = empty(shape, x.dtype), empty(shape, x.dtype)
     smoothing = float(label_smoothing)
-    run = _run_for(x, cross_entropy_rows_kernel, cross_entropy_planes_kernel)
-    run(x, labels, targets, by_label, class_weight, ignore_index, smoothing, losses, log_sums)
+    arguments = x, labels, targets, by_label, class_weight, ignore_index, smoothing, losses, log_sums
+    if x.ndim == 2:
+        _run_for(x, cross_entropy_rows_kernel)(*arguments)
+    else:
+        cross_entropy_planes_kernel(*arguments, *strip_lines("cross entropy", x, "peaks", "totals"))
     divisor = losses.size
     if by_label and reduction == "mean":
         divisor = counted_weight(labels.ravel(), ignore_index, class_weight, weight is not None)
@@ -258,8 +304,13 @@ def cross_entropy_backward(saved, grad_output, needs):
         grad_input = empty(x.shape, x.dtype)
         # Labels without smoothing take nothing of the other classes' weights.
         weight_sum = x.dtype.type(0) if by_label and smoothing == 0 else weight.sum()
-        run = _run_for(x, cross_entropy_rows_grad_kernel, cross_entropy_planes_grad_kernel)
-        run(x, labels, targets, by_label, weight, weight_sum, ignored, smoothing, log_sums, scales, grad_input)
+        arguments = x, labels, targets, by_label, weight, weight_sum, ignored, smoothing, log_sums, scales, grad_input
+        if x.ndim == 2:
+            _run_for(x, cross_entropy_rows_grad_kernel)(*arguments)
+        else:
+            lines = strip_lines("cross entropy gradient", x, "masses", "owns", "factors")
+            classes_of = workspace("cross entropy labels", lines[0].shape, np.int32)
+            cross_entropy_planes_grad_kernel(*arguments, *lines, classes_of)
         grad_input = grad_input.reshape(shape)
     if needs[1] and not by_label:
         of_class = weight.reshape(-1, *[1] * (x.ndim - 2))

@@ -8,15 +8,15 @@ along the lines in which it lies.
 import math
 
 import numpy as np
-from numba import prange
+from numba import get_num_threads, prange
 
 from ..cpu_jit import kernel, serial_kernel
 from ..cpu_lines import largest_of_line, memory
 from ..cpu_math import exp, log, wide_vectors
 from ..cpu_sums import line_product, line_sum
-from ..memory import empty
+from ..memory import empty, workspace
 
-_STRIP = 256
+_STRIP = 256  # columns
 _WORTH_THREADS = 1 << 13  # elements
 _SOFTMAX, _LOG_SOFTMAX, _LOGSUMEXP = range(3)
 
@@ -63,60 +63,87 @@ def softmax_rows_kernel(x, code, y):
                 _shift_line(memory(x), memory(y), row * n, n, peak, log(total))
 
 
+@serial_kernel
+def peaks_of_strip(x, start, pitch, n, count, peak):
+    """peak[i] = the largest of column i, -inf if there is none, of `count` columns of n elements from x[start] on, rows
+    `pitch` apart."""
+    wide_vectors()
+    for i in range(count):
+        peak[i] = -np.inf
+    for row in range(n):
+        here = start + row * pitch
+        for i in range(count):
+            peak[i] = x[here + i] if x[here + i] > peak[i] else peak[i]
+
+
+@serial_kernel
+def add_exp_line(x, start, count, peak, total):
+    """total[i] += exp(x[start + i] - peak[i])."""
+    wide_vectors()
+    for i in range(count):
+        total[i] += exp(x[start + i] - peak[i])
+
+
+@serial_kernel
+def _exp_to_line(x, start, count, peak, total, y):
+    """y[start + i] = exp(x[start + i] - peak[i]), which is added to total[i] too."""
+    wide_vectors()
+    for i in range(count):
+        e = exp(x[start + i] - peak[i])
+        y[start + i] = e
+        total[i] += e
+
+
+@serial_kernel
+def _scale_line(y, start, count, factor):
+    for i in range(count):
+        y[start + i] *= factor[i]
+
+
+@serial_kernel
+def _subtract_line(x, start, count, peak, log_total, y):
+    for i in range(count):
+        y[start + i] = x[start + i] - peak[i] - log_total[i]
+
+
 @kernel
-def softmax_columns_kernel(x, code, y, peaks, totals):
-    """x [outer, n, inner] -> y, for logsumexp [outer, 1, inner]; peaks and totals [outer, inner] are scratch.
+def softmax_columns_kernel(x, code, peaks, totals, y):
+    """x [outer, n, inner] -> y, for logsumexp [outer, 1, inner]; peaks, totals: [parts, columns of a strip] scratch.
 
     A strip of columns is swept from the first row to the last three times, all its columns at once.
     """
     outer, n, inner = x.shape
-    strips = (inner + _STRIP - 1) // _STRIP
-    zero = x.dtype.type(0)
-    for job in prange(outer * strips):
-        o, start = job // strips, job % strips * _STRIP
-        stop = min(start + _STRIP, inner)
-        peak, total = peaks[o, start:stop], totals[o, start:stop]
-        peak[:] = -np.inf
-        total[:] = zero
-        for i in range(n):
-            line = x[o, i, start:stop]
-            for c in range(line.size):
-                peak[c] = line[c] if line[c] > peak[c] else peak[c]
-        if code == _LOGSUMEXP:
-            for c in range(peak.size):
-                peak[c] = zero if abs(peak[c]) == np.inf else peak[c]
-        if code == _SOFTMAX:
-            for i in range(n):
-                line, result = x[o, i, start:stop], y[o, i, start:stop]
-                for c in range(line.size):
-                    e = exp(line[c] - peak[c])
-                    result[c] = e
-                    total[c] += e
-            for i in range(n):
-                result = y[o, i, start:stop]
-                for c in range(result.size):
-                    result[c] /= total[c]
-        elif code == _LOG_SOFTMAX:
-            for i in range(n):
-                line, result = x[o, i, start:stop], y[o, i, start:stop]
-                for c in range(line.size):
-                    shifted = line[c] - peak[c]
-                    result[c] = shifted
-                    total[c] += exp(shifted)
-            for c in range(total.size):
-                total[c] = log(total[c])
-            for i in range(n):
-                result = y[o, i, start:stop]
-                for c in range(result.size):
-                    result[c] -= total[c]
-        else:
-            for i in range(n):
-                line = x[o, i, start:stop]
-                for c in range(line.size):
-                    total[c] += exp(line[c] - peak[c])
-            result = y[o, 0, start:stop]
-            for c in range(result.size):
-                result[c] = peak[c] + log(total[c])
+    parts, strip = peaks.shape
+    strips = (inner + strip - 1) // strip
+    jobs = outer * strips
+    for part in prange(parts):
+        peak, total = memory(peaks[part]), memory(totals[part])
+        for job in range(part * jobs // parts, (part + 1) * jobs // parts):
+            o, start = job // strips, job % strips * strip
+            count, first = min(strip, inner - start), o * n * inner + start
+            peaks_of_strip(memory(x), first, inner, n, count, peak)
+            for i in range(count):
+                total[i] = 0
+                if code == _LOGSUMEXP and abs(peak[i]) == np.inf:
+                    peak[i] = 0  # infinities then come out of exp and log by themselves
+            for row in range(n):
+                if code == _SOFTMAX:
+                    _exp_to_line(memory(x), first + row * inner, count, peak, total, memory(y))
+                else:
+                    add_exp_line(memory(x), first + row * inner, count, peak, total)
+            if code == _SOFTMAX:
+                for i in range(count):
+                    total[i] = 1 / total[i]
+                for row in range(n):
+                    _scale_line(memory(y), first + row * inner, count, total)
+            elif code == _LOG_SOFTMAX:
+                for i in range(count):
+                    total[i] = log(total[i])
+                for row in range(n):
+                    _subtract_line(memory(x), first + row * inner, count, peak, total, memory(y))
+            else:
+                for i in range(count):
+                    y[o, 0, start + i] = peak[i] + log(total[i])
 
 
 @kernel
@@ -134,32 +161,47 @@ def softmax_rows_grad_input_kernel(grad_y, y, code, grad_x):
                 grad_x[row, i] = grad_y[row, i] - exp(y[row, i]) * total
 
 
+@serial_kernel
+def _add_grads_line(grad_y, y, start, count, code, total):
+    """total[i] += grad_y[start + i] y[start + i], for log_softmax grad_y[start + i]."""
+    wide_vectors()
+    if code == _SOFTMAX:
+        for i in range(count):
+            total[i] += grad_y[start + i] * y[start + i]
+    else:
+        for i in range(count):
+            total[i] += grad_y[start + i]
+
+
+@serial_kernel
+def _grad_line(grad_y, y, start, count, code, total, grad_x):
+    wide_vectors()
+    if code == _SOFTMAX:
+        for i in range(count):
+            grad_x[start + i] = y[start + i] * (grad_y[start + i] - total[i])
+    else:
+        for i in range(count):
+            grad_x[start + i] = grad_y[start + i] - exp(y[start + i]) * total[i]
+
+
 @kernel
-def softmax_columns_grad_input_kernel(grad_y, y, code, grad_x, totals):
-    """The same for [outer, n, inner], in strips of columns; totals [outer, inner] is scratch."""
+def softmax_columns_grad_input_kernel(grad_y, y, code, totals, grad_x):
+    """The same for [outer, n, inner], in strips of columns; totals: [parts, columns of a strip] scratch."""
     outer, n, inner = y.shape
-    strips = (inner + _STRIP - 1) // _STRIP
-    for job in prange(outer * strips):
-        o, start = job // strips, job % strips * _STRIP
-        stop = min(start + _STRIP, inner)
-        total = totals[o, start:stop]
-        total[:] = 0
-        for i in range(n):
-            grad, result = grad_y[o, i, start:stop], y[o, i, start:stop]
-            if code == _SOFTMAX:
-                for c in range(total.size):
-                    total[c] += grad[c] * result[c]
-            else:
-                for c in range(total.size):
-                    total[c] += grad[c]
-        for i in range(n):
-            grad, result, target = grad_y[o, i, start:stop], y[o, i, start:stop], grad_x[o, i, start:stop]
-            if code == _SOFTMAX:
-                for c in range(total.size):
-                    target[c] = result[c] * (grad[c] - total[c])
-            else:
-                for c in range(total.size):
-                    target[c] = grad[c] - exp(result[c]) * total[c]
+    parts, strip = totals.shape
+    strips = (inner + strip - 1) // strip
+    jobs = outer * strips
+    for part in prange(parts):
+        total = memory(totals[part])
+        for job in range(part * jobs // parts, (part + 1) * jobs // parts):
+            o, start = job // strips, job % strips * strip
+            count, first = min(strip, inner - start), o * n * inner + start
+            for i in range(count):
+                total[i] = 0
+            for row in range(n):
+                _add_grads_line(memory(grad_y), memory(y), first + row * inner, count, code, total)
+            for row in range(n):
+                _grad_line(memory(grad_y), memory(y), first + row * inner, count, code, total, memory(grad_x))
 
 
 @kernel
@@ -172,6 +214,13 @@ def logsumexp_grad_input_kernel(grad_y, x, y, grad_x):
             grad_x[o, i, c] = grad_y[o, c] * exp(x[o, i, c] - y[o, c])
 
 
+def strip_lines(name, x, *lines):
+    """Scratch for walking x [outer, n, inner] in strips of columns: [parts, columns of a strip] for each of `lines`."""
+    outer, _, inner = x.shape
+    parts = max(1, min(outer * -(-inner // _STRIP), 8 * get_num_threads()))
+    return tuple(workspace(f"{name} {line}", (parts, _STRIP), x.dtype) for line in lines)
+
+
 def _run_forward(x, code):
     """x [outer, n, inner] -> y, by rows or by columns."""
     outer, n, inner = x.shape
@@ -180,8 +229,7 @@ def _run_forward(x, code):
         rows_kernel = softmax_rows_kernel if x.size >= _WORTH_THREADS else softmax_rows_kernel.serial
         rows_kernel(x[:, :, 0], code, y[:, :, 0])
     else:
-        peak, total = empty((outer, inner), x.dtype), empty((outer, inner), x.dtype)
-        softmax_columns_kernel(x, code, y, peak, total)
+        softmax_columns_kernel(x, code, *strip_lines("softmax", x, "peaks", "totals"), y)
     return y
 
 
@@ -195,7 +243,7 @@ def _backward(saved, grad_y, needs):
     if not needs[0]:
         return (None,)
     y, shape, code = saved
-    outer, _, inner = y.shape
+    inner = y.shape[2]
     grad_y = np.ascontiguousarray(grad_y).reshape(y.shape)
     grad_x = empty(y.shape, y.dtype)
     if inner == 1:
@@ -203,7 +251,7 @@ def _backward(saved, grad_y, needs):
         rows_kernel = rows_kernel if y.size >= _WORTH_THREADS else rows_kernel.serial
         rows_kernel(grad_y[:, :, 0], y[:, :, 0], code, grad_x[:, :, 0])
     else:
-        softmax_columns_grad_input_kernel(grad_y, y, code, grad_x, empty((outer, inner), y.dtype))
+        softmax_columns_grad_input_kernel(grad_y, y, code, *strip_lines("softmax", y, "totals"), grad_x)
     return (grad_x.reshape(shape),)
 
 
