@@ -6,6 +6,7 @@ import numpy as np
 from numba import get_num_threads, prange
 
 from ..cpu_jit import kernel
+from ..cpu_lines import memory, sum_of_few_lines
 from ..cpu_sums import line_product
 from ..memory import empty
 from . import bag_bounds, count_classes
@@ -14,10 +15,9 @@ from . import bag_bounds, count_classes
 @kernel
 def embedding_kernel(indices, weight, y):
     """y[i] = weight[indices[i]]. indices: [n], y: [n, columns]."""
+    columns = weight.shape[1]
     for i in prange(indices.size):
-        row = indices[i]
-        for c in range(weight.shape[1]):
-            y[i, c] = weight[row, c]
+        sum_of_few_lines(memory(weight), (indices[i] * columns,), (1,), memory(y), i * columns, columns)
 
 
 @kernel

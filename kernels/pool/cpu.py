@@ -12,7 +12,8 @@ from typing import NamedTuple
 import numpy as np
 from numba import get_num_threads, prange
 
-from ..cpu_jit import kernel
+from ..cpu_jit import kernel, serial_kernel
+from ..cpu_lines import memory
 from ..cpu_sums import line_sum
 from ..memory import empty
 from . import cpu_sliding
@@ -158,6 +159,19 @@ def global_avg_pool_kernel(planes, y):
     """y[p] = mean of planes[p]: one contiguous sum a plane."""
     for p in prange(planes.shape[0]):
         y[p] = line_sum(planes[p]) / planes.dtype.type(planes.shape[1])
+
+
+@serial_kernel
+def _fill_line(target, start, count, value):
+    for i in range(count):
+        target[start + i] = value
+
+
+@kernel
+def global_avg_pool_grad_kernel(grad_y, size, grad_x):
+    """grad_x = grad_y[p] / size over the `size` positions of each plane p. grad_x: flat."""
+    for p in prange(grad_y.size):
+        _fill_line(memory(grad_x), p * size, size, grad_y[p] / grad_y.dtype.type(size))
 
 
 def chunk_count(units):
@@ -372,7 +386,8 @@ def adaptive_avg_pool_backward(saved, grad_y, needs):
     if not needs[0]:
         return (None,)
     grad_x = empty(x_shape, grad_y.dtype)
-    np.divide(grad_y, max(grad_x.size // max(grad_y.size, 1), 1), out=grad_x)
+    grads = np.ascontiguousarray(grad_y).reshape(-1)
+    global_avg_pool_grad_kernel(grads, grad_x.size // max(grads.size, 1), grad_x.reshape(-1))
     return (grad_x,)
 
 

@@ -17,7 +17,7 @@ from numba import get_num_threads, prange
 from ..cpu_jit import kernel, serial_kernel
 from ..cpu_lines import join_line, memory, split_line, weighted_sum_line
 from ..memory import empty, workspace
-from .cpu_taps import largest_line
+from .cpu_taps import largest_line, largest_of_squares_line
 from .geometry import pooled_shape, three
 
 MOST_PLACES = 256  # of a max pool's window, so that a byte names them
@@ -76,17 +76,25 @@ def max_pool_kernel(x, windows, first_codes, offsets, pitch, lines, y, codes):
         first_codes: [windows across] uint8, the first place of each window that lies in the input.
         offsets: [places of a window], where in a part of `lines` the first window finds them.
         lines: [parts, rows of a window, stride across, pitch], -inf.
+
+    Windows of 2 x 2 next to each other are read where they lie.
     """
     (depth, height, width), counts, kernel_size = windows.shape, windows.counts, windows.kernel_size
     stride, padding, dilation = windows.stride, windows.padding, windows.dilation
     across, step, slot_size = counts[2], stride[2], stride[2] * pitch
     rows, parts = windows.planes * counts[0] * counts[1], lines.shape[0]
+    squares = kernel_size == (1, 2, 2) and step == 2 and padding == (0, 0, 0) and dilation == (1, 1, 1)
+    squares = squares and 2 * across <= width and (counts[1] - 1) * stride[1] + 2 <= height
     for part in prange(parts):
         source, line, places, result = memory(x), memory(lines[part]), memory(offsets), memory(y)
         unit = _unit(part * rows // parts, counts)
         for row in range(part * rows // parts, (part + 1) * rows // parts):
             plane, o, i = unit
             unit = _next(unit, counts)
+            if squares:
+                upper = ((plane * depth + o * stride[0]) * height + i * stride[1]) * width
+                largest_of_squares_line(source, upper, upper + width, result, memory(codes), row * across, across)
+                continue
             slot, lowest = 0, -1
             for a in range(kernel_size[0]):
                 d = o * stride[0] - padding[0] + a * dilation[0]
