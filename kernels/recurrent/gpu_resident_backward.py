@@ -193,6 +193,7 @@ def gru_resident_grad_kernel(
 
 
 def _default(architecture, dtype, steps, batch, size, gates, aligned):
+    """Chunks are as wide as registers allow, because for each the L2 cache is waited for once."""
     resident = int(worthwhile(architecture, dtype, steps, batch, size, aligned))
     if dtype.itemsize != 2:
         return (resident, 16, 8, 64 if size > 128 else 32, 8)
