@@ -62,6 +62,7 @@ def parts() -> dict[str, Part]:
     steps, whole = ("--single-steps", "-k"), ("-k", f"({_RECURRENT}) and not varied")
     return {
         "training": _tests("a training run of each family against the CPU's", 420, _DEVICE, "--single-steps"),
+        "digits": Part("the recipe of `make train`", ["-m", "ranvier", "train", "digits", "--device", "cuda"], 300),
         "parity": _tests(
             "operations against the reference", 560, _OPERATIONS, *steps, "not varied", processes=cores
         ),
