@@ -31,6 +31,7 @@ from .gpu_tiles import activate, add_bias, differentiate, place_of_tile
 _PROGRAMS = 264
 _LEAST_MAPPED = 64  # of m, n and k, for tensor maps: below, there is no time to be won back that making them takes
 _A_PROGRAM_A_TILE, _PERSISTENT, _MAPPED = range(3)  # schedules
+_WIDEST_STEP = 32  # of k, where a's tile is differentiated, which it is in registers
 _LEAST_STEPS = 8  # of a part of a split sum: below that, adding the parts costs more than is won
 
 
@@ -184,7 +185,7 @@ def gradient_product(gradient, state, derivative: int, b, c, row_sums=None) -> N
         row_sums: [m], contiguous.
     """
     walk = _walk_of(gradient, b, ())
-    split, _, constants = _plan(walk, gradient, False)
+    split, _, constants = _plan(walk, gradient, False, _WIDEST_STEP)
     constants |= {"ACTIVATION": 0, "DERIVATIVE": derivative if state is not None else 0}
     if split == 1:
         _launch_all(walk, gradient, b, c, None, None, 1, _A_PROGRAM_A_TILE, state, row_sums, **constants)
@@ -198,10 +199,11 @@ def gradient_product(gradient, state, derivative: int, b, c, row_sums=None) -> N
         sum_parts(partial_sums, row_sums, split)
 
 
-def _plan(walk: _Walk, a, mapped: bool) -> tuple[int, int, dict]:
+def _plan(walk: _Walk, a, mapped: bool, widest_step: int | None = None) -> tuple[int, int, dict]:
     """Into how many parts the sum is split, the schedule, and the constants that all schedules have."""
     constants = dict(PRODUCT.pick(a, walk.m, walk.n, math.prod(walk.inner), math.prod(walk.batch), mapped))
     schedule = constants.pop("SCHEDULE")
+    constants["BLOCK_K"] = min(constants["BLOCK_K"], widest_step or constants["BLOCK_K"])
     tiles = triton.cdiv(walk.m, constants["BLOCK_M"]) * triton.cdiv(walk.n, constants["BLOCK_N"]) * walk.matrices
     split = parts_of(tiles, walk.inner[-2] * triton.cdiv(walk.inner[-1], constants["BLOCK_K"]))
     constants["PRECISION"] = input_precision(a.dtype)

@@ -41,7 +41,7 @@ def launched(architecture: int, a, b, **options):
 @pytest.mark.parametrize("dtype", ["float16", "float32"])
 def test_products_that_differentiate_fit(dtype, architecture):
     """The gradients of a hidden layer with the activation that asks most; the weight's brings the bias's."""
-    rows, grad_y, weight = (np.empty(shape, dtype) for shape in ((4096, 128), (4096, 512), (512, 128)))
+    rows, grad_y, weight = (np.empty(shape, dtype) for shape in ((65536, 128), (65536, 512), (512, 128)))
     saved = rows.shape, rows, weight, grad_y, 4
     with tuning.assuming(architecture):
         made = record_launches(lambda: gpu.dense_backward(saved, grad_y, (True, True, True)))

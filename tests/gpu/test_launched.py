@@ -276,6 +276,16 @@ def test_scratch_is_allocated_for_the_whole_grid():
     assert profile == 0
 
 
+@pytest.fixture
+def memory_of_its_own():
+    """Large blocks that are gone after the test, whatever small ones were cut from them."""
+    pool = cupy.cuda.MemoryPool()
+    with cupy.cuda.using_allocator(pool.malloc):
+        yield
+    pool.free_all_blocks()
+
+
+@pytest.mark.usefixtures("memory_of_its_own")
 def test_a_large_product_goes_out_with_strides_for_maps_and_scratch_to_keep_them():
     a, b, c = array((2048, 1024), np.float16), array((2176, 1024), np.float16), array((2048, 2176), np.float16)
     stream = cupy.cuda.Stream(non_blocking=True)
@@ -291,6 +301,7 @@ def test_a_large_product_goes_out_with_strides_for_maps_and_scratch_to_keep_them
     assert profile == 0
 
 
+@pytest.mark.usefixtures("memory_of_its_own")
 @pytest.mark.parametrize(("columns", "first", "mapped"), [(1032, 8, True), (1032, 4, False), (1028, 4, False)])
 def test_maps_are_for_lines_at_multiples_of_16_bytes(columns, first, mapped):
     view, c = array((2048, columns), np.float16)[:, first:], array((2048, 2048), np.float16)

@@ -163,7 +163,7 @@ def test_a_candidate_that_computes_something_else_is_never_chosen(monkeypatch, c
 
 
 def test_a_candidate_that_the_device_has_no_room_for_is_left_out(monkeypatch, capsys):
-    monkeypatch.setattr(PRODUCT, "_candidates", lambda *question: [(256, 256, 128, 8, 8, 4)])
+    monkeypatch.setattr(PRODUCT, "_candidates", lambda *question: [(256, 256, 128, 8, 8, 4, 0)])
     status, output = tune_softmax(monkeypatch, capsys, lambda tried: 10.0, "matmul", "--quick")
     assert status == 0
     assert "1 candidates need more of the device than it has" in output
