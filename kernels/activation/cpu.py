@@ -78,8 +78,11 @@ def _forward_kernel(code):
                     y[i] = x[i] * sigmoid(x[i])
             elif code == _MISH:
                 # With e = exp(x), tanh(log(1 + e)) = n / (n + 2), n = e (e + 2); beyond 20 it is 1, and e stays finite.
+                limit = kind(-_NO_DENSITY)
                 for i in range(x.size):
-                    e = exp(kind(20) if x[i] > kind(20) else x[i])
+                    bounded = kind(20) if x[i] > kind(20) else x[i]
+                    e = exp(bounded if bounded > limit else limit)
+                    e = e if bounded > limit else zero
                     n = e * (e + kind(2))
                     y[i] = x[i] * (n / (n + kind(2)))
             elif code == _SOFTPLUS:
@@ -171,9 +174,11 @@ def _grad_input_kernel(code):
                     s = sigmoid(state[i])
                     grad_x[i] = grad_y[i] * (s * (one + state[i] * (one - s)))
             elif code == _MISH:
+                limit = kind(-_NO_DENSITY)
                 for i in range(state.size):
                     x = kind(20) if state[i] > kind(20) else state[i]
-                    e = exp(x)
+                    e = exp(x if x > limit else limit)
+                    e = e if x > limit else zero
                     n = e * (e + kind(2))
                     t = n / (n + kind(2))
                     grad_x[i] = grad_y[i] * (t + x * ((one - t * t) * (e / (one + e))))

@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from ranvier.kernels.activation import gelu
+from ranvier.kernels.activation import gelu, mish, silu
 from ranvier.kernels.dense import dense
 
 
@@ -19,6 +19,16 @@ def test_the_derivative_of_gelu_makes_no_subnormal_numbers(dtype):
         assert (grad[z < -15] == 0).all()
         assert (grad[z > 15] == 1).all()
         assert (grad[np.abs(z) < 5] != 0).all()
+
+
+@pytest.mark.parametrize(("operation", "attributes"), [(gelu, {"approximate": "tanh"}), (silu, {}), (mish, {})])
+def test_smooth_activations_make_no_subnormal_numbers(operation, attributes):
+    x = np.linspace(-130, 45, 17501, dtype=np.float32)
+    y, saved = operation.forward(x, **attributes)
+    for result in (y, *operation.backward(saved, np.ones_like(x), (True,))):
+        assert not ((result != 0) & (np.abs(result) < np.finfo(np.float32).tiny)).any()
+        assert (result[x < -100] == 0).all()
+        assert (result[(x > -5) & (x < -2)] != 0).all()
 
 
 def test_not_a_number_comes_through_every_activation():

@@ -138,13 +138,15 @@ def test_pixel_unshuffle_undoes_pixel_shuffle():
 
 
 @pytest.mark.parametrize("dtype", [np.float32, np.float64])
-@pytest.mark.parametrize(("kernel_size", "stride", "padding"), [(2, 2, 0), (3, 2, 1), (3, 1, 1), (5, 3, 2)])
-def test_rows_of_every_length_around_the_vectors(kernel_size, stride, padding, dtype):
+@pytest.mark.parametrize(
+    ("rank", "kernel_size", "stride", "padding"), [(1, 2, 2, 0), (2, 2, 2, 0), (1, 3, 2, 1), (1, 3, 1, 1), (1, 5, 3, 2)]
+)
+def test_rows_of_every_length_around_the_vectors(rank, kernel_size, stride, padding, dtype):
     """Whole vectors, their halves and quarters, single elements at the end of a row; ties and NaNs in all of them."""
-    sizes = {"kernel_size": (kernel_size,), "stride": (stride,), "padding": (padding,)}
+    sizes = {"kernel_size": (kernel_size,) * rank, "stride": (stride,) * rank, "padding": (padding,) * rank}
     for length in range(kernel_size, 75):
         x = np.random.default_rng(length).integers(-3, 3, (3, 2, length)).astype(dtype)
-        for operation, attributes in (pool.avg_pool, sizes), (pool.max_pool, sizes | {"dilation": (1,)}):
+        for operation, attributes in (pool.avg_pool, sizes), (pool.max_pool, sizes | {"dilation": (1,) * rank}):
             for values in (x, np.where(x == 2, np.nan, x), np.full_like(x, -np.inf)):
                 results = []
                 for implementation in ("reference", "cpu"):
