@@ -195,7 +195,7 @@ def write(path: Path, forms: dict[int, Sequence[Form]], analyses: dict[int, Sequ
         for form, analysis in zip(forms[architecture], results):
             line = lines.setdefault(_order(form), _line(form))
             line[f"sm_{architecture}"] = _entry(analysis, architecture)
-    body = ",\n".join(json.dumps(line) for _, line in sorted(lines.items()))
+    body = ",\n".join(json.dumps(line, separators=(",", ":")) for _, line in sorted(lines.items()))
     text = json.dumps(header)[:-1] + ', "forms": [\n' + body + "\n]}\n"
     write_atomically(path, lambda temporary: Path(temporary).write_text(text))
 
@@ -218,9 +218,15 @@ def _order(form: Form) -> tuple:
 
 
 def _entry(analysis: Analysis, architecture: int) -> dict:
+    """What the file has of an analysis: no zeros but that of the spills, not PTX's instructions beside the machine's,
+    and of those not the rest, which is what the total leaves."""
     held = analysis.occupancy(architecture)
+    found = {
+        name: value for name, value in asdict(analysis).items() if (value or name == "spill_bytes") and name != "ptx"
+    }
+    found["instructions"] = {name: count for name, count in analysis.instructions.items() if name != "other"}
     return {
-        **{name: value for name, value in asdict(analysis).items() if value or name == "spill_bytes"},
+        **found,
         "occupancy": round(held.share, 4),
         "limiter": held.limiter,
     }
