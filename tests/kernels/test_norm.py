@@ -15,13 +15,26 @@ def _inputs(shape, seed=0, dtype=np.float32):
     return [rng.standard_normal(s).astype(dtype) for s in (shape, (channels,), (channels,), shape)]
 
 
-@pytest.mark.parametrize("shape", [(8, 4, 30, 30), (2000, 4), (3, 4, 20_000)])
+@pytest.mark.parametrize("shape", [(8, 4, 30, 30), (40, 4, 7, 7), (2000, 4), (3, 4, 20_000)])
 def test_variance_does_not_cancel_far_from_zero(shape):
     x = (1e4 + np.random.default_rng(0).standard_normal(shape)).astype(np.float32)
     axes = (0, *range(2, x.ndim))
     (_, mean, variance), _ = norm.batch_norm.forward(x, eps=0.0)
     np.testing.assert_allclose(mean, x.astype(np.float64).mean(axis=axes), rtol=2e-7)
     np.testing.assert_allclose(variance, x.astype(np.float64).var(axis=axes), rtol=1e-4)
+
+
+@pytest.mark.parametrize("shape", [(32, 3, 30, 30), (32, 3, 7, 7), (32, 3, 1, 1), (1, 3, 40_000)])
+def test_variance_where_the_first_values_lie_far_from_the_others(shape):
+    # Deviations are taken from a mean of the first values.
+    x = np.random.default_rng(0).standard_normal(shape).astype(np.float32)
+    first = x[:2] if shape[0] > 1 else x[..., :2500]
+    first += 1e4
+    axes = (0, *range(2, x.ndim))
+    exact = x.astype(np.float64)
+    (_, mean, variance), _ = norm.batch_norm.forward(x, eps=0.0)
+    np.testing.assert_allclose(mean, exact.mean(axis=axes), rtol=1e-6)
+    np.testing.assert_allclose(variance, exact.var(axis=axes), rtol=1e-5)
 
 
 def test_layer_norm_does_not_cancel_far_from_zero():
@@ -82,6 +95,7 @@ def test_outputs_without_gradient_count_as_zero(name, shape, missing):
     ("name", "shape", "attributes"),
     [
         ("batch_norm", (9, 5, 6, 7), {}),
+        ("batch_norm", (9, 5, 12, 13), {}),
         ("batch_norm", (700, 9), {}),
         ("group_norm", (5, 8, 6), {"groups": 4}),
         ("layer_norm", (300, 65), {"normalized_shape": (65,)}),
