@@ -203,10 +203,9 @@ def _compile_worker(context, function, kinds):
     flags = ConfigStack().top().copy()
     flags.no_compile = flags.no_cpython_wrapper = flags.no_cfunc_wrapper = True
     library = context.active_code_library
-    worker = compile_extra(
+    return compile_extra(
         context.typing_context, context, function, kinds, types.void, flags, {}, library, _WorkerCompiler
     )
-    return worker
 
 
 def _emit_calls(context, builder, worker, kinds, values):
