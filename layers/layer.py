@@ -62,10 +62,10 @@ class Layer:
             object.__setattr__(self, name, value)
 
     def __getattr__(self, name):
-        for kind in ("_parameters", "_buffers", "_layers"):
-            members = self.__dict__.get(kind)
-            if members is not None and name in members:
-                return members[name]
+        own = self.__dict__
+        for kind in ("_parameters", "_layers", "_buffers"):
+            if kind in own and name in own[kind]:
+                return own[kind][name]
         raise AttributeError(f"{type(self).__name__} has no attribute {name!r}")
 
     def __delattr__(self, name):

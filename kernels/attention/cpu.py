@@ -4,6 +4,7 @@ Queries, keys, values and their gradients are read and written where they lie: h
 position's features, as layers have them, cost no copy, and the output and the gradients come in their inputs' layouts.
 """
 
+import functools
 import math
 from typing import NamedTuple
 
@@ -162,21 +163,33 @@ def _rows(x):
         return x.reshape(-1), np.arange(math.prod(x.shape[:-2])) * size, x.shape[-1]
     if x.strides[-1] != x.itemsize or min(x.strides) < 0 or x.size == 0:
         return _rows(np.ascontiguousarray(x))
-    starts = np.zeros((), np.int64)
-    for size, stride in zip(x.shape[:-2], x.strides):
-        starts = np.add.outer(starts, np.arange(size) * (stride // x.itemsize))
-    length = 1 + sum((n - 1) * stride for n, stride in zip(x.shape, x.strides)) // x.itemsize
+    starts, length = _heads_in(x.shape, x.strides, x.itemsize)
     flat = np.lib.stride_tricks.as_strided(x, (length,), (x.itemsize,))
-    return flat, starts.reshape(-1), x.strides[-2] // x.itemsize
+    return flat, starts, x.strides[-2] // x.itemsize
+
+
+@functools.lru_cache(maxsize=256)
+def _heads_in(shape, strides, itemsize):
+    """Where each head begins, and how many elements lie between the first and the last; to be read only."""
+    starts = np.zeros((), np.int64)
+    for size, stride in zip(shape[:-2], strides):
+        starts = np.add.outer(starts, np.arange(size) * (stride // itemsize))
+    return starts.reshape(-1), 1 + sum((n - 1) * stride for n, stride in zip(shape, strides)) // itemsize
 
 
 def _empty_like(shape, like):
     """An array with its features contiguous and its other axes in memory in the order in which they are in `like`."""
     if like.flags.c_contiguous:
         return empty(shape, like.dtype)
-    order = sorted(range(like.ndim - 1), key=lambda axis: -like.strides[axis])
-    array = empty(tuple(shape[axis] for axis in (*order, -1)), like.dtype)
-    return array.transpose(*np.argsort(order), like.ndim - 1)
+    order, back = _leading_axes(like.strides)
+    return empty(tuple([shape[axis] for axis in order]), like.dtype).transpose(back)
+
+
+@functools.lru_cache(maxsize=256)
+def _leading_axes(strides):
+    """The axes with the features last and the others by falling stride, and where each of them is then."""
+    order = (*sorted(range(len(strides) - 1), key=lambda axis: -strides[axis]), len(strides) - 1)
+    return order, tuple(sorted(range(len(order)), key=order.__getitem__))
 
 
 def _mask_of(attn_mask, query, all_keys):

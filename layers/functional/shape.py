@@ -138,9 +138,10 @@ def _permute_backward(axes, grad, needs):
 def permute(input, *dims):
     """The axes in another order. `dims` is a tuple, or the axes one by one."""
     input = _tensor(input)
-    axes = tuple(axis_of("permute", dim, input.ndim) for dim in _sizes("permute", dims))
-    if sorted(axes) != list(range(input.ndim)):
-        raise ValueError(f"permute: expected each of {input.ndim} axes once, got {axes}")
+    ndim = input.array.ndim
+    axes = tuple([axis_of("permute", dim, ndim) for dim in _sizes("permute", dims)])
+    if sorted(axes) != list(range(ndim)):
+        raise ValueError(f"permute: expected each of {ndim} axes once, got {axes}")
     return record("permute", _permute_backward, axes, (input,), input.array.transpose(axes))
 
 
