@@ -43,4 +43,4 @@ def fp32_precision(how: str) -> Iterator[None]:
 
 def input_precision(dtype) -> str:
     """What `tl.dot` is told of products of this type."""
-    return _TRITON_NAMES[_chosen.get()] if dtype.name == "float32" else "ieee"
+    return _TRITON_NAMES[_chosen.get()] if dtype.char == "f" else "ieee"

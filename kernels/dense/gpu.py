@@ -77,7 +77,7 @@ def column_sum(x, total=None):
     total, tile = empty(x, (x.shape[1],)) if total is None else total, COLUMN_SUM.pick(x, *x.shape)
     launch(
         column_sum_kernel,
-        (triton.cdiv(x.shape[1], tile["BLOCK_COLUMNS"]),),
+        (-(-x.shape[1] // tile["BLOCK_COLUMNS"]),),
         x, total, *x.shape,
         ACCUMULATOR=tl.float64 if x.dtype == np.float64 else tl.float32, **tile,
     )  # fmt: skip
@@ -128,7 +128,7 @@ def _backward_in_passes(grad_y, state, code, rows, weight, grad_x, grad_weight, 
 
 def _differentiated(grad_y, state, code):
     """grad_y * activation'(z)."""
-    grad_z, grid = empty(grad_y), (triton.cdiv(grad_y.size, 1024),)
+    grad_z, grid = empty(grad_y), (-(-grad_y.size // 1024),)
     launch(dense_grad_sum_kernel, grid, grad_y, state, grad_z, grad_z.size, ACTIVATION=code, BLOCK=1024)
     return grad_z
 

@@ -24,7 +24,7 @@ from ..gpu_arrays import merged, strides
 from ..launch import empty, launch
 from ..precision import input_precision
 from ..tuning import Choice, architecture_for, has_room
-from .gpu_persistent import TensorMap, launch_mapped, launch_persistent, tensor_map
+from .gpu_persistent import TensorMap, launch_mapped, launch_persistent, tensor_map, tiles_of
 from .gpu_tiles import activate, add_bias, differentiate, place_of_tile
 
 # Two for each multiprocessor of a large device; a constant, so that a sum is split alike whatever the device.
@@ -42,9 +42,9 @@ def product_forward_kernel(
     a_start, a_batch_0, a_batch_1, a_sum, a_row, a_column,
     b_start, b_batch_0, b_batch_1, b_sum, b_row, b_column,
     c_part,
-    ACTIVATION: tl.constexpr, DERIVATIVE: tl.constexpr, SUMMED: tl.constexpr,
-    PRECISION: tl.constexpr, ACCUMULATOR: tl.constexpr,
+    ACTIVATION: tl.constexpr, SUMMED: tl.constexpr, PRECISION: tl.constexpr, ACCUMULATOR: tl.constexpr,
     BLOCK_M: tl.constexpr, BLOCK_N: tl.constexpr, BLOCK_K: tl.constexpr, GROUP_M: tl.constexpr,
+    DERIVATIVE: tl.constexpr = 0,
 ):  # fmt: skip
     """c = activation(a b + bias); `state` gets a b + bias where the backward needs it (GELU).
 
@@ -186,7 +186,7 @@ def gradient_product(gradient, state, derivative: int, b, c, row_sums=None) -> N
     """
     walk = _walk_of(gradient, b, ())
     split, _, constants = _plan(walk, gradient, False, _WIDEST_STEP)
-    constants |= {"ACTIVATION": 0, "DERIVATIVE": derivative if state is not None else 0}
+    constants |= {"ACTIVATION": 0} | ({"DERIVATIVE": derivative} if state is not None else {})
     if split == 1:
         _launch_all(walk, gradient, b, c, None, None, 1, _A_PROGRAM_A_TILE, state, row_sums, **constants)
         return
@@ -204,8 +204,8 @@ def _plan(walk: _Walk, a, mapped: bool, widest_step: int | None = None) -> tuple
     constants = dict(PRODUCT.pick(a, walk.m, walk.n, math.prod(walk.inner), math.prod(walk.batch), mapped))
     schedule = constants.pop("SCHEDULE")
     constants["BLOCK_K"] = min(constants["BLOCK_K"], widest_step or constants["BLOCK_K"])
-    tiles = triton.cdiv(walk.m, constants["BLOCK_M"]) * triton.cdiv(walk.n, constants["BLOCK_N"]) * walk.matrices
-    split = parts_of(tiles, walk.inner[-2] * triton.cdiv(walk.inner[-1], constants["BLOCK_K"]))
+    tiles = tiles_of(walk.m, walk.n, walk.matrices, constants)
+    split = parts_of(tiles, walk.inner[-2] * -(-walk.inner[-1] // constants["BLOCK_K"]))
     constants["PRECISION"] = input_precision(a.dtype)
     constants["ACCUMULATOR"] = tl.float64 if a.dtype == np.float64 else tl.float32
     return split, schedule, constants
@@ -276,7 +276,7 @@ def _launch_all(
                 **constants,
             )  # fmt: skip
             continue
-        tiles = triton.cdiv(m, constants["BLOCK_M"]) * triton.cdiv(n, constants["BLOCK_N"]) * walk.matrices
+        tiles = tiles_of(m, n, walk.matrices, constants)
         for j, (a_inner_start, b_inner_start) in enumerate(_starts(inner[:-2], walk.a_inner, walk.b_inner)):
             launch(
                 product_forward_kernel,
@@ -287,13 +287,13 @@ def _launch_all(
                 b_start + b_inner_start, *walk.b_batch[-2:], walk.b_inner[-2], walk.b_inner[-1], walk.b_column,
                 size,
                 SUMMED=inner[-2] > 1,
-                **({"DERIVATIVE": 0} | constants),
+                **constants,
             )  # fmt: skip
 
 
 def sum_parts(partials, c, parts: int, bias=None, state=None, columns: int = 1, activation: int = 0) -> None:
     """c = activation(partials summed over their `parts` + bias), where bias [columns] belongs to c's last axis."""
-    grid = (triton.cdiv(c.size, 512),)
+    grid = (-(-c.size // 512),)
     launch(
         sum_of_parts_kernel, grid, partials, c, bias, state, c.size, columns, parts, ACTIVATION=activation, BLOCK=512
     )
@@ -307,7 +307,7 @@ def parts_of(tiles: int, steps: int) -> int:
 def _default(architecture, dtype, m, n, k, matrices, mapped):
     if dtype.itemsize == 8:
         return 32, 32, 32, 8, 4, 2, _A_PROGRAM_A_TILE
-    if dtype.itemsize == 2 and triton.cdiv(m, 128) * triton.cdiv(n, 128) * matrices >= _PROGRAMS // 2:
+    if dtype.itemsize == 2 and -(-m // 128) * -(-n // 128) * matrices >= _PROGRAMS // 2:
         # 96 KB of shared memory, or half of that where two blocks would not fit otherwise; persistent programs are
         # alone on their multiprocessor and take more. Tiles of 128 x 256 spill in GELU's epilogue: they are for those
         # to whom a device recommends them.

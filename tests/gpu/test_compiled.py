@@ -28,7 +28,7 @@ def compile_product(dtype, architecture, bias=True, address=4096):
     double = dtype == "float64"
     return kernel.compile(
         tuple(signature), architecture,
-        ACTIVATION=1, DERIVATIVE=0, SUMMED=False, PRECISION="tf32x3" if dtype == "float32" else "ieee",
+        ACTIVATION=1, SUMMED=False, PRECISION="tf32x3" if dtype == "float32" else "ieee",
         ACCUMULATOR=tl.float64 if double else tl.float32,
         BLOCK_M=32 if double else 64, BLOCK_N=32 if double else 64, BLOCK_K=32, GROUP_M=8,
         num_warps=4, num_stages=2 if double else 3,

@@ -64,7 +64,6 @@ def test_the_product_fits_in_its_largest_tile(summed, dtype, architecture):
         [dtype, dtype, "float32", None, None, None, None, *sizes, *steps, *steps, 65536],
         architecture,
         ACTIVATION=0,
-        DERIVATIVE=0,
         SUMMED=summed,
         PRECISION="tf32x3" if dtype == "float32" else "ieee",
         ACCUMULATOR=tl.float32,
