@@ -219,7 +219,7 @@ def _order(form: Form) -> tuple:
 
 def _entry(analysis: Analysis, architecture: int) -> dict:
     """What the file has of an analysis: no zeros but that of the spills, not PTX's instructions beside the machine's,
-    and of those not the rest, which is what the total leaves."""
+    and of those not the others, which are what the total leaves."""
     held = analysis.occupancy(architecture)
     found = {
         name: value for name, value in asdict(analysis).items() if (value or name == "spill_bytes") and name != "ptx"
@@ -247,8 +247,16 @@ def read(path: Path) -> tuple[dict, list[tuple[dict, dict[int, Analysis]]]]:
         for name in [name for name in line if name.startswith("sm_")]:
             entry = {key: value for key, value in line.pop(name).items() if key not in ("occupancy", "limiter")}
             analyses[int(name[3:])] = Analysis(**({"stack_bytes": 0, "shared_bytes": 0} | entry))
+            instructions = analyses[int(name[3:])].instructions
+            if other := 2 * instructions["total"] - sum(map(_whole, instructions.values())):
+                instructions["other"] = other
         lines.append((line, analyses))
     return table, lines
+
+
+def _whole(count: int | dict[str, int]) -> int:
+    """How many, whatever their widths or types."""
+    return count if isinstance(count, int) else sum(count.values())
 
 
 def form_of_line(line: dict) -> Form:
