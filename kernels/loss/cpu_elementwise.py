@@ -12,7 +12,7 @@ from numba import prange
 from numba.extending import register_jitable
 
 from ..cpu_jit import kernel, serial_kernel
-from ..cpu_math import exp, log, log1p, sigmoid
+from ..cpu_math import exp, log, log1p, sigmoid, wide_vectors
 from ..cpu_sums import line_sum
 from ..elementwise.broadcasting import sum_to_shape
 from ..memory import empty
@@ -37,6 +37,7 @@ def _softplus(z, zero):
 @serial_kernel
 def element_losses(code, x, t, other, p, full, values):
     """values = the losses of a block. other: pos_weight, var or input2; p: beta, delta, margin or eps."""
+    wide_vectors()
     zero, half, one = x.dtype.type(0), x.dtype.type(0.5), x.dtype.type(1)
     if code == _MSE:
         for i in range(x.size):
@@ -101,6 +102,7 @@ def element_losses(code, x, t, other, p, full, values):
 @serial_kernel
 def element_derivatives(code, by, x, t, other, p, full, values):
     """values = the derivatives of a block's losses by the input, the target or the variance."""
+    wide_vectors()
     zero, half, one = x.dtype.type(0), x.dtype.type(0.5), x.dtype.type(1)
     if code == _MSE:
         for i in range(x.size):
