@@ -30,9 +30,9 @@ REGISTER_BYTES = 64 if _FEATURES.get("avx512f") else 32 if _FEATURES.get("avx2")
 _VECTORS = 2  # registers across a tile
 PANEL_BYTES = _VECTORS * REGISTER_BYTES
 # Tile heights: the sums, a panel's row and one broadcast element fill the register file (32 registers, or 16).
-TALL, _MIDDLE, _LOW = (12, 8, 4) if _FEATURES.get("avx512f") else (6, 4, 2)
-_MIDDLE_FROM = _LOW + 1
-_TALL_FROM = 2 * _MIDDLE + 1
+TALL, MIDDLE, LOW = (12, 8, 4) if _FEATURES.get("avx512f") else (6, 4, 2)
+_MIDDLE_FROM = LOW + 1
+_TALL_FROM = 2 * MIDDLE + 1
 
 
 def panel_width(itemsize: int) -> int:
@@ -107,26 +107,40 @@ def _tile_product(height):
                     for slots in sums:
                         for slot in slots:
                             builder.store(zero, slot)
-            panel = at(panels, panel_start)
-            with cgutils.for_range(builder, inner, intp=integer) as loop:
-                columns = [builder.load(p, align=4) for p in vectors_at(at(panel, builder.mul(loop.index, row_step)))]
-                if isinstance(signature.args[-1], types.Array):
-                    places = context.make_array(signature.args[-1])(context, builder, left_places).data
-                    place = builder.load(at(places, loop.index))
-                else:
-                    place = builder.mul(loop.index, left_places)
-                if neighbours:
-                    there = at(first, place)
-                    factors = [at(there, constant(r)) for r in range(height)]
-                else:
-                    factors = [at(left_pointer, place) for left_pointer in left_pointers]
-                for pointer, slots in zip(factors, sums):
-                    factor = builder.load(pointer)
-                    factor = builder.insert_element(undefined, factor, ir.Constant(ir.IntType(32), 0))
-                    factor = builder.shuffle_vector(factor, undefined, first_lane)
-                    for column, slot in zip(columns, slots):
-                        term = builder.fmul(factor, column, flags=("contract",))
-                        builder.store(builder.fadd(builder.load(slot), term, flags=("contract",)), slot)
+            table = isinstance(signature.args[-1], types.Array)
+            if table:
+                places = context.make_array(signature.args[-1])(context, builder, left_places).data
+            # Where the next term stands: in registers, too.
+            panel_slot = cgutils.alloca_once_value(builder, at(panels, panel_start))
+            left_slots = [cgutils.alloca_once_value(builder, p) for p in ([first] if neighbours else left_pointers)]
+
+            def add_terms(count, index):
+                panel, lefts = builder.load(panel_slot), [builder.load(slot) for slot in left_slots]
+                for term in range(count):
+                    offset = builder.mul(constant(term), row_step)
+                    columns = [builder.load(p, align=4) for p in vectors_at(at(panel, offset))]
+                    place = builder.load(at(places, index)) if table else builder.mul(constant(term), left_places)
+                    factors = [at(left, place) for left in lefts]
+                    if neighbours:
+                        factors = [at(factors[0], constant(r)) for r in range(height)]
+                    for pointer, slots in zip(factors, sums):
+                        factor = builder.load(pointer)
+                        factor = builder.insert_element(undefined, factor, ir.Constant(ir.IntType(32), 0))
+                        factor = builder.shuffle_vector(factor, undefined, first_lane)
+                        for column, slot in zip(columns, slots):
+                            product = builder.fmul(factor, column, flags=("contract",))
+                            builder.store(builder.fadd(builder.load(slot), product, flags=("contract",)), slot)
+                builder.store(at(panel, builder.mul(constant(count), row_step)), panel_slot)
+                for left, slot in zip(lefts, left_slots):
+                    builder.store(left if table else at(left, builder.mul(constant(count), left_places)), slot)
+
+            # A dozen of rows are a dozen of pointers to move on: once in several terms.
+            together = 8 if height == TALL and not neighbours and not table else 1
+            with cgutils.for_range(builder, builder.udiv(inner, constant(together)), intp=integer) as loop:
+                add_terms(together, loop.index)
+            if together > 1:
+                with cgutils.for_range(builder, builder.urem(inner, constant(together)), intp=integer) as loop:
+                    add_terms(1, loop.index)
             # From the last row up: neighbours of the rows that there are may have been summed in the last one's place.
             for pointers, slots in zip(reversed(result_pointers), reversed(sums)):
                 for pointer, slot in zip(pointers, slots):
@@ -142,9 +156,9 @@ def _tile_product(height):
     return multiply_tile
 
 
-_multiply_tall = _tile_product(TALL)
-_multiply_middle = _tile_product(_MIDDLE)
-_multiply_low = _tile_product(_LOW)
+multiply_tall = _tile_product(TALL)
+multiply_middle = _tile_product(MIDDLE)
+multiply_low = _tile_product(LOW)
 
 
 @serial_kernel
@@ -164,23 +178,23 @@ def multiply_panels(
         while row < last_row:
             rows = last_row - row
             if rows >= _TALL_FROM or rows == TALL:
-                _multiply_tall(
+                multiply_tall(
                     left, left_start, left_rows, row, TALL, panels, start, row_step, inner,
                     result, to, result_pitch, add, left_places,
                 )  # fmt: skip
                 row += TALL
             elif rows >= _MIDDLE_FROM:
-                _multiply_middle(
-                    left, left_start, left_rows, row, min(rows, _MIDDLE), panels, start, row_step, inner,
+                multiply_middle(
+                    left, left_start, left_rows, row, min(rows, MIDDLE), panels, start, row_step, inner,
                     result, to, result_pitch, add, left_places,
                 )  # fmt: skip
-                row += _MIDDLE
+                row += MIDDLE
             else:
-                _multiply_low(
-                    left, left_start, left_rows, row, min(rows, _LOW), panels, start, row_step, inner,
+                multiply_low(
+                    left, left_start, left_rows, row, min(rows, LOW), panels, start, row_step, inner,
                     result, to, result_pitch, add, left_places,
                 )  # fmt: skip
-                row += _LOW
+                row += LOW
 
 
 def _vector_copy(parts):
@@ -228,25 +242,49 @@ def copy_line(source, source_start, target, target_start, count):
             target[target_start + i] = source[source_start + i]
 
 
+_TOGETHER = 4  # panels packed at once: more of each row is read on end, and what is written stays in the nearest cache
+
+
 @serial_kernel
 def pack_rows(source, start, pitch, inner, columns, panels, panels_start):
     """Panels of a matrix whose rows are contiguous: element (k, column) is source[start + k * pitch + column]."""
     width, lanes = PANEL_BYTES // panels.itemsize, REGISTER_BYTES // panels.itemsize
-    for column in range(0, columns, width):
-        to = panels_start + column * inner
-        if columns - column >= width:
-            for k in range(inner):
+    whole = columns // width * width
+    for first in range(0, whole, _TOGETHER * width):
+        last = min(first + _TOGETHER * width, whole)
+        for k in range(inner):
+            for column in range(first, last, width):
+                to = panels_start + column * inner + k * width
                 for part in range(0, width, lanes):
-                    copy_vector(source, start + k * pitch + column + part, panels, to + k * width + part)
-        else:
-            panels[to : to + inner * width] = panels.dtype.type(0)
-            for k in range(inner):
-                copy_line(source, start + k * pitch + column, panels, to + k * width, columns - column)
+                    copy_vector(source, start + k * pitch + column + part, panels, to + part)
+    if whole < columns:
+        to = panels_start + whole * inner
+        panels[to : to + inner * width] = panels.dtype.type(0)
+        for k in range(inner):
+            copy_line(source, start + k * pitch + whole, panels, to + k * width, columns - whole)
+
+
+def transposed(builder, rows):
+    """The columns of a square block, given as vectors that are its rows, by exchanging elements, pairs, ... of rows."""
+    lanes, rows, distance = len(rows), list(rows), 1
+
+    def choose(a, b, lanes_of_both):
+        mask = ir.Constant(ir.VectorType(ir.IntType(32), lanes), lanes_of_both)
+        return builder.shuffle_vector(a, b, mask)
+
+    while distance < lanes:
+        for i in range(lanes):
+            if not i & distance:
+                a, b = rows[i], rows[i + distance]
+                rows[i] = choose(a, b, [lanes + (l ^ distance) if l & distance else l for l in range(lanes)])
+                rows[i + distance] = choose(a, b, [lanes + l if l & distance else l ^ distance for l in range(lanes)])
+        distance *= 2
+    return rows
 
 
 @intrinsic
 def _transpose_block(typing_context, source, source_start, source_pitch, target, target_start, target_pitch):
-    """A square block as wide as a vector register, rows to columns, by exchanging elements, pairs, ... of rows."""
+    """A square block as wide as a vector register, rows to columns."""
 
     def generate(context, builder, signature, arguments):
         source, target = (context.make_array(signature.args[i])(context, builder, arguments[i]).data for i in (0, 3))
@@ -258,22 +296,8 @@ def _transpose_block(typing_context, source, source_start, source_pitch, target,
             offset = builder.add(start, builder.mul(pitch, ir.Constant(pitch.type, index)))
             return builder.bitcast(builder.gep(base, [offset]), vector.as_pointer())
 
-        def choose(a, b, lanes_of_both):
-            mask = ir.Constant(ir.VectorType(ir.IntType(32), lanes), lanes_of_both)
-            return builder.shuffle_vector(a, b, mask)
-
         rows = [builder.load(line(source, source_start, source_pitch, i), align=4) for i in range(lanes)]
-        distance = 1
-        while distance < lanes:
-            for i in range(lanes):
-                if not i & distance:
-                    a, b = rows[i], rows[i + distance]
-                    rows[i] = choose(a, b, [lanes + (l ^ distance) if l & distance else l for l in range(lanes)])
-                    rows[i + distance] = choose(
-                        a, b, [lanes + l if l & distance else l ^ distance for l in range(lanes)]
-                    )
-            distance *= 2
-        for i, row in enumerate(rows):
+        for i, row in enumerate(transposed(builder, rows)):
             builder.store(row, line(target, target_start, target_pitch, i), align=4)
         return context.get_dummy_value()
 

@@ -9,7 +9,7 @@ from parity import assert_close
 from ranvier.kernels import cpu_matmul
 from ranvier.kernels.cpu_matmul import matmul
 
-EDGES = [(240, 320, 512), (241, 321, 513), (1, 600, 700), (700, 900, 1), (25, 1, 40), (13, 330, 31), (600, 20, 600)]
+EDGES = [(480, 256, 1024), (481, 257, 1025), (1, 600, 700), (700, 900, 1), (25, 1, 40), (13, 330, 31), (600, 20, 600)]
 
 
 @pytest.fixture(autouse=True)
@@ -58,7 +58,7 @@ def test_sizes_around_the_blocks(rows, inner, columns, layout):
 
 @pytest.mark.parametrize("dtype", [np.float32, np.float64])
 @pytest.mark.parametrize(
-    ("rows", "inner", "columns"), [(1, 300, 500), (7, 256, 241), (33, 257, 240), (100, 1, 200), (16, 520, 33)]
+    ("rows", "inner", "columns"), [(1, 300, 500), (7, 256, 241), (33, 257, 240), (64, 1, 200), (16, 520, 33)]
 )
 def test_few_rows_times_a_matrix_of_contiguous_columns(rows, inner, columns, dtype, monkeypatch):
     rng = np.random.default_rng(0)

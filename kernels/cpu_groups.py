@@ -1,0 +1,113 @@
+"""The left side of a matrix product, packed: groups of as many rows as the highest tile has, term by term.
+
+A tile that reads its rows where they lie follows a dozen of them through memory; from a group it reads one line, and
+multiplies a tenth faster. Packing takes as long as a product with a hundred columns gains.
+
+    groups element (row, k)       groups[row // TALL * TALL * inner + k * TALL + row % TALL]
+
+Lines are stored as whole vectors, whose end the next line overwrites: behind the last group there must be room for one
+more vector. The group of the last rows repeats the last row, or what lies behind it, where there are no more.
+"""
+
+from __future__ import annotations
+
+from llvmlite import ir
+from numba import types
+from numba.extending import intrinsic
+
+from .cpu_jit import serial_kernel
+from .cpu_product import (
+    LOW,
+    MIDDLE,
+    PANEL_BYTES,
+    REGISTER_BYTES,
+    TALL,
+    copy_vector,
+    multiply_low,
+    multiply_middle,
+    multiply_tall,
+    transposed,
+)
+from .cpu_vectors import data_of, load, store
+
+_TOGETHER = 8  # groups packed at once where columns are contiguous: more of each column is read on end
+
+
+@intrinsic
+def _pack_block(typing_context, source, start, pitch, last_row, groups, to):
+    """As many terms of a group as a vector register holds elements: row r's from source[start + r * pitch], where rows
+    after last_row are that one again."""
+
+    def generate(context, builder, signature, arguments):
+        source, groups = data_of(context, builder, signature, arguments, 0, 4)
+        _, start, pitch, last_row, _, to = arguments
+        lanes = REGISTER_BYTES * 8 // signature.args[0].dtype.bitwidth
+        vector = ir.VectorType(context.get_data_type(signature.args[0].dtype), lanes)
+
+        def line(row):
+            row = ir.Constant(pitch.type, row)
+            row = builder.select(builder.icmp_signed("<", row, last_row), row, last_row)
+            return load(builder, vector, source, builder.add(start, builder.mul(row, pitch)))
+
+        # From the last rows down: where these are fewer than a vector's lanes, what it holds beyond is overwritten.
+        for first in reversed(range(0, TALL, lanes)):
+            rows = [line(row) for row in range(first, min(first + lanes, TALL))]
+            rows += [ir.Constant(vector, ir.Undefined)] * (lanes - len(rows))
+            for k, terms in enumerate(transposed(builder, rows)):
+                store(builder, terms, groups, builder.add(to, ir.Constant(to.type, k * TALL + first)))
+        return context.get_dummy_value()
+
+    integer = types.intp
+    return types.void(source, integer, integer, integer, groups, integer), generate
+
+
+@serial_kernel
+def pack_groups(left, start, row_pitch, step, rows, terms, groups):
+    """Groups of a matrix whose element (row, k) is left[start + row * row_pitch + k * step]; one of both is 1."""
+    lanes = REGISTER_BYTES // left.itemsize
+    if step == 1 and terms >= lanes:
+        for row in range(0, rows, TALL):
+            first, to, last_row = start + row * row_pitch, row * terms, min(TALL, rows - row) - 1
+            for next_term in range(0, terms, lanes):
+                k = min(next_term, terms - lanes)
+                _pack_block(left, first + k, row_pitch, last_row, groups, to + k * TALL)
+        return
+    line = (TALL + lanes - 1) // lanes * lanes
+    for first_row in range(0, rows, _TOGETHER * TALL):
+        for k in range(terms):
+            for row in range(first_row, min(first_row + _TOGETHER * TALL, rows), TALL):
+                place, to = start + row * row_pitch + k * step, row * terms + k * TALL
+                # What lies behind a group's last line may be packed already.
+                if row_pitch == 1 and k < terms - 1 and place + line <= len(left):
+                    for lane in range(0, TALL, lanes):
+                        copy_vector(left, place + lane, groups, to + lane)
+                else:
+                    for r in range(TALL):
+                        groups[to + r] = left[place + min(r, rows - row - 1) * row_pitch]
+
+
+@serial_kernel
+def multiply_groups(
+    groups, rows, panels, panels_start, panel_step, row_step, inner, panel_count,
+    result, result_start, result_pitch, add,
+):  # fmt: skip
+    """Packed rows times whole panels, to result or added to it, as `multiply_panels` has it; but group by group, across
+    all panels: a group stays in the nearest cache, and rows of the result are written from left to right."""
+    width = PANEL_BYTES // result.itemsize
+    for row in range(0, rows, TALL):
+        count, group = rows - row, row * (inner - 1)
+        for panel in range(panel_count):
+            start, to = panels_start + panel * panel_step, result_start + panel * width
+            if count > MIDDLE:
+                multiply_tall(
+                    groups, group, None, row, min(count, TALL), panels, start, row_step, inner, result, to,
+                    result_pitch, add, TALL,
+                )  # fmt: skip
+            elif count > LOW:
+                multiply_middle(
+                    groups, group, None, row, count, panels, start, row_step, inner, result, to, result_pitch, add, TALL
+                )
+            else:
+                multiply_low(
+                    groups, group, None, row, count, panels, start, row_step, inner, result, to, result_pitch, add, TALL
+                )
