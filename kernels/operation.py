@@ -209,7 +209,9 @@ class Operation:
         # The usual call is answered at once: arrays on the CPU, none of them of the few types that have two bytes.
         for x in arrays:
             if x is not None and (type(x) is not ndarray or x.itemsize == 2):
-                implementation = implementation or implementation_for(self.name, arrays)
+                if implementation is None or out is not None:
+                    found = implementation_for(self.name, arrays)
+                    implementation = implementation or found
                 break
         else:
             if implementation is None:
