@@ -13,6 +13,7 @@ import importlib.metadata
 import importlib.util
 import json
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -213,7 +214,9 @@ def keep(path: Path, device: dict, outcomes: dict) -> None:
     known = json.loads(path.read_text()) if path.exists() else {}
     if known.get("device") != device or known.get("versions") != versions:
         known = {"device": device, "versions": versions, "parts": {}}
-    described = subprocess.run(commit, cwd=ROOT, capture_output=True, text=True).stdout.strip()
+    described = "unknown"  # where the tree came without its history
+    if shutil.which("git") is not None:
+        described = subprocess.run(commit, cwd=ROOT, capture_output=True, text=True).stdout.strip() or described
     when = datetime.now(UTC).isoformat(timespec="seconds")
     known["parts"] |= {name: {**found, "commit": described, "when": when} for name, found in outcomes.items()}
     path.write_text(json.dumps(known, indent=1) + "\n")

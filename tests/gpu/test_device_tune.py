@@ -25,7 +25,8 @@ from ranvier.kernels.launch import architecture_of
 @pytest.mark.parametrize(
     "operation", ["matmul", "conv2d", "scaled_dot_product_attention", "softmax", "layer_norm", "sum", "lstm"]
 )
-def test_candidates_agree_and_the_fastest_is_kept(operation, tmp_path, monkeypatch, capsys):
+def test_candidates_agree_and_the_fastest_is_kept(operation, device, tmp_path, monkeypatch, capsys):
+    assert device == "cuda", "run with --device cuda"
     monkeypatch.setenv("RANVIER_CACHE_DIR", str(tmp_path))
     try:
         assert command.main(["tune", operation, "--quick", "--seconds", "0.02"]) == 0, capsys.readouterr().out

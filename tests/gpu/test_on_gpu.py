@@ -87,3 +87,4 @@ def test_the_part_for_whole_sequences_finds_them_and_the_others_go_without():
     assert "--single-steps" not in PARTS["resident"].arguments
     assert "--single-steps" in PARTS["parity"].arguments
     assert len(collected("training")) > 30
+    assert len(collected("memcheck")) == len(collected("racecheck")) == 2
