@@ -7,11 +7,11 @@ Three maps, each used by both directions:
     spread              gradient of x      forward
     grad_weight         gradient of W      gradient of W, with x and grad_y changing places
 
-Where every channel has its own kernel (`cpu_depthwise.py`) they are direct; where kernels have one position, products
-of images as they lie (`cpu_pointwise.py`). Otherwise they are products of combinations where these need fewer
-multiplications (`cpu_winograd.py`); with many images of few channels, sums of as many images at once as a vector holds
-(`cpu_images.py`); else products of frames (`cpu_frames.py`), or put together tile by tile (`cpu_tiles.py`). Ranks 1 and
-2 run as rank 3 with leading axes of size 1.
+Where every channel has its own kernel (`cpu_planes.py`, `cpu_depthwise.py`) they are direct; where kernels have one
+position, products of images as they lie (`cpu_pointwise.py`). Otherwise they are products of combinations where these
+need fewer multiplications (`cpu_winograd.py`); with many images of few channels, sums of as many images at once as a
+vector holds (`cpu_images.py`); else products of frames (`cpu_frames.py`), or put together tile by tile
+(`cpu_tiles.py`). Ranks 1 and 2 run as rank 3 with leading axes of size 1.
 """
 
 import math
@@ -22,7 +22,16 @@ from numba import prange
 from ..cpu_jit import kernel, threads_for
 from ..cpu_sums import line_sum
 from ..memory import empty
-from . import cpu_depthwise, cpu_frames, cpu_images, cpu_pointwise, cpu_tiles, cpu_winograd, cpu_winograd_gradient
+from . import (
+    cpu_depthwise,
+    cpu_frames,
+    cpu_images,
+    cpu_planes,
+    cpu_pointwise,
+    cpu_tiles,
+    cpu_winograd,
+    cpu_winograd_gradient,
+)
 from .shape import conv_shape, transposed_conv_shape
 
 _PASS = 16  # multiply-adds that reading an element takes as long as
@@ -61,6 +70,11 @@ def _backward(saved, grad_y, needs):
     grad_z = _grad_sum(grad_y, y, (shape.batch, shape.out_channels, shape.out_size))
     grad_x = grad_weight = None
     grad_bias = empty(shape.out_channels, planes.dtype) if needs[2] else None
+    if cpu_planes.suits(shape):
+        grad_x = empty(x_shape, planes.dtype) if needs[0] else None
+        grad_weight = empty(weight_shape, planes.dtype) if needs[1] else None
+        cpu_planes.gradients(planes, grad_z, weight_rows, shape, grad_x, grad_weight, grad_bias)
+        return grad_x, grad_weight, grad_bias
     if needs[0]:
         grad_x = empty(planes.shape, planes.dtype)
         _method(shape, True).spread(grad_z, weight_rows, shape, grad_x)
@@ -117,6 +131,8 @@ conv_transpose1d_backward = conv_transpose2d_backward = conv_transpose3d_backwar
 
 def _method(shape, gradient=False):
     """The module that computes y, or the gradient of x."""
+    if cpu_planes.suits(shape):
+        return cpu_planes
     if shape.is_depthwise:
         return cpu_depthwise
     if cpu_pointwise.suits(shape):
@@ -132,6 +148,9 @@ def _grad_weight(planes, grad_z, shape, weight_shape, grad_bias=None):
     """The weight's gradient; the bias's, unless it is None, is written on the way."""
     grad_weight = empty((*weight_shape[:2], shape.taps), planes.dtype)
     method = _method(shape)
+    if method is cpu_planes:
+        method.gradients(planes, grad_z, None, shape, None, grad_weight, grad_bias)
+        return grad_weight.reshape(weight_shape)
     if method in (cpu_depthwise, cpu_pointwise):
         method.grad_weight(planes, grad_z, shape, grad_weight, grad_bias)
         return grad_weight.reshape(weight_shape)

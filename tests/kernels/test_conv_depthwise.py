@@ -8,6 +8,7 @@ from hypothesis import strategies as st
 from parity import assert_close
 
 from ranvier.kernels import conv
+from ranvier.kernels.conv import cpu_planes
 
 
 def both_ways(operation, arrays, attributes, implementation, grad=None):
@@ -54,17 +55,39 @@ def test_planes_of_many_tiles_agree_with_the_reference(data):
     assert_agrees(operation, [x, weight.astype(dtype), bias], attributes, dtype, max(weight[0].size, x.size * 9))
 
 
-@pytest.mark.parametrize("activation", [None, "relu"])
-@pytest.mark.parametrize("x", [(2, 3, 8, 16), (1, 2, 9, 17), (2, 2, 7, 7), (0, 3, 14, 14), (1, 2, 1, 100)])
-def test_whole_tiles_and_their_rests(x, activation):
+PLANES_AND_TILES = pytest.mark.parametrize("least_channels", [1, 1000])  # cpu_planes, cpu_depthwise
+
+
+@PLANES_AND_TILES
+@pytest.mark.parametrize("stride", [1, 2])
+@pytest.mark.parametrize("dtype", ["float32", "float64"])
+@pytest.mark.parametrize(
+    "x", [(2, 3, 8, 16), (1, 2, 9, 17), (2, 2, 7, 34), (0, 3, 14, 14), (1, 2, 1, 100), (3, 2, 2, 1)]
+)
+def test_whole_vectors_and_their_rests(x, dtype, stride, least_channels, monkeypatch):
+    monkeypatch.setattr(cpu_planes, "_CHANNELS", least_channels)
     rng = np.random.default_rng(0)
-    arrays = [rng.standard_normal(shape).astype(np.float32) for shape in (x, (x[1], 1, 3, 3), (x[1],))]
-    attributes = {"padding": ((1, 1), (1, 1)), "groups": x[1], "activation": activation}
-    y = conv.conv2d.forward(*arrays, **attributes)[0]
-    exact = [array.astype(np.float64) for array in arrays]
-    assert_close(y, conv.conv2d.forward(*exact, implementation="reference", **attributes)[0], "float32", 9)
-    if activation is None:
-        assert_agrees(conv.conv2d, arrays, attributes, "float32", max(9, x[0] * x[2] * x[3]))
+    arrays = [rng.standard_normal(shape).astype(dtype) for shape in (x, (x[1], 1, 3, 3), (x[1],))]
+    for operation in (conv.conv2d, conv.conv_transpose2d):
+        attributes = {"stride": (stride, stride), "padding": ((1, 1), (1, 1)), "groups": x[1]}
+        if operation is conv.conv_transpose2d:
+            attributes["output_padding"] = (stride - 1, 0)
+        assert_agrees(operation, arrays, attributes, dtype, max(9, x[0] * x[2] * x[3]))
+        y = operation.forward(*arrays, activation="relu", **attributes)[0]
+        exact = [array.astype(np.float64) for array in arrays]
+        expected = operation.forward(*exact, implementation="reference", activation="relu", **attributes)[0]
+        assert_close(y, expected, dtype, 9)
+
+
+@pytest.mark.parametrize("stride", [1, 2])
+def test_infinities_stay_where_they_are_read(stride, monkeypatch):
+    monkeypatch.setattr(cpu_planes, "_CHANNELS", 1)
+    x, weight = np.ones((1, 2, 6, 20), np.float32), np.ones((2, 1, 3, 3), np.float32)
+    x[0, 0, 5, 19] = x[0, 1, 0, 0] = np.inf
+    y, saved = conv.conv2d.forward(x, weight, stride=(stride, stride), padding=((1, 1), (1, 1)), groups=2)
+    grad_weight = conv.conv2d.backward(saved, np.ones_like(y), (False, True, False))[1]
+    assert not np.isnan(grad_weight).any()
+    assert np.isinf(y).sum() == (8 if stride == 1 else 2)
 
 
 def test_views_with_other_strides_are_read_as_they_are():
@@ -81,7 +104,7 @@ def test_bits_do_not_depend_on_the_number_of_threads(operation, stride):
     few, many = ((1, 3, 200, 300), (3, 3)), ((3, 64, 40, 50), (3, 3))
     for x, kernel in (few, many):
         arrays = [rng.standard_normal(s).astype(np.float32) for s in (x, (x[1], 1, *kernel), (x[1],))]
-        attributes = {"stride": (stride,) * 2, "groups": x[1], "activation": "relu"}
+        attributes = {"stride": (stride,) * 2, "padding": ((1, 1),) * 2, "groups": x[1], "activation": "relu"}
         results = []
         for threads in (1, numba.config.NUMBA_NUM_THREADS):
             before = numba.get_num_threads()
@@ -94,7 +117,9 @@ def test_bits_do_not_depend_on_the_number_of_threads(operation, stride):
             np.testing.assert_array_equal(one, other)
 
 
-def test_what_lies_outside_is_not_read_and_nothing_else_is_written():
+@PLANES_AND_TILES
+def test_what_lies_outside_is_not_read_and_nothing_else_is_written(least_channels, monkeypatch):
+    monkeypatch.setattr(cpu_planes, "_CHANNELS", least_channels)
     x, weight = np.ones((1, 2, 9, 21), np.float32), np.ones((2, 1, 3, 3), np.float32)
     around = np.full(x.size + 200, np.nan, np.float32)
     x_inside = around[100:-100].reshape(x.shape)
