@@ -1,4 +1,5 @@
-"""Convolutions in which every output channel reads one input channel, computed directly, plane by plane.
+"""Convolutions in which every output channel reads one input channel, computed directly, plane by plane: those that
+`cpu_planes.py` leaves.
 
 Weights are [out, 1, taps]; output channel o reads input channel o // (out / in). Sums and gradients are computed in
 vector registers, tile by tile (`cpu_depthwise_tiles.py`), from the planes where they lie. Only a stride along rows asks
