@@ -19,7 +19,9 @@ _erf = np.vectorize(math.erf, otypes=[np.float64])
 
 
 def _sigmoid(x):
-    return 0.5 * (1 + np.tanh(x / 2))
+    # With every digit on both sides: nothing is taken from a number that is nearly as large.
+    small = np.exp(-np.abs(x))
+    return np.where(x >= 0, 1.0, small) / (1 + small)
 
 
 def _times_derivative(saved, grad_y, needs):
@@ -27,8 +29,7 @@ def _times_derivative(saved, grad_y, needs):
 
 
 def sigmoid_forward(x):
-    y = _sigmoid(x)
-    return y, y * (1 - y)
+    return _sigmoid(x), _sigmoid(x) * _sigmoid(-x)
 
 
 def tanh_forward(x):
@@ -76,7 +77,7 @@ def gelu_forward(x, *, approximate="none"):
 
 def silu_forward(x):
     s = _sigmoid(x)
-    return x * s, s + x * s * (1 - s)
+    return x * s, s + x * s * _sigmoid(-x)
 
 
 def mish_forward(x):
