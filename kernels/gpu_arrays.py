@@ -13,7 +13,7 @@ import triton
 import triton.language as tl
 
 from .elementwise.broadcasting import broadcast_to, merged
-from .launch import empty, launch
+from .launch import ceil_div, empty, launch
 
 _BLOCK = 1024
 
@@ -123,7 +123,7 @@ def copy_into(target, source) -> None:
     source_strides, target_strides = ([0] * missing + list(side) for side in steps)
     size = math.prod(sizes)
     launch(
-        copy_kernel, (triton.cdiv(size, _BLOCK),), source, target, size, *sizes[1:], *source_strides, *target_strides,
+        copy_kernel, (ceil_div(size, _BLOCK),), source, target, size, *sizes[1:], *source_strides, *target_strides,
         BLOCK=_BLOCK,
     )  # fmt: skip
 
@@ -135,7 +135,7 @@ def fill(x, value: float) -> None:
         fill(one, value)
         copy_into(x, broadcast_to(one, x.shape))
         return
-    launch(fill_kernel, (triton.cdiv(x.size, _BLOCK),), x, float(value), x.size, BLOCK=_BLOCK)
+    launch(fill_kernel, (ceil_div(x.size, _BLOCK),), x, float(value), x.size, BLOCK=_BLOCK)
 
 
 def zeros(like, shape=None, dtype=None):
@@ -149,7 +149,7 @@ def add(a, b, out=None):
     """a + b for arrays of one shape and type; `out` may be one of them if it is C-contiguous."""
     out = empty(a) if out is None else out
     a, b = contiguous(a), contiguous(b)
-    launch(sum_of_two_kernel, (triton.cdiv(out.size, _BLOCK),), a, b, out, out.size, BLOCK=_BLOCK)
+    launch(sum_of_two_kernel, (ceil_div(out.size, _BLOCK),), a, b, out, out.size, BLOCK=_BLOCK)
     return out
 
 
@@ -161,7 +161,7 @@ def count(counter) -> None:
 def extent(indices, ignored: int | None = None) -> tuple[int, int] | None:
     """The smallest and largest of an integer array, without those equal to `ignored`; None if none is left. The host
     waits for it."""
-    programs = min(triton.cdiv(indices.size, _BLOCK), 256)
+    programs = min(ceil_div(indices.size, _BLOCK), 256)
     if programs == 0:
         return None
     bounds = empty(indices, (2, programs), np.int64)

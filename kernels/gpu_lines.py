@@ -15,7 +15,7 @@ import triton
 import triton.language as tl
 
 from .gpu_arrays import contiguous, copy_into
-from .launch import launch
+from .launch import ceil_div, launch
 from .tuning import Choice
 
 _TILE_BYTES = 65536  # of a tile that holds whole lines: 32 float32 values a thread of 512
@@ -66,7 +66,7 @@ class Tiling(NamedTuple):
 
     @property
     def grid(self) -> tuple[int]:
-        return (triton.cdiv(self.lines, self.tile_lines) * self.chunks,)
+        return (ceil_div(self.lines, self.tile_lines) * self.chunks,)
 
     @property
     def sizes(self) -> tuple[int, int, int]:
@@ -95,7 +95,7 @@ def tile_lines(choice: Choice, like, outer: int, n: int, inner: int, dtype=None,
     """
     dtype = like.dtype if dtype is None else np.dtype(dtype)
     width, items, warps = choice.pick(like, outer * inner, n, inner == 1, cut, dtype=dtype).values()
-    return Tiling(outer * inner, n, inner, max(triton.cdiv(n, items), 1), width, items, warps)
+    return Tiling(outer * inner, n, inner, max(ceil_div(n, items), 1), width, items, warps)
 
 
 def line_choice(name: str) -> Choice:
@@ -147,7 +147,7 @@ def sum_partials(partials, totals, outer: int = 1) -> None:
     width = 1024 // items
     launch(
         partial_sums_kernel,
-        (triton.cdiv(lines, width),),
+        (ceil_div(lines, width),),
         partials, totals, lines, outer, chunks,
         ACCUMULATOR=tl.float64, LINES=width, ITEMS=items, num_warps=4,
     )  # fmt: skip

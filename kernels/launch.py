@@ -87,6 +87,11 @@ def programs_at_once(kernel, *arguments, **constants) -> int:
             return 0
 
 
+def ceil_div(size: int, block: int) -> int:
+    """How many blocks hold so many elements. `triton.cdiv` gives the same and takes microseconds on the host."""
+    return -(-size // block)
+
+
 def empty(like, shape: tuple[int, ...] | None = None, dtype=None):
     """A C-contiguous array with unspecified contents on the device of `like`, by default of its shape and dtype.
 

@@ -10,7 +10,7 @@ import triton.language as tl
 from ..elementwise.gpu_broadcasting import broadcast, broadcast_sum
 from ..gpu_arrays import contiguous, copy_into
 from ..gpu_math import expm1, log1p, sigmoid, tanh
-from ..launch import empty, launch
+from ..launch import ceil_div, empty, launch
 from .reference import SELU_ALPHA, SELU_SCALE
 
 _BLOCK = 1024
@@ -155,7 +155,7 @@ def _forward(function, x, out, p=0.0, q=0.0, r=0.0):
     direct = out is not None and order is None and out.flags.c_contiguous
     result = out.reshape(-1) if direct else empty(flat)
     numbers = {"P": float(p), "Q": float(q), "R": float(r)}
-    grid = (triton.cdiv(flat.size, _BLOCK),)
+    grid = (ceil_div(flat.size, _BLOCK),)
     launch(activation_forward_kernel, grid, flat, result, flat.size, FUNCTION=function, **numbers, BLOCK=_BLOCK)
     state = result if function in _SAVE_OUTPUT else flat
     y = out if direct else _deliver(_unflat(result, x.shape, order), out)
@@ -167,7 +167,7 @@ def _backward(saved, grad_y, needs):
         return (None,)
     state, shape, order, function, numbers = saved
     grad_x = empty(state)
-    grid = (triton.cdiv(state.size, _BLOCK),)
+    grid = (ceil_div(state.size, _BLOCK),)
     launch(
         activation_grad_input_kernel, grid, _flat(grad_y, order), state, grad_x, state.size,
         FUNCTION=function, **numbers, BLOCK=_BLOCK,
@@ -308,7 +308,7 @@ def rrelu_kernel(
 
 
 def _rrelu(factor, x, result, numbers):
-    launch(rrelu_kernel, (triton.cdiv(x.size, _BLOCK),), factor, x, result, x.size, numbers[0],
+    launch(rrelu_kernel, (ceil_div(x.size, _BLOCK),), factor, x, result, x.size, numbers[0],
            LOWER=numbers[1], WIDTH=numbers[2], BLOCK=_BLOCK)  # fmt: skip
 
 
@@ -380,7 +380,7 @@ def _glu_tiles(rows, length):
     """The grid and the tile for rows of that length: 1024 elements, one row's or those of several short rows."""
     columns = 16 if length <= 16 else 128 if length <= 128 else _BLOCK
     tile = {"BLOCK_ROWS": _BLOCK // columns, "BLOCK_COLUMNS": columns}
-    return (triton.cdiv(rows, _BLOCK // columns) * triton.cdiv(length, columns),), tile
+    return (ceil_div(rows, _BLOCK // columns) * ceil_div(length, columns),), tile
 
 
 def glu_forward(x, *, axis=-1, out=None):

@@ -12,7 +12,7 @@ import triton.language as tl
 from ..dense.gpu_product import sum_parts
 from ..elementwise.broadcasting import broadcast_to
 from ..gpu_arrays import contiguous, strides
-from ..launch import empty, launch
+from ..launch import ceil_div, empty, launch
 from ..precision import input_precision
 from ..tuning import Choice, has_room
 from .gpu_kernels import (
@@ -156,7 +156,7 @@ def scaled_dot_product_attention_forward(
     constants = call.constants(FORWARD)
     launch(
         attention_forward_kernel,
-        (batch * heads * _tiles(value.shape[-1], constants["CHUNK"]) * triton.cdiv(length, constants["BLOCK_M"]),),
+        (batch * heads * _tiles(value.shape[-1], constants["CHUNK"]) * ceil_div(length, constants["BLOCK_M"]),),
         call.query, call.key, call.value, call.mask, output, log_sums, *call.geometry(), *call.numbers(),
         **constants,
     )  # fmt: skip
@@ -184,7 +184,7 @@ def _row_dots(call, output, grad_output):
     row_dots = empty(output, (rows,), call.accumulator)
     launch(
         attention_row_dots_kernel,
-        (triton.cdiv(rows, 32),),
+        (ceil_div(rows, 32),),
         output, grad_output, row_dots, rows, heads, length, *strides(grad_output)[:3],
         VALUE_FEATURES=features, ACCUMULATOR=tl.float64 if output.dtype == np.float64 else tl.float32,
         BLOCK_M=32, CHUNK=min(128, max(16, triton.next_power_of_2(features))),
@@ -197,7 +197,7 @@ def _grad_query(call, arrays):
     grad_query, constants = empty(call.query), call.constants(GRAD_QUERY)
     launch(
         attention_grad_query_kernel,
-        (batch * heads * _tiles(features, constants["CHUNK"]) * triton.cdiv(length, constants["BLOCK_M"]),),
+        (batch * heads * _tiles(features, constants["CHUNK"]) * ceil_div(length, constants["BLOCK_M"]),),
         *arrays, grad_query, *call.geometry(arrays[4]), *call.numbers(), **constants,
     )  # fmt: skip
     return grad_query
@@ -211,7 +211,7 @@ def _grad_key_value(call, arrays, needs):
     chunks = _tiles(written, constants["CHUNK"])
     launch(
         attention_grad_key_value_kernel,
-        (call.key_heads * chunks * triton.cdiv(call.key.shape[2], constants["BLOCK_N"]),),
+        (call.key_heads * chunks * ceil_div(call.key.shape[2], constants["BLOCK_N"]),),
         *arrays, grad_key, grad_value, *call.geometry(arrays[4]), *call.numbers(),
         **constants, CHUNKS=chunks,
     )  # fmt: skip
@@ -221,13 +221,13 @@ def _grad_key_value(call, arrays, needs):
 def _grad_mask(call, arrays):
     (batch, heads, length, _), keys, shape = call.query.shape, call.key.shape[2], call.mask.shape
     constants = call.constants(GRAD_MASK)
-    row_tiles, column_tiles = triton.cdiv(length, constants["BLOCK_M"]), triton.cdiv(keys, constants["BLOCK_N"])
+    row_tiles, column_tiles = ceil_div(length, constants["BLOCK_M"]), ceil_div(keys, constants["BLOCK_N"])
     rows_own, rows_walked = (1, row_tiles) if shape[2] == 1 else (row_tiles, 1)
     columns_own, columns_walked = (1, column_tiles) if shape[3] == 1 else (column_tiles, 1)
     walked = batch // max(shape[0], 1), heads // max(shape[1], 1), rows_walked, columns_walked
     steps, size, given = math.prod(walked), math.prod(shape), call.shapes[3]
     programs = shape[0] * shape[1] * rows_own * columns_own
-    splits = max(1, min(steps, triton.cdiv(_PROGRAMS, max(programs, 1))))
+    splits = max(1, min(steps, ceil_div(_PROGRAMS, max(programs, 1))))
     copied = size != math.prod(given)
     grad_mask = empty(call.query, shape, call.accumulator if copied else None)
     partial = grad_mask if splits == 1 else empty(call.query, (splits, *shape), call.accumulator)
@@ -235,7 +235,7 @@ def _grad_mask(call, arrays):
         attention_grad_mask_kernel,
         (programs * splits,),
         *arrays, partial, *call.geometry(arrays[4]), *shape[1:], size, rows_own, columns_own,
-        *walked, steps, triton.cdiv(steps, splits), *call.numbers(),
+        *walked, steps, ceil_div(steps, splits), *call.numbers(),
         **constants, ROWS_STRETCHED=shape[2] == 1, COLUMNS_STRETCHED=shape[3] == 1,
     )  # fmt: skip
     if splits > 1:
@@ -283,4 +283,4 @@ def _mask_of(mask, query):
 
 def _tiles(size, block) -> int:
     """How many tiles cover `size`; one for nothing, because a program must still write the rows' sums."""
-    return max(1, triton.cdiv(size, block))
+    return max(1, ceil_div(size, block))

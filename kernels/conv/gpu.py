@@ -18,7 +18,7 @@ import triton.language as tl
 from ..dense.gpu import dense_grad_sum_kernel
 from ..dense.gpu_product import parts_of, sum_parts
 from ..gpu_arrays import contiguous, strides
-from ..launch import empty, launch
+from ..launch import ceil_div, empty, launch
 from . import gpu_depthwise, gpu_products
 from .gpu_products import cells_of
 from .shape import conv_shape, transposed_conv_shape
@@ -172,7 +172,7 @@ def _grad_sum(grad_y, y, rank):
         order = back = tuple(range(y.ndim))
     y, grad_y = contiguous(y.transpose(order)), contiguous(grad_y.transpose(order))
     grad_z = empty(y)
-    grid = (triton.cdiv(y.size, 1024),)
+    grid = (ceil_div(y.size, 1024),)
     launch(dense_grad_sum_kernel, grid, grad_y, y, grad_z, y.size, ACTIVATION=_RELU, BLOCK=1024)
     return grad_z.transpose(back)
 
@@ -180,8 +180,8 @@ def _grad_sum(grad_y, y, rank):
 def _grad_bias(grad_z, batch, channels, sizes, grad_steps):
     grad_bias = empty(grad_z, (channels,))
     block_c, block_p = (32, 32) if grad_steps[1] == 1 and channels > 1 else (1, 1024)
-    tiles = triton.cdiv(channels, block_c)
-    parts = parts_of(tiles, triton.cdiv(batch * sizes[0] * sizes[1] * sizes[2], block_p))
+    tiles = ceil_div(channels, block_c)
+    parts = parts_of(tiles, ceil_div(batch * sizes[0] * sizes[1] * sizes[2], block_p))
     double = grad_z.dtype == np.float64
     target = grad_bias if parts == 1 else empty(grad_z, (parts, channels), np.float64 if double else np.float32)
     launch(

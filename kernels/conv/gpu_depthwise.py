@@ -10,7 +10,7 @@ import triton.language as tl
 
 from ..dense.gpu_product import parts_of, sum_parts
 from ..gpu_arrays import contiguous
-from ..launch import empty, launch
+from ..launch import ceil_div, empty, launch
 from ..tuning import Choice
 from .gpu_products import cells_of
 
@@ -148,8 +148,8 @@ def grad_weight(x, grad_z, shape, result, x_strides, grad_strides) -> None:
     positions = shape.batch * shape.out_size
     tile = GRAD_WEIGHT.pick(x, shape.out_channels, positions, grad_strides[1] == 1 and shape.out_channels > 1)
     block_t = min(16, triton.next_power_of_2(shape.taps))
-    tiles = triton.cdiv(shape.out_channels, tile["BLOCK_C"]) * triton.cdiv(shape.taps, block_t)
-    parts = parts_of(tiles, triton.cdiv(positions, tile["BLOCK_P"]))
+    tiles = ceil_div(shape.out_channels, tile["BLOCK_C"]) * ceil_div(shape.taps, block_t)
+    parts = parts_of(tiles, ceil_div(positions, tile["BLOCK_P"]))
     accumulator = np.float64 if x.dtype == np.float64 else np.float32
     target = result if parts == 1 else empty(result, (parts, result.size), accumulator)
     launch(
@@ -169,7 +169,7 @@ def _convolve(source, weight, bias, shape, result, relu, source_strides, result_
     positions = shape.batch * (shape.in_size if spread else shape.out_size)
     tile = CONVOLVE.pick(source, channels, positions, result_strides[1] == 1 and channels > 1)
     launch(
-        conv_depthwise_kernel, (triton.cdiv(channels, tile["BLOCK_C"]) * triton.cdiv(positions, tile["BLOCK_P"]),),
+        conv_depthwise_kernel, (ceil_div(channels, tile["BLOCK_C"]) * ceil_div(positions, tile["BLOCK_P"]),),
         source, contiguous(weight), bias, result,
         shape.batch, channels, shape.out_channels // shape.in_channels, *source_sizes, *sizes,
         *shape.padding, *shape.dilation, *source_strides, *result_strides,

@@ -14,7 +14,7 @@ import triton.language as tl
 
 from ..dense.gpu_product import parts_of, sum_parts
 from ..gpu_arrays import contiguous
-from ..launch import empty, launch
+from ..launch import ceil_div, empty, launch
 from ..precision import input_precision
 from ..tuning import Choice, has_room
 
@@ -246,9 +246,9 @@ def grad_weight(x, grad_z, shape, result, x_strides, grad_strides) -> None:
     gathered = flat or x_strides[1] != 1 or grad_strides[1] != 1
     lanes = channels * shape.taps if flat else channels
     tile = GRAD_WEIGHT.pick(x, features, lanes, positions, gathered)
-    tiles_n = triton.cdiv(lanes, tile["BLOCK_N"]) * (1 if flat else shape.taps)
-    tiles = shape.groups * tiles_n * triton.cdiv(features, tile["BLOCK_M"])
-    parts = parts_of(tiles, triton.cdiv(positions, tile["BLOCK_K"]))
+    tiles_n = ceil_div(lanes, tile["BLOCK_N"]) * (1 if flat else shape.taps)
+    tiles = shape.groups * tiles_n * ceil_div(features, tile["BLOCK_M"])
+    parts = parts_of(tiles, ceil_div(positions, tile["BLOCK_K"]))
     accumulator = np.float64 if x.dtype == np.float64 else np.float32
     target = result if parts == 1 else empty(result, (parts, result.size), accumulator)
     launch(
@@ -272,7 +272,7 @@ def _correlate(source, weight, bias, shape, result, relu, source_strides, result
     flat = _is_flat(channels, shape.taps) and not (spread and strided)
     weight, weight_strides = _arranged(weight, shape, channels, spread, lanes_apart=flat or shape.taps == 1)
     classes = math.prod(shape.stride) if spread else 1
-    cells = [triton.cdiv(size, stride) if spread else size for size, stride in zip(sizes, shape.stride)]
+    cells = [ceil_div(size, stride) if spread else size for size, stride in zip(sizes, shape.stride)]
     positions = shape.batch * math.prod(cells)
     lanes = channels * shape.taps if flat else channels
     gathered = flat or source_strides[1] != 1
@@ -282,7 +282,7 @@ def _correlate(source, weight, bias, shape, result, relu, source_strides, result
         pow(dilation // math.gcd(stride, dilation), -1, step)
         for stride, dilation, step in zip(shape.stride, shape.dilation, steps)
     ]
-    tiles = triton.cdiv(features, tile["BLOCK_M"]) * triton.cdiv(positions, tile["BLOCK_P"])
+    tiles = ceil_div(features, tile["BLOCK_M"]) * ceil_div(positions, tile["BLOCK_P"])
     launch(
         conv_correlate_kernel, (tiles * shape.groups * classes,),
         source, weight, bias, result,

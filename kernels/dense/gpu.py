@@ -12,7 +12,7 @@ import triton
 import triton.language as tl
 
 from ..gpu_arrays import contiguous
-from ..launch import empty, launch
+from ..launch import ceil_div, empty, launch
 from ..tuning import Choice
 from .gpu_product import gradient_product, product
 from .gpu_tiles import differentiate
@@ -67,7 +67,7 @@ GRADIENTS = Choice(
     candidates=lambda dtype, rows, columns, inner: [(0,), (1,)],
     default=lambda architecture, dtype, rows, columns, inner: (
         # Not in float64, where registers would spill.
-        int(dtype.itemsize < 8 and (inner <= _FEW_COLUMNS or rows * columns * triton.cdiv(inner, 64) <= _FEW_ELEMENTS)),
+        int(dtype.itemsize < 8 and (inner <= _FEW_COLUMNS or rows * columns * ceil_div(inner, 64) <= _FEW_ELEMENTS)),
     ),
 )
 
@@ -77,7 +77,7 @@ def column_sum(x, total=None):
     total, tile = empty(x, (x.shape[1],)) if total is None else total, COLUMN_SUM.pick(x, *x.shape)
     launch(
         column_sum_kernel,
-        (-(-x.shape[1] // tile["BLOCK_COLUMNS"]),),
+        (ceil_div(x.shape[1], tile["BLOCK_COLUMNS"]),),
         x, total, *x.shape,
         ACCUMULATOR=tl.float64 if x.dtype == np.float64 else tl.float32, **tile,
     )  # fmt: skip
@@ -128,7 +128,7 @@ def _backward_in_passes(grad_y, state, code, rows, weight, grad_x, grad_weight, 
 
 def _differentiated(grad_y, state, code):
     """grad_y * activation'(z)."""
-    grad_z, grid = empty(grad_y), (-(-grad_y.size // 1024),)
+    grad_z, grid = empty(grad_y), (ceil_div(grad_y.size, 1024),)
     launch(dense_grad_sum_kernel, grid, grad_y, state, grad_z, grad_z.size, ACTIVATION=code, BLOCK=1024)
     return grad_z
 

@@ -18,7 +18,7 @@ import numpy as np
 import triton
 import triton.language as tl
 
-from ..launch import launch, multiprocessors_of
+from ..launch import ceil_div, launch, multiprocessors_of
 from .gpu_tiles import activate, add_bias, place_of_tile
 
 _MAP_BYTES = 16  # addresses and strides of a tensor map are multiples of it
@@ -185,5 +185,5 @@ def _programs(c, m: int, n: int, matrices: int, constants) -> tuple[int]:
 
 
 def tiles_of(m: int, n: int, matrices: int, constants) -> int:
-    """How many tiles `matrices` results [m, n] have. Not by `triton.cdiv`, which takes microseconds on the host."""
-    return -(-m // constants["BLOCK_M"]) * -(-n // constants["BLOCK_N"]) * matrices
+    """How many tiles `matrices` results [m, n] have."""
+    return ceil_div(m, constants["BLOCK_M"]) * ceil_div(n, constants["BLOCK_N"]) * matrices

@@ -21,7 +21,7 @@ import triton
 import triton.language as tl
 
 from ..gpu_arrays import merged, strides
-from ..launch import empty, launch
+from ..launch import ceil_div, empty, launch
 from ..precision import input_precision
 from ..tuning import Choice, architecture_for, has_room
 from .gpu_persistent import TensorMap, launch_mapped, launch_persistent, tensor_map, tiles_of
@@ -205,7 +205,7 @@ def _plan(walk: _Walk, a, mapped: bool, widest_step: int | None = None) -> tuple
     schedule = constants.pop("SCHEDULE")
     constants["BLOCK_K"] = min(constants["BLOCK_K"], widest_step or constants["BLOCK_K"])
     tiles = tiles_of(walk.m, walk.n, walk.matrices, constants)
-    split = parts_of(tiles, walk.inner[-2] * -(-walk.inner[-1] // constants["BLOCK_K"]))
+    split = parts_of(tiles, walk.inner[-2] * ceil_div(walk.inner[-1], constants["BLOCK_K"]))
     constants["PRECISION"] = input_precision(a.dtype)
     constants["ACCUMULATOR"] = tl.float64 if a.dtype == np.float64 else tl.float32
     return split, schedule, constants
@@ -293,7 +293,7 @@ def _launch_all(
 
 def sum_parts(partials, c, parts: int, bias=None, state=None, columns: int = 1, activation: int = 0) -> None:
     """c = activation(partials summed over their `parts` + bias), where bias [columns] belongs to c's last axis."""
-    grid = (-(-c.size // 512),)
+    grid = (ceil_div(c.size, 512),)
     launch(
         sum_of_parts_kernel, grid, partials, c, bias, state, c.size, columns, parts, ACTIVATION=activation, BLOCK=512
     )
@@ -307,7 +307,7 @@ def parts_of(tiles: int, steps: int) -> int:
 def _default(architecture, dtype, m, n, k, matrices, mapped):
     if dtype.itemsize == 8:
         return 32, 32, 32, 8, 4, 2, _A_PROGRAM_A_TILE
-    if dtype.itemsize == 2 and -(-m // 128) * -(-n // 128) * matrices >= _PROGRAMS // 2:
+    if dtype.itemsize == 2 and ceil_div(m, 128) * ceil_div(n, 128) * matrices >= _PROGRAMS // 2:
         # 96 KB of shared memory, or half of that where two blocks would not fit otherwise; persistent programs are
         # alone on their multiprocessor and take more. Tiles of 128 x 256 spill in GELU's epilogue: they are for those
         # to whom a device recommends them.

@@ -7,7 +7,7 @@ import triton
 import triton.language as tl
 
 from ..gpu_arrays import contiguous, copy_into
-from ..launch import empty, launch
+from ..launch import ceil_div, empty, launch
 from . import Affine, alpha_affine, plain_affine
 
 _BLOCK = 1024
@@ -49,7 +49,7 @@ def _run(x, affine, p, seed, mask_axes, out):
     columns = 16 if length <= 16 else 128 if length <= 128 else _BLOCK
     launch(
         dropout_kernel,
-        (triton.cdiv(rows, _BLOCK // columns) * triton.cdiv(length, columns),),
+        (ceil_div(rows, _BLOCK // columns) * ceil_div(length, columns),),
         contiguous(x), target, rows, length, int(seed), float(np.float32(p)), *map(float, affine),
         BY_ROW=mask_axes is not None, BLOCK_ROWS=_BLOCK // columns, BLOCK_COLUMNS=columns,
     )  # fmt: skip

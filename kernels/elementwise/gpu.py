@@ -6,7 +6,7 @@ import triton
 import triton.language as tl
 
 from ..gpu_arrays import contiguous, copy_into, zeros
-from ..launch import empty, launch
+from ..launch import ceil_div, empty, launch
 from .broadcasting import broadcast_shape, shape_of
 from .gpu_broadcasting import broadcast, broadcast_sum
 
@@ -92,7 +92,7 @@ def _clip(source, x, low, high, gradient):
     bounds = low or 0, high or 0
     whole = (0, 0) if x.dtype.kind not in "iu" else (int(bound) for bound in bounds)
     launch(
-        clip_kernel, (triton.cdiv(x.size, _BLOCK),), source, x, result, x.size, *map(float, bounds), *whole,
+        clip_kernel, (ceil_div(x.size, _BLOCK),), source, x, result, x.size, *map(float, bounds), *whole,
         LOW=low is not None, HIGH=high is not None, GRADIENT=gradient, BLOCK=_BLOCK,
     )  # fmt: skip
     return result

@@ -12,7 +12,7 @@ import triton
 import triton.language as tl
 
 from ..gpu_arrays import copy_into
-from ..launch import empty, launch
+from ..launch import ceil_div, empty, launch
 from .broadcasting import merged, shape_of
 from .gpu_functions import apply
 
@@ -219,7 +219,7 @@ def _write(function, operands, result):
     shape = result.shape
     arrays, number, real, whole = _separate(operands)
     if all(x is None or (x.shape == shape and x.flags.c_contiguous) for x in arrays):
-        grid = (triton.cdiv(result.size, _BLOCK),)
+        grid = (ceil_div(result.size, _BLOCK),)
         constants = {"FUNCTION": function, "NUMBER": number, "BLOCK": _BLOCK}
         launch(flat_kernel, grid, *arrays, result, result.size, real, whole, **constants)
         return
@@ -243,7 +243,7 @@ def _write(function, operands, result):
     wide_tile = 16 if columns <= 16 else 128 if columns <= 128 else _BLOCK
     inner = {f"{name}_INNER": side[4] if side[4] in (0, 1) else None for name, side in zip("ABC", sides)}
     launch(
-        tile_kernel, (triton.cdiv(rows, _BLOCK // wide_tile) * triton.cdiv(columns, wide_tile),),
+        tile_kernel, (ceil_div(rows, _BLOCK // wide_tile) * ceil_div(columns, wide_tile),),
         *arrays, result, rows, columns, real, whole, *row_sizes[1:], *(step for side in sides for step in side),
         FUNCTION=function, NUMBER=number, RANK=rank, WIDE=rows >= 2**31 - _BLOCK, **inner,
         BLOCK_ROWS=_BLOCK // wide_tile, BLOCK_COLUMNS=wide_tile,
@@ -267,10 +267,10 @@ def broadcast_sum(function, operands, shape, target_shape, dtype):
     kept, summed = (math.prod(sizes[axis] for axis in axes) for axes in (kept_axes, summed_axes))
     kept_last = bool(kept_axes) and (not summed_axes or kept_axes[-1] > summed_axes[-1])
     block_kept, block_summed = (64, 16) if kept_last else (1, _BLOCK) if summed >= 512 else (16, 64)
-    grid_kept = triton.cdiv(kept, block_kept)
+    grid_kept = ceil_div(kept, block_kept)
     parts = min(max(1, _ENOUGH_PROGRAMS // grid_kept), max(1, summed // (4 * block_summed)))
-    chunk = triton.cdiv(triton.cdiv(summed, parts), block_summed) * block_summed
-    parts = max(1, triton.cdiv(summed, chunk)) if chunk else 1
+    chunk = ceil_div(ceil_div(summed, parts), block_summed) * block_summed
+    parts = max(1, ceil_div(summed, chunk)) if chunk else 1
     accumulator = np.float64 if dtype == np.float64 else np.float32
     partial = total if parts == 1 else empty(like, (parts, kept), accumulator)
     launch(

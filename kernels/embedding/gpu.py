@@ -8,7 +8,7 @@ import triton
 import triton.language as tl
 
 from ..gpu_arrays import contiguous, copy_into, zeros
-from ..launch import empty, launch
+from ..launch import ceil_div, empty, launch
 from . import count_classes
 from .gpu_bag import embedding_bag_backward, embedding_bag_forward
 from .gpu_sort import positions_by_row
@@ -126,7 +126,7 @@ def embedding_forward(indices, weight, *, padding_idx=None, scale_grad_by_freq=F
     y = out if out is not None and out.flags.c_contiguous else empty(weight, shape)
     blocks = _blocks(columns, 1024)
     launch(
-        embedding_kernel, (triton.cdiv(indices.size, blocks["BLOCK"]), triton.cdiv(columns, blocks["BLOCK_C"])),
+        embedding_kernel, (ceil_div(indices.size, blocks["BLOCK"]), ceil_div(columns, blocks["BLOCK_C"])),
         indices, weight, y, indices.size, columns, **blocks,
     )  # fmt: skip
     if out is not None and y is not out:
@@ -143,7 +143,7 @@ def embedding_backward(saved, grad_y, needs):
     order, starts = positions_by_row(indices.reshape(indices.size), rows)
     block_c = _blocks(columns, 128)["BLOCK_C"]
     launch(
-        embedding_grad_weight_kernel, (rows, triton.cdiv(columns, block_c)),
+        embedding_grad_weight_kernel, (rows, ceil_div(columns, block_c)),
         order, starts, contiguous(grad_y), grad_weight, columns, -1 if padding_idx is None else int(padding_idx),
         BY_FREQUENCY=bool(scale_grad_by_freq), WIDE=_wide(grad_y), BLOCK=8, BLOCK_C=block_c,
     )  # fmt: skip
@@ -155,7 +155,7 @@ def embedding_renorm_forward(weight, indices, *, max_norm, norm_type=2.0, out=No
     rows, columns = table.shape
     renormed = out if out is not None and out.flags.c_contiguous else empty(table)
     used = zeros(table, (rows,), np.int8)
-    launch(rows_used_kernel, (triton.cdiv(indices.size, 1024),), indices, used, indices.size, BLOCK=1024)
+    launch(rows_used_kernel, (ceil_div(indices.size, 1024),), indices, used, indices.size, BLOCK=1024)
     launch(
         embedding_renorm_kernel, (rows,), table, used, renormed, columns, float(max_norm), power,
         CODE={2.0: 0, 1.0: 1, math.inf: 2}.get(power, 3), WIDE=_wide(table), BLOCK=_blocks(columns, 1024)["BLOCK_C"],
@@ -169,7 +169,7 @@ def embedding_renorm_forward(weight, indices, *, max_norm, norm_type=2.0, out=No
 def one_hot_forward(indices, *, num_classes=-1):
     classes = int(count_classes(indices, num_classes))
     y = empty(indices, (*indices.shape, classes), np.int64)
-    launch(one_hot_kernel, (triton.cdiv(y.size, 1024),), contiguous(indices), y, y.size, classes, BLOCK=1024)
+    launch(one_hot_kernel, (ceil_div(y.size, 1024),), contiguous(indices), y, y.size, classes, BLOCK=1024)
     return y, None
 
 

@@ -6,7 +6,7 @@ import triton
 import triton.language as tl
 
 from ..gpu_arrays import contiguous
-from ..launch import empty, launch
+from ..launch import ceil_div, empty, launch
 from .gpu_sort import how_many_below, positions_by_row
 
 _POSITIONS = 8  # that a program takes at once
@@ -165,7 +165,7 @@ def embedding_bag_forward(
     counts = empty(weight, (bags,), np.int64) if mode == "mean" else None
     winner = empty(weight, y.shape, np.int64) if mode == "max" else None
     launch(
-        embedding_bag_kernel, (bags, triton.cdiv(columns, _columns(columns))),
+        embedding_bag_kernel, (bags, ceil_div(columns, _columns(columns))),
         flat, offsets, factors, weight, y, counts, winner, flat.size, bags, length, columns, padding,
         MEAN=mode == "mean", WIDE=_wide(weight), BLOCK=_POSITIONS, BLOCK_C=_columns(columns),
     )  # fmt: skip
@@ -182,14 +182,14 @@ def embedding_bag_backward(saved, grad_y, needs):
         grad_weight = empty(weight)
         order, starts = positions_by_row(flat, len(weight))
         launch(
-            embedding_bag_grad_weight_kernel, (len(weight), triton.cdiv(columns, _columns(columns))),
+            embedding_bag_grad_weight_kernel, (len(weight), ceil_div(columns, _columns(columns))),
             order, starts, begun, factors, counts, winner, grad_y, grad_weight, length, columns, padding,
             BY_FREQUENCY=bool(scale_grad_by_freq), WIDE=wide, BLOCK=_POSITIONS, BLOCK_C=_columns(columns),
         )  # fmt: skip
     if needs[3] and factors is not None:
         grad_factors = empty(weight, shape)
         launch(
-            embedding_bag_grad_factors_kernel, (triton.cdiv(flat.size, _POSITIONS),),
+            embedding_bag_grad_factors_kernel, (ceil_div(flat.size, _POSITIONS),),
             flat, begun, grad_y, weight, grad_factors, flat.size, length, columns, padding,
             WIDE=wide, BLOCK=_POSITIONS, BLOCK_C=_columns(columns),
         )  # fmt: skip

@@ -8,7 +8,7 @@ import numpy as np
 import triton
 import triton.language as tl
 
-from ..launch import empty, launch
+from ..launch import ceil_div, empty, launch
 
 _BITS = 4
 _BLOCK = 512
@@ -76,7 +76,7 @@ def positions_by_row(indices, rows: int):
     """(order, starts): row r of `rows` was looked up by positions order[starts[r]], ..., order[starts[r + 1] - 1] of
     the flat indices, ascending."""
     size, radix = indices.size, 2**_BITS
-    blocks = triton.cdiv(size, _BLOCK)
+    blocks = ceil_div(size, _BLOCK)
     counts = empty(indices, (radix * blocks,), np.int64)
     keys, order = indices, None
     # A table of one row needs a pass too: it is what makes the order.
@@ -94,5 +94,5 @@ def how_many_below(sorted_keys, limit: int):
     """[limit + 1]: how many of ascending keys are less than 0, 1, ..., limit."""
     below, size = empty(sorted_keys, (limit + 1,), np.int64), sorted_keys.size
     steps = size.bit_length()
-    launch(row_starts_kernel, (triton.cdiv(limit + 1, 1024),), sorted_keys, below, size, limit, STEPS=steps, BLOCK=1024)
+    launch(row_starts_kernel, (ceil_div(limit + 1, 1024),), sorted_keys, below, size, limit, STEPS=steps, BLOCK=1024)
     return below

@@ -7,7 +7,7 @@ import triton
 import triton.language as tl
 
 from ..gpu_arrays import contiguous, fetched
-from ..launch import empty, launch
+from ..launch import ceil_div, empty, launch
 
 
 @triton.jit
@@ -36,7 +36,7 @@ def first_outside(x, low: float, high: float = math.inf, *, ends: bool = False, 
 
     None if there is none.
     """
-    programs = min(triton.cdiv(x.size, 1024), 256)
+    programs = min(ceil_div(x.size, 1024), 256)
     if programs == 0:
         return None
     x, first = contiguous(x), empty(x, (programs,), np.int64)

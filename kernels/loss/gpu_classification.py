@@ -12,7 +12,7 @@ import triton
 import triton.language as tl
 
 from ..gpu_arrays import contiguous
-from ..launch import empty, launch
+from ..launch import ceil_div, empty, launch
 from .gpu_reduce import Reduction, as_wide, load_scale, load_wide, wide_type
 
 _TILE = 2048  # elements of a tile
@@ -210,7 +210,7 @@ class _Planes:
             planes, self.positions, strides = batch, rest, (classes * rest, 1, rest)
             self.block_p = min(triton.next_power_of_2(max(rest, 1)), _MOST_POSITIONS)
             self.block_c = min(triton.next_power_of_2(classes), _TILE // self.block_p)
-        self.tiles = planes * triton.cdiv(self.positions, self.block_p)
+        self.tiles = planes * ceil_div(self.positions, self.block_p)
         self.layout = (self.positions, classes, *strides)
         self.output_shape = () if len(shape) == 1 else (shape[0], *shape[2:])
 
@@ -220,7 +220,7 @@ class _Planes:
 
     @property
     def grid(self) -> tuple[int, int]:
-        return self.tiles, triton.cdiv(self.classes, self.block_c)
+        return self.tiles, ceil_div(self.classes, self.block_c)
 
 
 def cross_entropy_forward(input, target, weight=None, *, ignore_index=-100, label_smoothing=0.0, reduction="mean"):
@@ -263,7 +263,7 @@ def cross_entropy_backward(saved, grad_output, needs):
 def nll_loss_forward(input, target, weight=None, *, ignore_index=-100, reduction="mean"):
     planes, x, labels = _Planes(input.shape), contiguous(input), contiguous(target)
     weight, ignored = None if weight is None else contiguous(weight), int(ignore_index)
-    programs = triton.cdiv(planes.count, _BLOCK)
+    programs = ceil_div(planes.count, _BLOCK)
     reduced = Reduction(x, planes.output_shape, reduction, programs, weighted=True)
     positions, _, *strides = planes.layout
     launch(

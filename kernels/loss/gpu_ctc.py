@@ -10,7 +10,7 @@ import triton
 import triton.language as tl
 
 from ..gpu_arrays import cast, contiguous
-from ..launch import empty, launch
+from ..launch import ceil_div, empty, launch
 from .gpu_reduce import Reduction, load_scale, wide_type
 
 _BLOCK = 256
@@ -62,7 +62,7 @@ def ctc_loss_forward(
     losses, alphas = empty(x, (batch,), np.float64), empty(x, (times * (2 * total + batch),), np.float64)
     launch(ctc_kernel, (batch,), _flat(x), *sequences, alphas, losses, num_warps=_warps_of_states(padding, total))
 
-    programs = triton.cdiv(batch, _BLOCK)
+    programs = ceil_div(batch, _BLOCK)
     reduced = Reduction(log_probs, log_probs.shape[1:-1], reduction, programs, batch)
     mean, zero_infinity = reduction == "mean", bool(zero_infinity)
     launch(
@@ -82,7 +82,7 @@ def ctc_loss_backward(saved, grad_output, needs):
     scales = empty(losses)
     *scale, each = reduced.scale(grad_output)
     launch(
-        ctc_scales_kernel, (triton.cdiv(batch, _BLOCK),), *scale, target_lengths, scales, batch,
+        ctc_scales_kernel, (ceil_div(batch, _BLOCK),), *scale, target_lengths, scales, batch,
         MEAN=mean, EACH=each, BLOCK=_BLOCK,
     )  # fmt: skip
     ahead, posteriors = empty(x, (2 * (2 * total + batch),), np.float64), empty(x, alphas.shape)
@@ -111,4 +111,4 @@ def _warps_of_states(padding: int, total: int) -> int:
 
 def _warps(items: int, most: int) -> int:
     """A thread for each of so many, up to a limit; powers of two, so that few forms are compiled."""
-    return min(triton.next_power_of_2(triton.cdiv(items, 32)), most)
+    return min(triton.next_power_of_2(ceil_div(items, 32)), most)

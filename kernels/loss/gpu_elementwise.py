@@ -11,7 +11,7 @@ import triton.language as tl
 
 from ..elementwise.broadcasting import broadcast_to
 from ..gpu_arrays import contiguous
-from ..launch import empty, launch
+from ..launch import ceil_div, empty, launch
 from .gpu_reduce import Reduction, as_wide, load_scale, load_wide, wide_type
 
 _BLOCK = 1024
@@ -249,7 +249,7 @@ def _forward(code, input, target, reduction, other=None, weight=None, p=0.0, ful
     x = contiguous(input)
     t, other_array, weight = (_operand(operand, x.shape) for operand in (target, other, weight))
     constant = float(other if isinstance(other, (int, float)) else target if isinstance(target, (int, float)) else 0)
-    programs = triton.cdiv(x.size, _BLOCK)
+    programs = ceil_div(x.size, _BLOCK)
     if divisor is None:
         batch = x.shape[0] if x.ndim else 1
         divisor = {"mean": x.size, "batchmean": batch}.get(reduction, 1)
@@ -268,7 +268,7 @@ def _gradient(saved, by, grad_output, grad, opposite=None, columns=1):
     *scale, each = reduced.scale(grad_output)
     size = arrays[0].size
     launch(
-        elementwise_loss_grad_kernel, (triton.cdiv(size, _BLOCK),),
+        elementwise_loss_grad_kernel, (ceil_div(size, _BLOCK),),
         *arrays, *scale, grad, opposite, size, columns, *numbers, BY=by.value, EACH=each, **constants,
     )  # fmt: skip
 
@@ -293,7 +293,7 @@ def _sum_over(x, total, axis, divisor=1.0):
     """total = the sum of x over an axis / divisor."""
     outputs, inner = total.size, math.prod(x.shape[axis + 1 :])
     launch(
-        axis_sum_kernel, (triton.cdiv(outputs, 32),),
+        axis_sum_kernel, (ceil_div(outputs, 32),),
         x, total, outputs, x.shape[axis], inner, float(divisor),
         WIDE=wide_type(x)[1], BLOCK=32, BLOCK_LENGTH=32,
     )  # fmt: skip

@@ -7,7 +7,7 @@ import triton
 import triton.language as tl
 
 from ..gpu_arrays import contiguous
-from ..launch import empty, launch
+from ..launch import ceil_div, empty, launch
 from .gpu_reduce import Reduction, as_wide, load_scale, load_wide, wide_type
 
 _SIZES, _SQUARES, _LARGEST, _POWERS = (tl.constexpr(code) for code in range(4))
@@ -368,7 +368,7 @@ def cosine_embedding_loss_backward(saved, grad_output, needs):
     *scale, each = reduced.scale(grad_output)
     block = _block(columns)
     launch(
-        cosine_embedding_grad_kernel, (rows, triton.cdiv(columns, block["BLOCK"])),
+        cosine_embedding_grad_kernel, (rows, ceil_div(columns, block["BLOCK"])),
         a, b, signs, statistics, *scale, *grads, rows, columns, margin, EACH=each, **block,
     )  # fmt: skip
     return *grads, None
@@ -435,7 +435,7 @@ def multilabel_margin_loss_forward(input, target, *, reduction="mean"):
     blocks = {"BLOCK": 8, "BLOCK_C": min(triton.next_power_of_2(columns), 128)}
     counts, named, hits = empty(x, (rows,), np.int64), empty(x, dtype=np.int8), empty(x, dtype=np.int32)
     launch(
-        multilabel_names_kernel, (rows, triton.cdiv(columns, blocks["BLOCK_C"])), labels, counts, named, columns,
+        multilabel_names_kernel, (rows, ceil_div(columns, blocks["BLOCK_C"])), labels, counts, named, columns,
         **blocks,
     )  # fmt: skip
     reduced = Reduction(x, x.shape[:-1], reduction, rows, rows)
@@ -454,7 +454,7 @@ def multilabel_margin_loss_backward(saved, grad_output, needs):
     grad, columns = empty(x), x.shape[-1]
     *scale, each = reduced.scale(grad_output)
     launch(
-        multilabel_margin_grad_kernel, (len(counts), triton.cdiv(columns, constants["BLOCK_C"])),
+        multilabel_margin_grad_kernel, (len(counts), ceil_div(columns, constants["BLOCK_C"])),
         x, labels, counts, hits, *scale, grad, columns, EACH=each, **constants,
     )  # fmt: skip
     return grad, None

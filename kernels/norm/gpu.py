@@ -8,12 +8,11 @@ channels lie side by side. Every sum over programs goes through partial sums tha
 import math
 from typing import NamedTuple
 
-import triton
 import triton.language as tl
 
 from ..gpu_arrays import cast, contiguous, zeros
 from ..gpu_lines import Tiling, accumulator, deliver, line_choice, state_dtype, sum_partials, tile_lines
-from ..launch import empty, launch
+from ..launch import ceil_div, empty, launch
 from .gpu_kernels import (
     inference_grad_statistics_kernel,
     norm_grad_sums_kernel,
@@ -217,7 +216,7 @@ def batch_norm_inference_backward(saved, grad_y, needs):
     if needs[1] or needs[2]:
         grad_mean, grad_variance = empty(saved.mean), empty(saved.mean)
         launch(
-            inference_grad_statistics_kernel, (triton.cdiv(saved.mean.size, 128),),
+            inference_grad_statistics_kernel, (ceil_div(saved.mean.size, 128),),
             *totals, saved.weight, saved.variance, grad_mean, grad_variance, saved.mean.size,
             EPS=saved.eps, ACCUMULATOR=accumulator(saved.mean.dtype), BLOCK=128,
         )  # fmt: skip
@@ -307,7 +306,7 @@ def _moments(x, tiling, centred, mean, variance, outer) -> None:
         CENTRED=centred, ACCUMULATOR=accumulator(x.dtype), **tiling.constants,
     )  # fmt: skip
     launch(
-        norm_join_kernel, (triton.cdiv(mean.size, 32),), means, squares, mean, variance,
+        norm_join_kernel, (ceil_div(mean.size, 32),), means, squares, mean, variance,
         mean.size, outer, tiling.n, tiling.chunks, max(outer * tiling.n, 1),
         CHUNK=tiling.tile_items, CENTRED=centred, ACCUMULATOR=tl.float64, LINES=32, ITEMS=32,
     )  # fmt: skip
@@ -351,7 +350,7 @@ def running_average_forward(running, value, *, factor, scale=1.0, out=None):
     result = empty(running) if out is None or not out.flags.c_contiguous else out
     rows = value.shape[0] if value.ndim == 2 else 1
     launch(
-        running_average_kernel, (triton.cdiv(running.size, 128),),
+        running_average_kernel, (ceil_div(running.size, 128),),
         contiguous(running), contiguous(value), result, running.size, rows, float(factor), float(scale) / rows,
         LINES=128, ITEMS=8,
     )  # fmt: skip

@@ -14,7 +14,7 @@ import triton.language as tl
 
 from ..check import refuse_type, refuse_value
 from ..gpu_arrays import contiguous
-from ..launch import empty, launch
+from ..launch import ceil_div, empty, launch
 
 _BLOCK = 1024
 # Each program's chunk is summed in a fixed order, and so are the chunks: a norm is the same in every run.
@@ -414,7 +414,7 @@ def adadelta_forward(
 
 def gradient_norm_forward(gradient, *, norm_type=2.0):
     flat, norm = contiguous(gradient), empty(gradient, ())
-    chunks = triton.cdiv(flat.size, _CHUNK)
+    chunks = ceil_div(flat.size, _CHUNK)
     if norm_type == math.inf:
         bits = np.int64 if flat.dtype == np.float64 else np.int32
         largest = empty(flat, (chunks,), bits)
@@ -438,7 +438,7 @@ def gradient_clip_forward(gradient, *, low, high, out=None):
 
 def _scale_and_clip(operation, gradient, factor, low, high, out):
     (target,) = _targets(operation, [gradient], out)
-    grid = (triton.cdiv(gradient.size, _BLOCK),)
+    grid = (ceil_div(gradient.size, _BLOCK),)
     numbers = map(float, (factor, low, high))
     launch(gradient_scale_and_clip_kernel, grid, contiguous(gradient), target, gradient.size, *numbers, BLOCK=_BLOCK)
     return target, None
@@ -465,7 +465,7 @@ def _step(operation, kernel, arrays, gradient, out, numbers, **constants):
     parameter, *state = (None if array is None else contiguous(array) for array in arrays)
     launch(
         kernel,
-        (triton.cdiv(gradient.size, _BLOCK),),
+        (ceil_div(gradient.size, _BLOCK),),
         parameter, contiguous(gradient), *state,
         *(None if array is None else next(following) for array in arrays),
         gradient.size,

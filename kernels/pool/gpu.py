@@ -13,7 +13,7 @@ import triton
 import triton.language as tl
 
 from ..gpu_arrays import contiguous, copy_into, fill
-from ..launch import empty, launch
+from ..launch import ceil_div, empty, launch
 from .geometry import adaptive_windows, pooled_shape, three
 from .gpu_kernels import (
     GIVEN,
@@ -103,7 +103,7 @@ def _planes(shape, rank):
 
 
 def _grid(size, block):
-    return (triton.cdiv(size, block),)
+    return (ceil_div(size, block),)
 
 
 def _ready(x, out, shape, dtype):

@@ -9,12 +9,11 @@ Nothing here reads the lengths: the host walks T steps, and a sequence that has 
 from typing import Any, NamedTuple
 
 import numpy as np
-import triton
 
 from ..dense.gpu import column_sum
 from ..dense.gpu_product import product
 from ..gpu_arrays import add, cast, contiguous, copy_into, zeros
-from ..launch import empty, launch
+from ..launch import ceil_div, empty, launch
 from ..tuning import Choice
 from .gpu_resident_backward import (
     gru_resident_grad_kernel,
@@ -69,7 +68,7 @@ class _Walk(NamedTuple):
     def _reordered(self, source, to_rows):
         target = empty(source)
         launch(
-            reorder_kernel, (triton.cdiv(source.size, 1024),),
+            reorder_kernel, (ceil_div(source.size, 1024),),
             source, target, self.lengths, self.steps, self.batch, source.shape[1], source.size,
             REVERSE=self.reverse, TO_ROWS=to_rows, BLOCK=1024,
         )  # fmt: skip
@@ -86,7 +85,7 @@ class _Walk(NamedTuple):
         values = self.batch * size
         tile = STEP.pick(arguments[0], values)
         launch(
-            kernel, (triton.cdiv(values, tile["BLOCK"]),), *arguments, step, self.steps, self.batch, size,
+            kernel, (ceil_div(values, tile["BLOCK"]),), *arguments, step, self.steps, self.batch, size,
             **constants, REVERSE=self.reverse, **tile,
         )  # fmt: skip
 

@@ -13,6 +13,7 @@ them multiplies BLOCK_K lines of its own, and at the end the SHARES are added up
 import triton
 import triton.language as tl
 
+from ..launch import ceil_div
 from ..tuning import Choice
 from .gpu_resident import ROOM, arrive, bytes_held, launch_at_once, own_counter, own_part, wait_for, worthwhile
 from .gpu_time import (
@@ -237,9 +238,9 @@ def walk_back_at_once(kernel, walk, weight_hh, *arguments, **constants) -> bool:
     tile = dict(WALK_BACK.pick(weight_hh, walk.steps, walk.batch, size, lines // size, size % 16 == 0))
     if not tile.pop("RESIDENT"):
         return False
-    grid = triton.cdiv(size, tile["BLOCK_UNITS"]), triton.cdiv(walk.batch, tile["BLOCK_N"])
+    grid = ceil_div(size, tile["BLOCK_UNITS"]), ceil_div(walk.batch, tile["BLOCK_N"])
     shares = tile["num_warps"]
     constants |= tile | {
-        "REVERSE": walk.reverse, "SHARES": shares, "CHUNKS": triton.cdiv(lines, shares * tile["BLOCK_K"]),
+        "REVERSE": walk.reverse, "SHARES": shares, "CHUNKS": ceil_div(lines, shares * tile["BLOCK_K"]),
     }  # fmt: skip
     return launch_at_once(kernel, grid, weight_hh, *arguments, walk.steps, walk.batch, size, **constants)

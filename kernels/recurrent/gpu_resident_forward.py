@@ -13,7 +13,7 @@ import triton
 import triton.language as tl
 
 from ..gpu_arrays import copy_into, fill
-from ..launch import empty
+from ..launch import ceil_div, empty
 from ..tuning import Choice
 from .gpu_resident import ROOM, arrive, bytes_held, launch_at_once, own_counter, own_part, wait_for, worthwhile
 from .gpu_time import (
@@ -240,14 +240,14 @@ def walk_at_once(kernel, walk, gates, weight_hh, bias_hh, h0, kept, output, **co
     if not tile.pop("RESIDENT"):
         return None
     block_units = tile.pop("COLUMNS") // (1 if gates.shape[1] == size else 4)
-    grid = triton.cdiv(size, block_units), triton.cdiv(walk.batch, tile["BLOCK_N"])
+    grid = ceil_div(size, block_units), ceil_div(walk.batch, tile["BLOCK_N"])
     states = empty(output, (2, walk.batch, size))
     if h0 is None:
         fill(states[0], 0)
     else:
         copy_into(states[0], h0)
     constants |= tile | {
-        "REVERSE": walk.reverse, "BLOCK_UNITS": block_units, "CHUNKS": triton.cdiv(size, tile["BLOCK_K"]),
+        "REVERSE": walk.reverse, "BLOCK_UNITS": block_units, "CHUNKS": ceil_div(size, tile["BLOCK_K"]),
     }  # fmt: skip
     arguments = gates, bias_hh, states, *kept, output, walk.lengths, walk.steps, walk.batch, size
     return states[walk.steps % 2] if launch_at_once(kernel, grid, weight_hh, *arguments, **constants) else None

@@ -12,7 +12,7 @@ import triton
 import triton.language as tl
 
 from ..gpu_arrays import contiguous, copy_into
-from ..launch import empty, launch
+from ..launch import ceil_div, empty, launch
 from ..pool.geometry import pooled_shape, three
 from .gpu_kernels import (
     CUBIC,
@@ -37,7 +37,7 @@ _FILTERS = {"linear": LINEAR_FILTER, "cubic": CUBIC_FILTER, "lanczos": LANCZOS_F
 
 
 def _grid(size, block=_BLOCK):
-    return (triton.cdiv(size, block),)
+    return (ceil_div(size, block),)
 
 
 def _index_type(*sizes):

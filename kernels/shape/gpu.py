@@ -4,11 +4,10 @@
 import math
 
 import numpy as np
-import triton
 import triton.language as tl
 
 from ..gpu_arrays import contiguous, copy_into, fill, zeros
-from ..launch import empty, launch
+from ..launch import ceil_div, empty, launch
 from .gpu_kernels import (
     CIRCULAR,
     CONSTANT,
@@ -29,7 +28,7 @@ _MODES = {"constant": CONSTANT, "reflect": REFLECT, "replicate": REPLICATE, "cir
 
 
 def _grid(size, block=_BLOCK):
-    return (triton.cdiv(size, block),)
+    return (ceil_div(size, block),)
 
 
 def _index_type(*sizes):
@@ -156,7 +155,7 @@ def advanced_index_backward(saved, grad, needs):
         return grad_x, *rest
     block = 64 if inner <= 64 else 128
     launch(
-        take_rows_grad_x_kernel, (outer * size * triton.cdiv(inner, block),),
+        take_rows_grad_x_kernel, (outer * size * ceil_div(inner, block),),
         grad, rows, first, last, grad_x, size, count, inner,
         COMPUTE=_compute_type(grad.dtype), SCAN=4096 // block, BLOCK=block,
     )  # fmt: skip

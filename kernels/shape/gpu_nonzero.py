@@ -6,7 +6,7 @@ import triton
 import triton.language as tl
 
 from ..gpu_arrays import contiguous, fetched
-from ..launch import empty, launch
+from ..launch import ceil_div, empty, launch
 
 _BLOCK = 1024
 
@@ -52,7 +52,7 @@ def coordinate_kernel(places, coordinates, count, inner, size, BLOCK: tl.constex
 def nonzero(x) -> tuple:
     """As `numpy.nonzero`: an int64 array for each axis of x, the indices of elements that are not 0, rows first. The
     host waits for their number."""
-    x, blocks = contiguous(x), triton.cdiv(x.size, _BLOCK)
+    x, blocks = contiguous(x), ceil_div(x.size, _BLOCK)
     if x.size == 0:
         return tuple(empty(x, (0,), np.int64) for _ in x.shape)
     counts, starts = empty(x, (blocks,), np.int64), empty(x, (blocks + 1,), np.int64)
@@ -66,6 +66,6 @@ def nonzero(x) -> tuple:
     for size in x.shape:
         inner //= size
         along = empty(x, (count,), np.int64)
-        launch(coordinate_kernel, (triton.cdiv(count, _BLOCK),), places, along, count, inner, size, BLOCK=_BLOCK)
+        launch(coordinate_kernel, (ceil_div(count, _BLOCK),), places, along, count, inner, size, BLOCK=_BLOCK)
         coordinates.append(along)
     return tuple(coordinates)
