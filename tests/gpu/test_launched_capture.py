@@ -27,9 +27,9 @@ from ranvier.kernels.device import to_device
 from ranvier.kernels.gpu_arrays import sum_of_two_kernel
 from ranvier.kernels.loss import gpu_check
 from ranvier.kernels.operation import all_operations
-from ranvier.train.graphs import Graphs
-from ranvier.train.recording import Call
-from ranvier.train.step_memory import owner_of
+from ranvier.train.capture.arrays import owner_of
+from ranvier.train.capture.graphs import Graphs
+from ranvier.train.capture.recording import Call
 
 OPERATIONS = list(all_operations())
 

@@ -1,7 +1,7 @@
 """Which of the library's functions a recorded step consists of, and how each is done again.
 
 Operations and the tape's sums run on the arrays that they had; what they allocate comes from the step's plan, so it
-lies where it lay. On a GPU their launches are written down one by one (`captured_launches.py`). Views need no call:
+lies where it lay. On a GPU their launches are written down one by one (`launches.py`). Views need no call:
 they look at memory that another call writes. Optimizers, clipping, schedules and random numbers run as they are, for
 their numbers change from step to step. What reads a value into Python is refused, as no replay could act on it.
 """
@@ -16,17 +16,18 @@ from typing import Any
 
 import numpy as np
 
-from ..kernels import accumulate, device, memory
-from ..kernels.check import HALF_TYPES
-from ..kernels.operation import Operation
-from ..layers import create, random
-from ..layers.tensor import Tensor
-from . import captured_launches, clip
-from .hooks import definers, modules_that_show, replaced
-from .optimizer import Optimizer
+from ...kernels import accumulate, device, memory
+from ...kernels.check import HALF_TYPES
+from ...kernels.operation import Operation
+from ...layers import create, random
+from ...layers.tensor import Tensor
+from .. import clip
+from ..hooks import definers, modules_that_show, replaced
+from ..optimizer import Optimizer
+from ..schedules import LRScheduler
+from . import launches
+from .arrays import address_of, owner_of
 from .recording import CaptureError, Seed, current
-from .schedules import LRScheduler
-from .step_memory import address_of, owner_of
 
 _tape = sys.modules[Tensor.__module__]  # `layers.tensor` is the function of that name
 _READS = ("__array__", "__bool__", "__float__", "__int__", "item", "numpy")
@@ -42,7 +43,7 @@ def listening() -> contextlib.ExitStack:
 
 
 def _replacements() -> Iterator[tuple[Any, str, Callable]]:
-    yield from captured_launches.replacements()
+    yield from launches.replacements()
     yield Operation, "forward", _forward
     yield Operation, "backward", _backward
     yield _tape, "Node", _node
@@ -81,7 +82,7 @@ def _forward(original: Callable) -> Callable:
         recording.claim(operation.name, inputs)
         seeds = [name for name, value in attributes.items() if isinstance(value, Seed)]
         if recording.on_gpu and not seeds:
-            return captured_launches.forward(recording, operation, inputs, attributes)
+            return launches.forward(recording, operation, inputs, attributes)
         position = recording.position
         with recording.inside():
             output, saved = original(operation, *inputs, **attributes)
@@ -218,7 +219,7 @@ def _on_the_host(original: Callable) -> Callable:
         gradients = [(leaf, leaf.grad) for leaf in recording.leaves.values()]
         # `model.parameters()` can be walked through once only.
         arguments = [list(x) if isinstance(x, Iterator) else x for x in arguments]
-        with recording.outside(), captured_launches.watching() as launched:
+        with recording.outside(), launches.watching() as launched:
             result = original(*arguments, **options)
         kept = result.array if isinstance(result, Tensor) else None
         if kept is not None:

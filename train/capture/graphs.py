@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import contextlib
 
+from .arrays import on
 from .recording import Call
-from .step_memory import on
 
 
 class Graphs:

@@ -1,7 +1,7 @@
 """What is written down of a step on a GPU: each launch of a kernel, with the arrays and numbers that it got.
 
 Launches are the same each time, so they become CUDA graphs (`graphs.py`), with two exceptions. What depends on a seed
-runs anew in each replay, operation by operation (`captured_calls.py`). And where an operation's check looks at values,
+runs anew in each replay, operation by operation (`calls.py`). And where an operation's check looks at values,
 such as the range of labels, the host waits for it, which no graph can: it is done again by itself, before all else if
 it looks at nothing that the step makes.
 """
@@ -15,10 +15,10 @@ import threading
 from collections.abc import Callable, Iterator
 from typing import Any
 
-from ..kernels import memory
-from .hooks import modules_that_show
+from ...kernels import memory
+from ..hooks import modules_that_show
+from .arrays import is_array
 from .recording import CaptureError, Recording, current
-from .step_memory import is_array
 
 
 class _Thread(threading.local):

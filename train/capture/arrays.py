@@ -7,7 +7,7 @@ import functools
 
 import numpy as np
 
-from ..kernels import accumulate
+from ...kernels import accumulate
 
 
 def is_array(x) -> bool:

@@ -5,13 +5,13 @@ from __future__ import annotations
 import threading
 from collections.abc import Callable
 
-from ..kernels import accumulate, memory
-from ..kernels.device import copied
-from ..layers.tensor import Tensor
-from .captured_calls import listening
+from ...kernels import accumulate, memory
+from ...kernels.device import copied
+from ...layers.tensor import Tensor
+from .arrays import copy_of, gpu_of, is_array, on
+from .calls import listening
 from .graphs import Graphs
 from .recording import CaptureError, Recording
-from .step_memory import copy_of, gpu_of, is_array, on
 
 __all__ = ["CaptureError", "capture"]
 

@@ -16,10 +16,10 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from ..kernels import memory
-from ..kernels.device import device_of
-from ..layers.tensor import Tensor
-from .step_memory import address_of, gpu_of, is_array, owner_of, part_of, watched
+from ...kernels import memory
+from ...kernels.device import device_of
+from ...layers.tensor import Tensor
+from .arrays import address_of, gpu_of, is_array, owner_of, part_of, watched
 
 _ALIGNMENT = 64  # bytes, as kernels like it
 
