@@ -190,12 +190,27 @@ def _workers_of(function):
         def generate(context, builder, signature, values):
             kinds = tuple(signature.args[0])
             worker = _compile_worker(context, function, (*kinds, types.intp, types.intp))
-            _emit_calls(context, builder, worker, kinds, cgutils.unpack_tuple(builder, values[0]))
+            values = _uncounted(context, builder, signature.args[0], values[0])
+            _emit_calls(context, builder, worker, kinds, cgutils.unpack_tuple(builder, values))
             return context.get_dummy_value()
 
         return types.void(arguments), generate
 
     return run
+
+
+def _uncounted(context, builder, kind, value):
+    """An array, or those of a tuple, as their caller keeps them alive, without the place where references are counted:
+    workers that take parts of one array would take turns at counting there, twice as long as they work."""
+    if isinstance(kind, types.Array):
+        array = context.make_array(kind)(context, builder, value)
+        array.meminfo, array.parent = (cgutils.get_null_value(field.type) for field in (array.meminfo, array.parent))
+        return array._getvalue()
+    if isinstance(kind, types.BaseTuple):
+        items = cgutils.unpack_tuple(builder, value)
+        items = [_uncounted(context, builder, *item) for item in zip(kind, items)]
+        return context.make_tuple(builder, kind, items)
+    return value
 
 
 def _compile_worker(context, function, kinds):
