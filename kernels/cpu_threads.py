@@ -162,7 +162,6 @@ def _iterate_share(context, builder, signature, arguments):
     share = cgutils.create_struct_proxy(signature.args[0])(context, builder, arguments[0])
     iterator = cgutils.create_struct_proxy(signature.return_type)(context, builder)
     iterator.index = cgutils.alloca_once_value(builder, share.start)
-    builder.store(share.start, iterator.index)
     iterator.end = share.end
     return iterator._getvalue()
 
