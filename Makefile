@@ -18,7 +18,7 @@ train: .venv/installed-base  ## train a network on real handwritten digits: a mi
 test: $(INSTALLED)  ## all tests (EXTRAS=test,judges,gpu-proof: those that need PyTorch, ONNX, Triton, CuPy too)
 	$(TEST)
 
-test-quick: $(INSTALLED)  ## the quick part, two and a half minutes
+test-quick: $(INSTALLED)  ## the quick part, about two minutes
 	$(TEST) -m "not slow and not judge"
 
 lint: $(INSTALLED)  ## ruff: style and format
