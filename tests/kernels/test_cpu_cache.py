@@ -6,8 +6,6 @@ import sys
 
 import pytest
 
-pytest.importorskip("numba")
-
 KERNEL = """
 from ranvier.kernels.cpu_jit import serial_kernel
 from .helper import FACTOR, twice
