@@ -1,17 +1,23 @@
 """Where kernels on NumPy arrays get their outputs and scratch: one door for every allocation on the CPU. `empty` of
-`launch.py` is the door on GPUs, and asks the same supplier."""
+`launch.py` is the door on GPUs, and asks the same supplier.
+
+    with supplied_by(take): ...    this thread's arrays come from `take`: a captured step's plan, say
+    empty_cache()                  memory that is kept for the next arrays goes back to the system
+"""
 
 from __future__ import annotations
 
 import contextlib
 import math
+import sys
 import threading
 
 import numpy as np
 
-_ALIGNMENT = 64  # bytes: a cache line, and the widest vector register
-_WORTH_ALIGNING = 1 << 15  # bytes
-_FEW = _WORTH_ALIGNING // 8  # elements: of no type are so many worth aligning
+from . import memory_pool
+
+_LARGE = 1 << 15  # bytes
+_FEW = _LARGE // 8  # elements: of no type are so many large
 
 # Tests set this, so that an element that no kernel wrote shows up as NaN (or -1 as far as integers have no NaN).
 poison = False
@@ -40,15 +46,31 @@ def supplier():
     return _supplier.take
 
 
+def empty_cache() -> int:
+    """Gives memory back that was kept when its arrays were gone: to the system, or to the GPU, CuPy's memory pool's.
+
+    Not needed for Ranvier's own sake, which takes up kept memory before it asks for more. Other processes may want it.
+
+    Returns:
+        How many bytes of the CPU's memory were given back.
+    """
+    if (cupy := sys.modules.get("cupy")) is not None:
+        cupy.get_default_memory_pool().free_all_blocks()
+    return memory_pool.release()
+
+
+def fresh(shape, dtype, gpu: None = None) -> np.ndarray:
+    """For `supplied_by`: an array of NumPy's own, which tracemalloc sees come and go."""
+    return np.empty(shape, dtype)
+
+
 def _empty(shape, dtype):
-    """As np.empty; what is not small begins at a cache line, or every vector that a kernel stores would touch two: a
-    product's tiles took up to half as long again."""
+    """As np.empty; what is not small begins at a cache line, or every vector that a kernel stores would touch two (a
+    product's tiles took up to half as long again), and lies in memory that is kept."""
     size = math.prod(shape) if type(shape) is tuple else shape
-    if size <= _FEW or size * (dtype := np.dtype(dtype)).itemsize <= _WORTH_ALIGNING:
+    if size <= _FEW or size * (dtype := np.dtype(dtype)).itemsize <= _LARGE:
         return np.empty(shape, dtype)
-    array = np.empty(size + _ALIGNMENT // dtype.itemsize, dtype)
-    start = -array.__array_interface__["data"][0] % _ALIGNMENT // dtype.itemsize
-    return array[start : start + size].reshape(shape)
+    return memory_pool.take(shape, dtype)
 
 
 def empty(shape: int | tuple[int, ...], dtype) -> np.ndarray:
@@ -63,9 +85,7 @@ def empty(shape: int | tuple[int, ...], dtype) -> np.ndarray:
 def zeros(shape: int | tuple[int, ...], dtype) -> np.ndarray:
     """A C-contiguous array of zeros."""
     take = _supplier.take
-    if take is None:
-        return np.zeros(shape, dtype)
-    array = take(shape, dtype)
+    array = _empty(shape, dtype) if take is None else take(shape, dtype)
     array.fill(0)
     return array
 
@@ -85,7 +105,7 @@ def workspace(name: str, shape: int | tuple[int, ...], dtype) -> np.ndarray:
     wanted = size * np.dtype(dtype).itemsize
     kept = _workspaces.bytes.get(name)
     if kept is None or kept.size < wanted:
-        kept = _workspaces.bytes[name] = _empty(max(wanted, _WORTH_ALIGNING), np.uint8)
+        kept = _workspaces.bytes[name] = _empty(max(wanted, _LARGE + 1), np.uint8)
     array = kept[:wanted].view(dtype).reshape(shape)
     if poison and array.dtype.kind == "f":
         array.fill(np.nan)

@@ -1,5 +1,6 @@
 """Tensor and tape, differentiable functions and layer objects. Knows kernels; knows no training loop."""
 
+from ..kernels.memory import empty_cache
 from ..kernels.precision import fp32_precision
 from . import (
     activation,
@@ -49,6 +50,6 @@ __all__ = [
         activation, attention, container, conv, create, dense, distance, dropout, embedding, loss, norm, padding, pool,
         recurrent, resize, softmax, transformer,
     ) for name in module.__all__),
-    "Layer", "Parameter", "Tensor", "enable_grad", "fp32_precision", "functional", "init", "is_grad_enabled", "no_grad",
-    "seed",
+    "Layer", "Parameter", "Tensor", "empty_cache", "enable_grad", "fp32_precision", "functional", "init",
+    "is_grad_enabled", "no_grad", "seed",
 ]  # fmt: skip

@@ -25,6 +25,7 @@ from collections.abc import Callable
 import numpy as np
 from tqdm import tqdm
 
+from ..kernels import memory
 from . import record
 from .averages import describe_shapes, seconds, size
 from .holdings import Peak
@@ -104,10 +105,11 @@ class Steps:
         self.traced_peak: int | None = None
         self._bar = tqdm(total=self.needed, unit="step", desc=f"{options.target}, kernels compile once", leave=False)
         self._on_cpu = options.device == "cpu"
+        self._tracing = contextlib.ExitStack()
 
     def watch(self, train: Callable) -> None:
         """Trains until enough was seen."""
-        with self._bar, self.profile:
+        with self._bar, self.profile, self._tracing:
             train(self._done)
 
     def _done(self) -> None:
@@ -117,7 +119,9 @@ class Steps:
         if done == self.traced + 1 and tracemalloc.is_tracing():
             self.traced_peak = tracemalloc.get_traced_memory()[1]
             tracemalloc.stop()
+            self._tracing.close()
         if done == self.traced and self._on_cpu:
+            self._tracing.enter_context(memory.supplied_by(memory.fresh))
             tracemalloc.start()
         if done == self.needed:
             raise Enough
