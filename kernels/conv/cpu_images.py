@@ -22,7 +22,7 @@ from .shape import ConvShape, Sizes
 
 _FRAME_BYTES = 1 << 19  # of a frame with all its channels, and as many of results: in the second-level cache
 _CHANNELS = 16  # with more on either side, products fill their panels
-_IMAGES = 2 * REGISTER_BYTES // 4  # with fewer, vectors or threads have nothing to do
+_IMAGES = REGISTER_BYTES // 4 // 2 + 1  # with fewer, most lanes have nothing to do
 _CHUNKS = 8  # of a batch, whose weight gradients are summed apart
 
 
@@ -57,18 +57,23 @@ def suits(shape, gradient=False) -> bool:
 
 
 @kernel
-def images_frame_kernel(x, batch, channels, source, frame, before, turned, frames):
-    """frames [groups of images, channels, *frame, lanes] = x [batch, channels, *source] and zeros around, all flat.
+def images_frame_kernel(x, channels, source, frame, before, turned, frames):
+    """frames [groups of images, channels, *frame, lanes] = x [images, channels, *source] and zeros around, all flat.
 
-    turned: scratch, a group of images a row, for x position by position.
+    turned: scratch, a group of images a row, for x position by position; one more row for a group that is not full, to
+    which zeros are added because nothing but whole blocks is transposed fast.
     """
     lanes, size = REGISTER_BYTES // x.itemsize, channels * source[0] * source[1] * source[2]
-    groups = (batch + lanes - 1) // lanes
-    for group in prange(groups):
-        count, flat, to = min(lanes, batch - group * lanes), turned[group], frames[group]
-        if count < lanes:
-            flat[:] = x.dtype.type(0)
-        transpose(x, group * lanes * size, size, count, size, flat, 0, lanes)
+    for group in prange(len(frames)):
+        start, flat, to = group * lanes * size, turned[group], frames[group]
+        count = min(lanes * size, len(x) - start)
+        if count < lanes * size:
+            full = turned[len(frames)]
+            full[:count] = x[start:]
+            full[count:] = x.dtype.type(0)
+            transpose(full, 0, size, lanes, size, flat, 0, lanes)
+        else:
+            transpose(x, start, size, lanes, size, flat, 0, lanes)
         to[:] = x.dtype.type(0)
         for channel in range(channels):
             for d in range(min(source[0], frame[0] - before[0])):
@@ -81,10 +86,10 @@ def images_frame_kernel(x, batch, channels, source, frame, before, turned, frame
 
 
 @kernel
-def images_sum_kernel(frames, table, places, weight, bias, relu, batch, z, sums):
+def images_sum_kernel(frames, table, places, weight, bias, relu, z, sums):
     """z [batch, results, positions] = activation(weight x frames + bias), weight [results, terms] flat, z flat.
 
-    sums: scratch, a group of images a row.
+    sums: scratch, a group of images a row; one more row for a group that is not full.
     """
     lanes, inner, positions = REGISTER_BYTES // z.itemsize, len(table), len(places)
     results, pitch = len(weight) // inner, positions * lanes
@@ -103,7 +108,14 @@ def images_sum_kernel(frames, table, places, weight, bias, relu, batch, z, sums)
                 value = line[i] + b
                 line[i] = z.dtype.type(0) if relu and value < 0 else value
         size = results * positions
-        transpose(there, 0, lanes, size, min(lanes, batch - group * lanes), z, group * lanes * size, size)
+        start = group * lanes * size
+        count = min(lanes * size, len(z) - start)
+        if count < lanes * size:
+            full = sums[len(frames)]
+            transpose(there, 0, lanes, size, lanes, full, 0, size)
+            z[start:] = full[:count]
+        else:
+            transpose(there, 0, lanes, size, lanes, z, start, size)
 
 
 @kernel
@@ -178,10 +190,10 @@ def grad_weight(x, z, shape, weight):
 
 def _sum(plan, x, channels, source, weight, z, bias, relu, threads):
     frames, lanes = _frames(plan, x, channels, source, threads), REGISTER_BYTES // x.itemsize
-    sums = workspace("images sums", (len(frames), z[0].size * lanes), x.dtype)
+    sums = workspace("images sums", (len(frames) + 1, z[0].size * lanes), x.dtype)
     run = images_sum_kernel if threads > 1 else images_sum_kernel.serial
     given = np.empty(0, x.dtype) if bias is None else bias
-    run(frames, plan.table, plan.places, weight, given, relu, len(x), z.reshape(-1), sums)
+    run(frames, plan.table, plan.places, weight, given, relu, z.reshape(-1), sums)
 
 
 def _frames(plan, x, channels, source, threads):
@@ -195,8 +207,8 @@ def _frames(plan, x, channels, source, threads):
 def _turn(plan, x, channels, source, threads, frames):
     lanes = REGISTER_BYTES // x.itemsize
     run = images_frame_kernel if threads > 1 else images_frame_kernel.serial
-    turned = workspace("images turned", (len(frames), x[0].size * lanes), x.dtype)
-    run(x.reshape(-1), len(x), channels, source, plan.frame, plan.before, turned, frames)
+    turned = workspace("images turned", (len(frames) + 1, x[0].size * lanes), x.dtype)
+    run(x.reshape(-1), channels, source, plan.frame, plan.before, turned, frames)
 
 
 def threads_of(shape):
