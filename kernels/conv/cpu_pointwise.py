@@ -1,12 +1,15 @@
 """Convolutions with kernels of one position as matrix products on the images as they lie.
 
-    correlate       z [out, P] = W x, image by image       columns of x are packed, results go straight to their place
+    correlate       z [out, P] = W x, image by image       both are packed, results go straight to their place
     spread          x [in, P] = W^T z                      the same with the weight transposed
     grad_weight     W = the sum over images of z x^T       columns of z are packed, x is read where it lies
 
 The columns of all images follow each other, so that no panel (`cpu_product.py`) is filled by halves at the end of each
 image; a panel that lies across two images has its sums copied. With a stride, the positions that are read are first
 taken out of x, by correlate just before they are packed, and the gradient of x is set among zeros in the end.
+
+All threads read the same packed weight. The bias is one term more of it, which a row of ones is multiplied with: adding
+it to results that are written already took a tenth as long as the product, where sums are short.
 """
 
 import math
@@ -14,16 +17,17 @@ import math
 import numpy as np
 from numba import prange
 
+from ..cpu_groups import multiply_groups, pack_groups
 from ..cpu_jit import kernel
 from ..cpu_product import PANEL_BYTES, TALL, multiply_panels, pack_columns, panel_width
 from ..memory import workspace
 from .cpu_pointwise_lines import add_rows, finish_rows, pack_lines, place_even, take_even
-from .cpu_tiles import conv_transpose_weight_kernel, threads_of
+from .cpu_tiles import threads_of
 
-_INNER = 320  # terms at a time: a panel of them stays in the first-level cache
+_INNER = 320  # terms at a time: a group of rows of them stays in the first-level cache
 _PANELS_BYTES = 1 << 19  # of packed columns, and
 _SUMS_BYTES = 1 << 20  # of their results, at a time in the second-level cache
-_LAST_ROWS = 4 * TALL // 3  # of a product, which go together: two tiles of about the same height
+_WORTH_THREADS = 1 << 16  # elements: fewer are packed before another thread has woken up
 _LEFT_ROWS = 240  # that are multiplied with one panel after the other
 
 
@@ -34,13 +38,29 @@ def suits(shape) -> bool:
 
 
 @kernel
+def pointwise_groups_kernel(left, row_pitch, step, rows, terms, bias, groups):
+    """The left side of a product in groups of rows (`cpu_groups.py`), and one term more: the bias, if there is one.
+
+    Element (row, k) of left is left[row * row_pitch + k * step]; groups are [rows / TALL, terms + 1, TALL], flat.
+    """
+    for group in prange((rows + TALL - 1) // TALL):
+        row, size = group * TALL, (terms + 1) * TALL
+        count, packed = min(TALL, rows - row), groups[group * size : (group + 1) * size]
+        pack_groups(left, row * row_pitch, row_pitch, step, count, terms, packed)
+        for r in range(TALL if len(bias) else 0):
+            packed[terms * TALL + r] = bias[row + min(r, count - 1)]
+
+
+@kernel
 def pointwise_kernel(
-    left, x, z, bias, relu, batch, inner, results, input, output, stride, tasks, panels, sums, taken
+    groups, constants, x, z, relu, batch, inner, results, input, output, stride, tasks, panels, sums, taken
 ):  # fmt: skip
-    """z [batch, results, *output] = activation(left x + bias), all flat; an empty bias is none.
+    """z [batch, results, *output] = activation(left x + bias), all flat.
 
     Args:
-        left: [results, inner]; x: [batch, inner, *input].
+        groups: left [results, inner] and the bias, as `pointwise_groups_kernel` packs them.
+        constants: 1 if there is a bias: it is multiplied by a term of ones; else 0.
+        x: [batch, inner, *input].
         tasks: in how many parts of about equal panels the columns of all images are computed.
         panels, sums, taken: scratch, a row a worker, for a task's packed columns, for panels across images, and for
             what a stride reads of x.
@@ -51,45 +71,47 @@ def pointwise_kernel(
     columns = batch * size
     panel_count = (columns + width - 1) // width
     rounds = (inner + _INNER - 1) // _INNER
-    rows = np.arange(results) * inner
     for worker in prange(workers):
         packed, across, dense = panels[worker], sums[worker], taken[worker]
         for task in range(tasks * worker // workers, tasks * (worker + 1) // workers):
             low, high = panel_count * task // tasks, panel_count * (task + 1) // tasks
             for part in range(rounds):
                 first, last = inner * part // rounds, inner * (part + 1) // rounds
-                terms = last - first
+                ends = part + 1 == rounds
+                lines, terms = last - first, last - first + (constants if ends else 0)
                 column = low * width
                 while column < min(high * width, columns):
                     image, place = column // size, column % size
                     count = min(size - place, min(high * width, columns) - column)
                     if strided:
-                        line, lines = place // wide, (place + count - 1) // wide - place // wide + 1
-                        for term in range(terms):
-                            for i in range(lines):
+                        line, rows = place // wide, (place + count - 1) // wide - place // wide + 1
+                        for term in range(lines):
+                            for i in range(rows):
                                 there = (image * inner + first + term) * in_size
                                 there += (line + i) // output[1] * stride[0] * input[1] * input[2]
                                 there += (line + i) % output[1] * stride[1] * input[2]
-                                to = (term * lines + i) * wide
+                                to = (term * rows + i) * wide
                                 if stride[2] == 2:
                                     take_even(x, there, 2 * wide - 1, dense, to)
                                 else:
                                     for c in range(wide):
                                         dense[to + c] = x[there + c * stride[2]]
                         pack_lines(
-                            dense, place - line * wide, lines * wide, terms, column - low * width, count, packed, 0,
+                            dense, place - line * wide, rows * wide, lines, column - low * width, count, packed, 0,
                             terms * width,
                         )  # fmt: skip
                     else:
                         pack_lines(
-                            x, (image * inner + first) * size + place, size, terms, column - low * width, count, packed,
+                            x, (image * inner + first) * size + place, size, lines, column - low * width, count, packed,
                             0, terms * width,
                         )  # fmt: skip
                     column += count
-                ends = part + 1 == rounds
-                row = 0
-                while row < results:
-                    group = TALL if results - row > _LAST_ROWS else results - row
+                for panel in range(high - low if terms > lines else 0):
+                    ones = packed[(panel * terms + lines) * width :]
+                    for i in range(width):
+                        ones[i] = x.dtype.type(1)
+                for row in range(0, results, TALL):
+                    group, count = groups[row * (inner + 1) + first * TALL :], min(TALL, results - row)
                     panel = low
                     while panel < high:
                         column, start = panel * width, (panel - low) * terms * width
@@ -97,32 +119,25 @@ def pointwise_kernel(
                         whole = min((size - place) // width, high - panel)  # panels that lie in this image
                         if whole > 0:
                             to = (image * results + row) * size + place
-                            multiply_panels(
-                                left, first, rows, row, row + group, packed, start, terms * width, width, terms, whole,
-                                z, to - row * size, size, part > 0,
-                            )  # fmt: skip
-                            if ends and (relu or len(bias)):
-                                finish_rows(
-                                    z, to, size, whole * width, group, z, to, size, bias, row, len(bias) > 0, relu
-                                )
+                            multiply_groups(
+                                group, count, packed, start, terms * width, width, terms, whole, z, to, size, part > 0
+                            )
+                            if ends and relu:
+                                finish_rows(z, to, size, whole * width, count, z, to, size, relu)
                             panel += whole
                             continue
-                        there = (panel - low) * results * width
-                        multiply_panels(
-                            left, first, rows, row, row + group, packed, start, 0, width, terms, 1, across, there,
-                            width, part > 0,
-                        )  # fmt: skip
+                        there = ((panel - low) * results + row) * width
+                        multiply_groups(group, count, packed, start, 0, width, terms, 1, across, there, width, part > 0)
                         done = 0
                         while ends and done < min(width, columns - column):
                             image, place = (column + done) // size, (column + done) % size
-                            count = min(size - place, min(width, columns - column) - done)
+                            some = min(size - place, min(width, columns - column) - done)
                             finish_rows(
-                                across, there + row * width + done, width, count, group, z,
-                                (image * results + row) * size + place, size, bias, row, len(bias) > 0, relu,
+                                across, there + done, width, some, count, z, (image * results + row) * size + place,
+                                size, relu,
                             )  # fmt: skip
-                            done += count
+                            done += some
                         panel += 1
-                    row += group
 
 
 @kernel
@@ -202,19 +217,17 @@ def pointwise_place_kernel(taken, planes, channels, input, output, stride, bias,
 
 def correlate(x, weight, shape, z, bias=None, relu=False):
     """z [N, out, P] = activation(W x + bias) from x [N, in, input positions] and weight [out, in, 1]."""
-    _multiply(weight.reshape(-1), x, z, bias, relu, shape.input, shape.output, shape.stride, threads_of(shape))
+    _multiply(
+        weight, shape.in_channels, 1, x, z, bias, relu, shape.input, shape.output, shape.stride, threads_of(shape)
+    )
 
 
 def spread(z, weight, shape, x, bias=None, relu=False):
     """x [N, in, input positions] = activation(W^T z + bias): the transpose of correlate."""
-    threads = threads_of(shape)
-    transposed = workspace("conv weight", weight.size, weight.dtype)
-    transpose_weight = conv_transpose_weight_kernel if threads > 1 else conv_transpose_weight_kernel.serial
-    transpose_weight(weight.reshape(-1), 1, shape.out_channels, shape.in_channels, transposed)
-    dense = x
+    threads, dense = threads_of(shape), x
     if shape.input != shape.output:
         dense = workspace("pointwise taken", (*x.shape[:2], shape.out_size), x.dtype)
-    _multiply(transposed, z, dense, bias, relu, shape.output, shape.output, (1, 1, 1), threads)
+    _multiply(weight, 1, shape.in_channels, z, dense, bias, relu, shape.output, shape.output, (1, 1, 1), threads)
     if dense is x:
         return
     place = pointwise_place_kernel if threads > 1 else pointwise_place_kernel.serial
@@ -250,12 +263,15 @@ def grad_weight(x, z, shape, weight, bias):
         bias[...] = totals[:results]
 
 
-def _multiply(left, x, z, bias, relu, input, output, stride, threads):
+def _multiply(weight, row_pitch, step, x, z, bias, relu, input, output, stride, threads):
     batch, results, size = z.shape
     if z.size == 0:
         return
     inner, width = x.shape[1], panel_width(x.itemsize)
-    panel_count, terms = -(-batch * size // width), min(inner, _INNER)
+    groups = workspace("pointwise groups", -(-results // TALL) * TALL * (inner + 1), x.dtype)
+    pack = pointwise_groups_kernel if threads > 1 and groups.size > _WORTH_THREADS else pointwise_groups_kernel.serial
+    pack(weight.reshape(-1), row_pitch, step, results, inner, _given(bias, x.dtype), groups)
+    panel_count, terms = -(-batch * size // width), min(inner, _INNER) + 1
     most = max(1, min(_PANELS_BYTES // (terms * PANEL_BYTES), _SUMS_BYTES // (results * PANEL_BYTES)))
     workers = min(threads, panel_count)
     tasks = -(-panel_count // (workers * most)) * workers
@@ -263,11 +279,10 @@ def _multiply(left, x, z, bias, relu, input, output, stride, threads):
     taken = terms * (min(size, task_panels * width) + 2 * output[2]) if input != output else 0
     run = pointwise_kernel if workers > 1 else pointwise_kernel.serial
     run(
-        left, x.reshape(-1), z.reshape(-1), _given(bias, x.dtype), relu, batch, inner, results, input, output, stride,
-        tasks,
-        workspace("conv panels", (workers, terms * task_panels * width), x.dtype),
-        workspace("conv sums", (workers, results * task_panels * width), x.dtype),
-        workspace("pointwise lines", (workers, taken), x.dtype),
+        groups, int(bias is not None), x.reshape(-1), z.reshape(-1), relu, batch, inner, results, input, output, stride,
+        tasks, workspace("conv panels", (workers, terms * task_panels * width), x.dtype),
+        workspace("pointwise sums", (workers, task_panels * results * width), x.dtype),
+        workspace("pointwise taken", (workers, taken), x.dtype),
     )  # fmt: skip
 
 

@@ -40,39 +40,31 @@ def pack_lines(typing_context, source, start, pitch, lines, first, count, panels
 
 
 @intrinsic
-def finish_rows(
-    typing_context, sums, start, pitch, count, rows, result, to, result_pitch, bias, first, with_bias, relu
-):
-    """`rows` lines of `count` sums to result, plus the bias of the line, negative ones as 0 if relu.
+def finish_rows(typing_context, sums, start, pitch, count, rows, result, to, result_pitch, relu):
+    """`rows` lines of `count` sums to result, negative ones as 0 if relu.
 
-    Line r stands in sums at start + r * pitch, in result at to + r * result_pitch; its bias is bias[first + r].
+    Line r stands in sums at start + r * pitch, in result at to + r * result_pitch.
     """
 
     def generate(context, builder, signature, arguments):
-        _, start, pitch, count, rows, _, to, result_pitch, _, first, with_bias, relu = arguments
+        _, start, pitch, count, rows, _, to, result_pitch, relu = arguments
         vectors = Vectors(context, builder, signature, arguments)
-        sums, result, bias = vectors.data(0, 5, 8)
+        sums, result = vectors.data(0, 5)
         positive = vectors.everywhere(relu)
-        slot = cgutils.alloca_once_value(builder, vectors.zero)
         with cgutils.for_range(builder, rows) as row:
-            with builder.if_then(with_bias):
-                builder.store(vectors.everywhere(builder.load(vectors.at(bias, first, row.index))), slot)
-            added = builder.load(slot)
             source = vectors.at(sums, start, builder.mul(row.index, pitch))
             target = vectors.at(result, to, builder.mul(row.index, result_pitch))
             step = vectors.constant(vectors.lanes)
             with cgutils.for_range_slice(builder, vectors.constant(0), count, step) as (column, _):
                 mask = vectors.inside(column, count)
-                value = builder.fadd(vectors.load(vectors.at(source, column), mask), added)
+                value = vectors.load(vectors.at(source, column), mask)
                 negative = builder.and_(builder.fcmp_ordered("<", value, vectors.zero), positive)
                 value = builder.select(negative, vectors.zero, value)  # a NaN stays one
                 vectors.store(value, vectors.at(target, column), mask)
         return context.get_dummy_value()
 
-    integer, boolean = types.intp, types.boolean
-    return types.void(
-        sums, *[integer] * 4, result, integer, integer, bias, integer, boolean, boolean
-    ), generate  # fmt: skip
+    integer = types.intp
+    return types.void(sums, *[integer] * 4, result, integer, integer, types.boolean), generate
 
 
 @intrinsic
