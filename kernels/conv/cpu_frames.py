@@ -38,7 +38,7 @@ def suits(shape, gradient=False) -> bool:
     if gradient:
         channels, results = results, channels
     width = panel_width(4)
-    return channels * shape.kernel[2] >= _TERMS and 3 * results >= 2 * (-(-results // width) * width)
+    return channels * shape.kernel[2] >= _TERMS and 2 * results >= -(-results // width) * width
 
 
 class _Axis(NamedTuple):

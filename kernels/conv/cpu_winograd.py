@@ -138,11 +138,18 @@ def _combine_kernels(
         block, size = terms * inner * lanes, results * inner
         for term in range(terms):
             copy_line(weight, start + term * term_pitch, taps, block + term * size, size)
-        for term in range(terms):
-            for tap in range(inner):
-                there, here = taps[block + term * size + tap :], taps[(term * inner + tap) * lanes :]
-                for i in range(results):
-                    here[i] = there[i * inner]
+        if results == lanes:
+            # No fewer rows than make a block; what is too much, the next term overwrites.
+            for term in range(terms):
+                transpose(
+                    taps, block + term * size, inner, lanes, max(inner, lanes), taps, term * inner * lanes, lanes
+                )  # fmt: skip
+        else:
+            for term in range(terms):
+                for tap in range(inner):
+                    there, here = taps[block + term * size + tap :], taps[(term * inner + tap) * lanes :]
+                    for i in range(results):
+                        here[i] = there[i * inner]
     else:
         transpose(weight, start, result_pitch, results, terms * inner, taps, 0, lanes)
     step = -lanes if flipped else lanes
@@ -177,7 +184,7 @@ def winograd_weight_kernel(weight, groups, results, terms, depth, flipped, resul
     panels = (results + width - 1) // width
     for index in prange(groups * panels):
         group, first = index // panels, index % panels * width
-        taps = np.empty(2 * _TERMS * depth * 9 * lanes, weight.dtype)
+        taps = np.empty((2 * _TERMS * depth * 9 + lanes) * lanes, weight.dtype)
         _combine_panels(
             weight, group * results * terms * depth * 9 + first * result_pitch, result_pitch, term_pitch,
             min(width, results - first), terms, depth, flipped, taps, combined,
@@ -239,7 +246,7 @@ def winograd_kernel(
     for worker in prange(workers):
         v, m, frame = combined[worker], sums[worker], frames[worker]
         edge = np.zeros(37 * lanes, x.dtype)
-        taps = np.empty(2 * _TERMS * depth * 9 * lanes, x.dtype)
+        taps = np.empty((2 * _TERMS * depth * 9 + lanes) * lanes, x.dtype)
         left_rows = np.arange(max(source[0], result[0]) * (v.size // (source[0] * row_pitch))) * row_pitch
         for task in range(worker, (batch + images - 1) // images * blocks * parts, workers):
             n, band = task // (blocks * parts) * images, task // parts % blocks * bands_at_a_time
@@ -330,7 +337,8 @@ def _tasks(batch, groups, channels, results, depth, source, result, dilation, it
     if image > room:
         images, rows = 1, max(1, room // int(bands.max()))
     else:
-        images, rows = max(1, min(room // image, -(-batch // (2 * threads)))), len(bands)
+        # Combining kernels for each task takes longer than combining patches for each part of the results.
+        images, rows = max(1, min(room // image, -(-batch // (2 * threads)) if ready else batch)), len(bands)
     rows = -(-len(bands) // -(-len(bands) // rows))  # tasks of about one size
     blocks = -(-batch // images) * -(-len(bands) // rows)
     parts = 1 if blocks >= 2 * threads else min(-(-results // width), -(-2 * threads // blocks))

@@ -14,7 +14,7 @@ import numpy as np
 from numba import prange
 
 from ..cpu_jit import kernel, serial_kernel
-from ..cpu_product import PANEL_BYTES, REGISTER_BYTES, multiply_panels, panel_width
+from ..cpu_product import PANEL_BYTES, REGISTER_BYTES, copy_line, multiply_panels, panel_width, transpose
 from ..memory import workspace
 from .cpu_tiles import threads_of
 from .cpu_winograd import TILE, combine_patches, patches_of
@@ -24,26 +24,28 @@ from .plan import INNER
 _WORK_BYTES = 1 << 19  # combined patches of a task, in a core's second-level cache
 _MOST_BYTES = 9 << 20  # of them, where the sums that they are added to leave the cache anyway
 _PARTIAL_BYTES = 3 << 20  # of a weight's gradient's sums, all chunks of the batch together
-_CHUNKS = 8
+_CHUNKS, _PATCHES = 8, 32  # parts of a batch at most; patches of one, at least: more lose digits in longer sums
 
 
 @serial_kernel
-def _write_gradient(sums, chunk_size, chunks, start, pitch, point_pitch, results, channels, depth, weight, to, taps):
-    """weight[to + (result * channels + channel) * 9 depth + tap] = the gradient from the sum of chunks.
+def _write_gradient(
+    sums, chunk_size, chunks, start, pitch, point_pitch, results, channels, depth, weight, to, weight_pitch, taps
+):  # fmt: skip
+    """weight[to + result * weight_pitch + channel * 9 depth + tap] = the gradient from the sum of chunks.
 
     Sum (result, d, point, channel) stands at start + chunk * chunk_size + (d * POINTS + point) * point_pitch +
     result * pitch + channel.
     """
     lanes = REGISTER_BYTES // weight.itemsize
-    tile, size = taps[: 9 * lanes], POINTS * lanes
-    total = taps[9 * lanes : 9 * lanes + size]
+    rows, size = max(depth * 9, lanes), depth * 9  # no fewer rows than make a block
+    tile, line = taps[: rows * lanes], taps[rows * lanes : 2 * rows * lanes]
+    total = taps[2 * rows * lanes : (2 * rows + POINTS) * lanes]
     for result in range(results):
         for channel in range(0, channels, lanes):
-            count = min(lanes, channels - channel)
             for d in range(depth):
                 there = start + d * POINTS * point_pitch + result * pitch + channel
                 if chunks == 1:
-                    gradient_of_kernel(sums, there, 6 * point_pitch, point_pitch, tile, 0, lanes)
+                    gradient_of_kernel(sums, there, 6 * point_pitch, point_pitch, tile, d * 9 * lanes, lanes)
                 else:
                     for point in range(POINTS):
                         part = total[point * lanes : (point + 1) * lanes]
@@ -54,18 +56,18 @@ def _write_gradient(sums, chunk_size, chunks, start, pitch, point_pitch, results
                             term = sums[there + chunk * chunk_size + point * point_pitch :]
                             for i in range(lanes):
                                 part[i] += term[i]
-                    gradient_of_kernel(total, 0, 6 * lanes, lanes, tile, 0, lanes)
-                here = to + ((result * channels + channel) * depth + d) * 9
-                for i in range(count):
-                    kernel_taps = weight[here + i * depth * 9 : here + i * depth * 9 + 9]
-                    for tap in range(9):
-                        kernel_taps[tap] = tile[tap * lanes + i]
+                    gradient_of_kernel(total, 0, 6 * lanes, lanes, tile, d * 9 * lanes, lanes)
+            # What a channel's rows beyond the last tap write is overwritten by the next one.
+            transpose(tile, 0, lanes, rows, lanes, line, 0, size)
+            there = to + result * weight_pitch + channel * size
+            copy_line(line, 0, weight, there, min(lanes, channels - channel) * size)
 
 
 @kernel
 def winograd_grad_weight_kernel(
     x, z, weight, batch, groups, channels, results, depth, source, result, padding, dilation, rows, columns, bands,
-    images, bands_at_a_time, parts, results_at_a_time, chunks, sums, at_once, frames, patches, gradients,
+    images, bands_at_a_time, parts, results_at_a_time, channels_at_a_time, chunks, sums, at_once, frames, patches,
+    gradients,
 ):  # fmt: skip
     """sums = products of combined patches, a chunk of the batch each; if `at_once`, weight = the gradient.
 
@@ -73,24 +75,29 @@ def winograd_grad_weight_kernel(
         x: flat [batch, groups * channels, *source]; z: flat [batch, groups * results, *result].
         weight: flat [groups * results, channels, depth * 9].
         images, bands_at_a_time: whose patches are combined at a time.
-        parts: of a group's results, each in a task of its own; results_at_a_time: of those.
+        parts: of a group's results, each in a task of its own; results_at_a_time, channels_at_a_time: of those.
         sums: [chunks, groups, depth, POINTS, results, channels filled up to panels]; at_once: that all patches are
-            combined at a time, so that the sums of results_at_a_time results are enough, a row a worker.
+            combined at a time, so that sums of as many results and channels are enough, a row a worker.
         frames, patches, gradients: scratch, a row a worker.
     """
     width, lanes, workers = PANEL_BYTES // x.itemsize, REGISTER_BYTES // x.itemsize, len(frames)
     in_plane, out_plane = source[1] * source[2], result[1] * result[2]
     in_size, out_size = source[0] * in_plane, result[0] * out_plane
     pitch, result_lanes = (channels + width - 1) // width * width, (results + lanes - 1) // lanes * lanes
-    row_pitch, gradient_pitch = POINTS * pitch + lanes, POINTS * result_lanes + lanes
+    row_pitch, gradient_pitch = pitch + lanes, result_lanes + lanes
     band_rows, flat = TILE * dilation[1], sums.reshape(-1)
-    sum_rows = results_at_a_time if at_once else results
+    # Of one of the sums' points.
+    sum_pitch = channels_at_a_time if at_once else pitch
+    sum_size = sum_pitch * (results_at_a_time if at_once else results)
+    channel_blocks = (pitch + channels_at_a_time - 1) // channels_at_a_time
     for worker in prange(workers):
         v, g, frame = patches[worker], gradients[worker], frames[worker]
-        edge, taps = np.zeros(37 * lanes, x.dtype), np.empty((9 + POINTS) * lanes, x.dtype)
+        v_pitch, g_pitch = len(v) // POINTS, len(g) // POINTS
+        edge, taps = np.zeros(37 * lanes, x.dtype), np.zeros((2 * max(depth * 9, lanes) + POINTS) * lanes, x.dtype)
         for task in range(worker, chunks * groups * parts, workers):
             chunk, group, part = task // (groups * parts), task // parts % groups, task % parts
             begin, end = part * results // parts, (part + 1) * results // parts
+            result_blocks = (end - begin + results_at_a_time - 1) // results_at_a_time
             if at_once:
                 start = worker * sums.shape[1]
             else:
@@ -114,7 +121,7 @@ def winograd_grad_weight_kernel(
                                 x, ((n + image) * groups + group) * channels * in_size + plane * in_plane, in_size,
                                 channels, (source[1], source[2]), read_low, read_high, (padding[1], padding[2]),
                                 (dilation[1], dilation[2]), there_rows, there_columns, False, frame, edge,
-                                v, (plane * together + image * count) * row_pitch, row_pitch, pitch,
+                                v, (plane * together + image * count) * row_pitch, row_pitch, v_pitch,
                             )  # fmt: skip
                         for plane in range(result[0]):
                             combine_patches(
@@ -122,32 +129,39 @@ def winograd_grad_weight_kernel(
                                 + plane * out_plane, out_size,
                                 end - begin, (result[1], result[2]), low, high, (0, 0),
                                 (dilation[1], dilation[2]), there_rows, there_columns, True, frame, edge,
-                                g, (plane * together + image * count) * gradient_pitch, gradient_pitch, result_lanes,
+                                g, (plane * together + image * count) * gradient_pitch, gradient_pitch, g_pitch,
                             )  # fmt: skip
-                    for first in range(begin, end, results_at_a_time):
-                        last = min(first + results_at_a_time, end)
-                        row_place = 0 if at_once else first
+                    for block in range(result_blocks * channel_blocks):
+                        first = begin + block % result_blocks * results_at_a_time
+                        channel = block // result_blocks * channels_at_a_time
+                        last, wide = (
+                            min(first + results_at_a_time, end),
+                            min(channels_at_a_time, pitch - channel),
+                        )
+                        place = 0 if at_once else first * pitch + channel
                         for d in range(depth):
                             shift = d * dilation[0] - padding[0]
                             from_plane, to_plane = max(0, -shift), min(result[0], source[0] - shift)
                             terms = max(0, to_plane - from_plane) * together
                             for point in range(POINTS):
-                                to = start + ((d * POINTS + point) * sum_rows + row_place) * pitch
+                                to = start + (d * POINTS + point) * sum_size + place
                                 if terms == 0 and not add:
-                                    flat[to : to + (last - first) * pitch] = x.dtype.type(0)
+                                    for row in range(last - first):
+                                        flat[to + row * sum_pitch : to + row * sum_pitch + wide] = x.dtype.type(0)
                                 for term in range(0, terms, INNER):
-                                    place = from_plane * together + term
+                                    there = from_plane * together + term
                                     multiply_panels(
-                                        g, place * gradient_pitch + point * result_lanes + first - begin, None,
+                                        g, point * g_pitch + there * gradient_pitch + first - begin, None,
                                         0, last - first,
-                                        v, (place + shift * together) * row_pitch + point * pitch, width, row_pitch,
-                                        min(INNER, terms - term), pitch // width, flat, to, pitch, add or term > 0,
-                                        gradient_pitch,
+                                        v, point * v_pitch + (there + shift * together) * row_pitch + channel, width,
+                                        row_pitch, min(INNER, terms - term), wide // width, flat, to, sum_pitch,
+                                        add or term > 0, gradient_pitch,
                                     )  # fmt: skip
                         if at_once:
                             _write_gradient(
-                                flat, 0, 1, start, pitch, sum_rows * pitch, last - first, channels, depth,
-                                weight, (group * results + first) * channels * depth * 9, taps,
+                                flat, 0, 1, start, sum_pitch, sum_size, last - first, min(wide, channels - channel),
+                                depth, weight, ((group * results + first) * channels + channel) * depth * 9,
+                                channels * depth * 9, taps,
                             )  # fmt: skip
                     add = True
 
@@ -159,11 +173,11 @@ def winograd_sum_kernel(sums, results, channels, weight):
     lanes, flat = REGISTER_BYTES // weight.itemsize, sums.reshape(-1)
     size = groups * depth * POINTS * results * pitch
     for index in prange(groups * results):
-        taps = np.empty((9 + POINTS) * lanes, weight.dtype)
+        taps = np.zeros((2 * max(depth * 9, lanes) + POINTS) * lanes, weight.dtype)
         group, first = index // results, index % results
         _write_gradient(
             flat, size, chunks, (group * depth * POINTS * results + first) * pitch, pitch, results * pitch, 1,
-            channels, depth, weight, index * channels * depth * 9, taps,
+            channels, depth, weight, index * channels * depth * 9, 0, taps,
         )  # fmt: skip
 
 
@@ -174,6 +188,7 @@ class _Tasks(NamedTuple):
     chunks: int
     patches: int
     results: int
+    channels: int
     at_once: bool
 
 
@@ -184,7 +199,7 @@ def _tasks(batch, groups, channels, results, depth, source, result, dilation, it
     image, pitch = int(bands.sum()), -(-channels // width) * width
     size = groups * results * pitch * depth * POINTS * itemsize
     chunks = 1
-    while 2 * chunks <= min(batch, _CHUNKS, _PARTIAL_BYTES // size):
+    while 2 * chunks <= min(batch, _CHUNKS, _PARTIAL_BYTES // size, batch * image * result[0] // _PATCHES):
         chunks *= 2
     parts = min(results, -(-threads // (chunks * groups)))
     # What follows sets the order of sums over planes, so that it must not depend on the number of threads.
@@ -199,8 +214,8 @@ def _tasks(batch, groups, channels, results, depth, source, result, dilation, it
         rows = -(-len(bands) // -(-len(bands) // rows))
     starts = range(0, len(bands), rows)
     patches = images * max(int(bands[start : start + rows].sum()) for start in starts)
-    at_a_time = min(-(-results // parts), 48 if at_once else 96)
-    return _Tasks(images, rows, parts, chunks, patches, at_a_time, at_once)
+    at_a_time = min(-(-results // parts), 24 if at_once else 96)
+    return _Tasks(images, rows, parts, chunks, patches, at_a_time, min(pitch, 128) if at_once else pitch, at_once)
 
 
 def grad_weight(x, z, shape, weight):
@@ -217,10 +232,16 @@ def grad_weight(x, z, shape, weight):
     width, lanes = panel_width(x.itemsize), REGISTER_BYTES // x.itemsize
     pitch, result_lanes = -(-channels // width) * width, -(-results // lanes) * lanes
     if tasks.at_once:
-        sums = workspace("winograd sums", (workers, depth * POINTS * tasks.results * pitch, 1, 1, 1, 1), x.dtype)
+        size = depth * POINTS * tasks.results * tasks.channels
+        sums = workspace("winograd sums", (workers, size, 1, 1, 1, 1), x.dtype)
     else:
         sums = workspace("winograd sums", (tasks.chunks, groups, depth, POINTS, results, pitch), x.dtype)
     band = TILE * shape.dilation[1] * tasks.bands
+
+    def combined(name, planes, channels):
+        """Scratch for [POINTS, patches, channels], rows and points of which lie apart so that caches hold them."""
+        return workspace(name, (workers, POINTS * (planes * tasks.patches * (channels + lanes) + lanes)), x.dtype)
+
     positions = max((band + 2 * shape.dilation[1]) * shape.input[2], band * shape.output[2])
     run = winograd_grad_weight_kernel if workers > 1 else winograd_grad_weight_kernel.serial
     run(
@@ -241,14 +262,13 @@ def grad_weight(x, z, shape, weight):
         tasks.bands,
         tasks.parts,
         tasks.results,
+        tasks.channels,
         tasks.chunks,
         sums,
         tasks.at_once,
         workspace("winograd frames", (workers, positions * lanes), x.dtype),
-        workspace("winograd patches", (workers, shape.input[0] * tasks.patches * (POINTS * pitch + lanes)), x.dtype),
-        workspace(
-            "winograd gradients", (workers, shape.output[0] * tasks.patches * (POINTS * result_lanes + lanes)), x.dtype
-        ),
+        combined("winograd patches", shape.input[0], pitch),
+        combined("winograd gradients", shape.output[0], result_lanes),
     )
     if not tasks.at_once:
         add_up = winograd_sum_kernel if workers > 1 else winograd_sum_kernel.serial
