@@ -15,31 +15,18 @@ import numpy as np
 from numba import get_num_threads, prange
 
 from ..cpu_jit import kernel, serial_kernel
-from ..cpu_lines import join_line, memory, split_line, sum_of_few_lines, weighted_sum_line
+from ..cpu_lines import memory, weighted_sum_line
 from ..memory import empty, workspace
 from ..pool.geometry import three
+from .cpu_doubled import backward as doubled_backward
+from .cpu_doubled import forward as doubled_forward
+from .cpu_doubled import terms
 from .cpu_nearest import backward as nearest_backward
 from .cpu_nearest import forward as nearest_forward
 from .taps import axis_taps, doubled_taps, reading_outputs
 
 _BLOCK_BYTES = 1 << 17  # of resized rows: with what they are read from and written to, they stay in the second cache
 _LEAST_BLOCKS = 16  # so that no thread waits long for the last ones
-
-
-class _Across(NamedTuple):
-    """How rows are resized across.
-
-    columns, weights: [count, taps], the taps of every position (-1 ends a list of three or more early).
-    doubled: whether the width doubles; then position 2 q + p is the sum over t of pair_weights[p, t] times the element
-        shifts[p] + t places from the q-th, where those beyond either end, at most `margin`, stand for the last one.
-    """
-
-    columns: np.ndarray
-    weights: np.ndarray
-    doubled: bool
-    shifts: np.ndarray
-    pair_weights: np.ndarray
-    margin: int
 
 
 class _Reading(NamedTuple):
@@ -56,27 +43,9 @@ class _Reading(NamedTuple):
 
 
 @serial_kernel
-def _resize_doubled(x, start, rows, width, shifts, weights, taps, margin, line, target, to):
-    """Rows of `width` elements from x[start] on, resized to twice as many, to target[to...].
-
-    shifts, weights: [2, taps], of _Across, the shifts as places in a line with its margins. line: [3 width + 2 margin]
-    is scratch.
-    """
-    even, odd = width + 2 * margin, 2 * width + 2 * margin
-    for row in range(rows):
-        here = start + row * width
-        for i in range(margin):
-            line[i], line[margin + width + i] = x[here], x[here + width - 1]
-        sum_of_few_lines(x, (here,), (1,), line, margin, width)
-        weighted_sum_line(line, shifts, 0, weights, taps, line, even, width)
-        weighted_sum_line(line, shifts, taps, weights, taps, line, odd, width)
-        join_line(line, even, width, 2, 0, target, to + 2 * row * width, 2 * width)
-
-
-@serial_kernel
 def _resize_rows(x, start, rows, width, columns, weights, count, taps, target, to):
     """Rows of `width` elements from x[start] on, resized to `count`, to target[to...]. columns, weights: [count, taps],
-    of _Across."""
+    the taps of every position (-1 ends a list of three or more early)."""
     for row in range(rows):
         here, there = start + row * width, to + row * count
         if taps == 2:
@@ -91,23 +60,6 @@ def _resize_rows(x, start, rows, width, columns, weights, count, taps, target, t
                         break
                     total += weights[t] * x[here + columns[t]]
                 target[there + j] = total
-
-
-@serial_kernel
-def _spread_doubled(grad_y, start, rows, width, shifts, weights, taps, margin, phases, half, target, to):
-    """The gradients of rows of `width` elements, whose doubled rows' are grad_y[start...], each from target[to + row *
-    (width + 2 margin) + margin] on.
-
-    shifts, weights: [2 taps], of _Across, the shifts as places in the phases. phases: two halves of scratch, each for a
-    row and 4 margin of zeros around it.
-    """
-    for row in range(rows):
-        split_line(grad_y, start + 2 * row * width, 2 * width, 2, 4 * margin, phases, 0, half)
-        first = to + row * (width + 2 * margin)
-        weighted_sum_line(phases, shifts, 0, weights, 2 * taps, target, first, width + 2 * margin)
-        for i in range(margin):
-            target[first + margin] += target[first + i]
-            target[first + margin + width - 1] += target[first + margin + width + i]
 
 
 @serial_kernel
@@ -126,7 +78,7 @@ def _spread_rows(grad_y, start, rows, width, columns, weights, count, taps, targ
 
 @kernel
 def interpolate_kernel(
-    x, shape, rows_d, weights_d, rows_h, weights_h, bounds, across, block, lines, kept, places, products, y
+    x, shape, rows_d, weights_d, rows_h, weights_h, bounds, columns, weights, block, kept, places, products, y
 ):  # fmt: skip
     """y = weighted sum of x over the taps of all three axes.
 
@@ -134,18 +86,16 @@ def interpolate_kernel(
         x, y: flat [planes, D, H, W] and [planes, OD, OH, OW]. shape: (planes, D, H, W).
         rows_d, rows_h: [OD | OH, taps] int64, where -1 ends a list of three or more taps early.
         weights_d, weights_h: their weights, of x's type. bounds: [OH, 2], the first row read and one after the last.
-        across: _Across of the width. block: how many output rows are made from one set of resized rows.
-        lines: [parts, 3 W + 2 margin], kept: [parts, taps of D * rows of H that a block reads * OW], places (int64) and
-            products: [parts, taps of D * taps of H] scratch.
+        columns, weights: the same of the width. block: how many output rows are made from one set of resized rows.
+        kept: [parts, taps of D * rows of H that a block reads * OW], places (int64) and products: [parts, taps of D *
+            taps of H] scratch.
     """
     planes, depth, height, width = shape
-    columns, weights, doubled, shifts, pair_weights, margin = across
     outer, inner, count = rows_d.shape[0], rows_h.shape[0], columns.shape[0]
     blocks = (inner + block - 1) // block
     tasks, parts = planes * outer * blocks, kept.shape[0]
     for part in prange(parts):
-        line, resized = memory(lines[part]), memory(kept[part])
-        offsets, factors = memory(places[part]), memory(products[part])
+        resized, offsets, factors = memory(kept[part]), memory(places[part]), memory(products[part])
         for task in range(part * tasks // parts, (part + 1) * tasks // parts):
             plane, o, first = task // (outer * blocks), task // blocks % outer, task % blocks * block
             stop = min(first + block, inner)
@@ -155,16 +105,10 @@ def interpolate_kernel(
                 if rows_d[o, s] >= 0:
                     start = ((plane * depth + rows_d[o, s]) * height + top) * width
                     to = s * rows * count
-                    if doubled:
-                        _resize_doubled(
-                            memory(x), start, rows, width, memory(shifts), memory(pair_weights), pair_weights.shape[1],
-                            margin, line, resized, to,
-                        )  # fmt: skip
-                    else:
-                        _resize_rows(
-                            memory(x), start, rows, width, memory(columns), memory(weights), count, columns.shape[1],
-                            resized, to,
-                        )  # fmt: skip
+                    _resize_rows(
+                        memory(x), start, rows, width, memory(columns), memory(weights), count, columns.shape[1],
+                        resized, to,
+                    )  # fmt: skip
             to = ((plane * outer + o) * inner + first) * count
             for i in range(first, stop):
                 terms = 0
@@ -180,52 +124,43 @@ def interpolate_kernel(
 
 @kernel
 def interpolate_grad_input_kernel(
-    grad_y, shape, reading_d, reading_h, across, block, lines, kept, places, products, grad_x
+    grad_y, shape, reading_d, reading_h, columns, weights, width, block, kept, places, products, grad_x
 ):  # fmt: skip
     """grad_x = sum over the output positions that read each position of weight * grad_y.
 
     Args:
-        grad_y, grad_x: flat [planes, OD, OH, OW] and [planes, D, H, W]. shape: (planes, OD, OH, W).
-        reading_d, reading_h: _Reading of the two axes. across: _Across of the width.
+        grad_y, grad_x: flat [planes, OD, OH, OW] and [planes, D, H, W]. shape: (planes, OD, OH, OW).
+        reading_d, reading_h: _Reading of the two axes. columns, weights: [OW, taps], the width's. width: W.
         block: how many rows of grad_x are made from one set of spread rows.
-        lines: [parts, 2 (W + 4 margin)], zeros.
-        kept: [parts, rows of OD and OH that a block owes to * (W + 2 margin)], places (int64) and products: [parts,
-            outputs of D * outputs of H] scratch.
+        kept: [parts, rows of OD and OH that a block owes to * W], places (int64) and products: [parts, outputs of D *
+            outputs of H] scratch.
     """
-    planes, outer, inner, width = shape
-    columns, weights, doubled, shifts, pair_weights, margin = across
+    planes, outer, inner, count = shape
     starts_d, outputs_d, weights_d, bounds_d, _ = reading_d
     starts_h, outputs_h, weights_h, bounds_h, _ = reading_h
-    depth, height, count, pitch = starts_d.size - 1, starts_h.size - 1, columns.shape[0], width + 2 * margin
+    depth, height = starts_d.size - 1, starts_h.size - 1
     blocks = (height + block - 1) // block
     tasks, parts = planes * depth * blocks, kept.shape[0]
     for part in prange(parts):
-        phases, spread = memory(lines[part]), memory(kept[part])
-        offsets, factors = memory(places[part]), memory(products[part])
+        spread, offsets, factors = memory(kept[part]), memory(places[part]), memory(products[part])
         for task in range(part * tasks // parts, (part + 1) * tasks // parts):
             plane, d, first = task // (depth * blocks), task // blocks % depth, task % blocks * block
             stop = min(first + block, height)
             top = bounds_h[first, 0]
             rows = bounds_h[stop - 1, 1] - top
             for o in range(bounds_d[d, 0], bounds_d[d, 1]):
-                start, to = ((plane * outer + o) * inner + top) * count, (o - bounds_d[d, 0]) * rows * pitch
-                if doubled:
-                    _spread_doubled(
-                        memory(grad_y), start, rows, width, memory(shifts), memory(pair_weights), pair_weights.shape[1],
-                        margin, phases, lines.shape[1] // 2, spread, to,
-                    )  # fmt: skip
-                else:
-                    _spread_rows(
-                        memory(grad_y), start, rows, width, memory(columns), memory(weights), count, columns.shape[1],
-                        spread, to,
-                    )  # fmt: skip
+                start, to = ((plane * outer + o) * inner + top) * count, (o - bounds_d[d, 0]) * rows * width
+                _spread_rows(
+                    memory(grad_y), start, rows, width, memory(columns), memory(weights), count, columns.shape[1],
+                    spread, to,
+                )  # fmt: skip
             to = ((plane * depth + d) * height + first) * width
             for h in range(first, stop):
                 terms = 0
                 for s in range(starts_d[d], starts_d[d + 1]):
                     for t in range(starts_h[h], starts_h[h + 1]):
                         row = (outputs_d[s] - bounds_d[d, 0]) * rows + outputs_h[t] - top
-                        offsets[terms], factors[terms] = row * pitch + margin, weights_d[s] * weights_h[t]
+                        offsets[terms], factors[terms] = row * width, weights_d[s] * weights_h[t]
                         terms += 1
                 if terms:
                     weighted_sum_line(spread, offsets, 0, factors, terms, memory(grad_x), to, width)
@@ -243,13 +178,17 @@ def _taps(dtype, *axis):
 
 
 @lru_cache(maxsize=256)
-def _across(dtype, *axis):
-    """The _Across of an axis."""
-    columns, weights, _ = _taps(dtype, *axis)
-    pair = doubled_taps(*axis)
-    shifts, pair_weights = pair or (np.zeros(2, np.int64), np.zeros((2, 1)))
-    margin = int(max(-shifts.min(), (shifts + pair_weights.shape[1] - 1).max()))
-    return _Across(columns, weights, pair is not None, shifts, pair_weights.astype(dtype), margin)
+def _doubled_weights(dtype, *axis):
+    """The weights of an axis that doubles, of even and then of odd positions, as `cpu_doubled` takes them; None if it
+    does not double."""
+    weights = doubled_taps(*axis)
+    return None if weights is None else tuple(weights.astype(dtype).ravel())
+
+
+@lru_cache(maxsize=256)
+def _in_pairs(dtype, size, count, *options):
+    """Whether positions 2 k and 2 k + 1 of an axis read position k, and no other."""
+    return count == 2 * size and bool((_taps(dtype, size, count, *options)[0][:, 0] == np.arange(count) // 2).all())
 
 
 @lru_cache(maxsize=256)
@@ -286,7 +225,7 @@ def interpolate_forward(x, *, size, mode, align_corners=False, scales=None, anti
     saved = x.shape, shape, counts, axes
     source = np.ascontiguousarray(x).reshape(-1)
     if mode in ("nearest", "nearest-exact"):
-        nearest_forward(source, shape, [_taps(*axis)[0] for axis in axes], flat)
+        nearest_forward(source, shape, [_taps(*axis)[0] for axis in axes], _in_pairs(*axes[2]), flat)
     else:
         _weighted_forward(source, shape, counts, axes, flat)
     if not y.flags.c_contiguous:
@@ -296,14 +235,19 @@ def interpolate_forward(x, *, size, mode, align_corners=False, scales=None, anti
 
 def _weighted_forward(x, shape, counts, axes, y):
     """x, y: flat, [planes, D, H, W] of `shape` and [planes, *counts]."""
-    (rows_d, weights_d, _), (rows_h, weights_h, bounds), across = _taps(*axes[0]), _taps(*axes[1]), _across(*axes[2])
+    (rows_d, weights_d, _), (rows_h, weights_h, bounds), doubled = (
+        _taps(*axes[0]), _taps(*axes[1]), _doubled_weights(*axes[2])
+    )  # fmt: skip
+    if doubled:
+        doubled_forward(x, shape, (rows_d, weights_d), (rows_h, weights_h), doubled, y)
+        return
+    columns, weights, _ = _taps(*axes[2])
     set_row = rows_d.shape[1] * counts[2]
     block, rows, parts = _blocks(bounds, set_row * x.itemsize, shape[0] * counts[0])
-    lines = workspace("interpolate lines", (parts, 3 * shape[3] + 2 * across.margin), x.dtype)
     kept = workspace("interpolate rows", (parts, rows * set_row), x.dtype)
     interpolate_kernel(
-        x, shape, rows_d, weights_d, rows_h, weights_h, bounds,
-        _in_line(across), block, lines, kept, *_terms(parts, rows_d.shape[1] * rows_h.shape[1], x.dtype), y,
+        x, shape, rows_d, weights_d, rows_h, weights_h, bounds, columns, weights, block, kept,
+        *terms(parts, rows_d.shape[1] * rows_h.shape[1], x.dtype), y,
     )  # fmt: skip
 
 
@@ -313,7 +257,8 @@ def interpolate_backward(saved, grad_y, needs):
         return (None,)
     flat = np.ascontiguousarray(grad_y).reshape(-1)
     if axes[2][3] in ("nearest", "nearest-exact"):
-        grad_x = nearest_backward(flat, (planes, *counts), [_taps(*axis)[0] for axis in axes], sizes)
+        readings = [(reading.starts, reading.most) for reading in (_reading(*axis) for axis in axes)]
+        grad_x = nearest_backward(flat, (planes, *counts), readings, _in_pairs(*axes[2]), sizes)
     else:
         grad_x = _weighted_backward(flat, (planes, *counts), axes, sizes)
     return (grad_x.reshape(x_shape),)
@@ -321,37 +266,17 @@ def interpolate_backward(saved, grad_y, needs):
 
 def _weighted_backward(grad_y, shape, axes, sizes):
     """The gradient [planes, *sizes], flat. grad_y: flat, [planes, OD, OH, OW] of `shape`."""
-    (planes, outer, inner, _), (depth, _, width) = shape, sizes
-    reading_d, reading_h, across = _reading(*axes[0]), _reading(*axes[1]), _across(*axes[2])
-    set_row, half = reading_d.most * (width + 2 * across.margin), width + 4 * across.margin
+    planes, (depth, _, width) = shape[0], sizes
+    reading_d, reading_h, doubled = _reading(*axes[0]), _reading(*axes[1]), _doubled_weights(*axes[2])
+    if doubled:
+        return doubled_backward(grad_y, shape, reading_d, reading_h, doubled, sizes)
+    columns, weights, _ = _taps(*axes[2])
+    set_row = reading_d.most * width
     block, rows, parts = _blocks(reading_h.bounds, set_row * grad_y.itemsize, planes * depth)
-    lines = workspace("interpolate lines", (parts, 2 * half), grad_y.dtype)
-    lines.fill(0)
     kept = workspace("interpolate rows", (parts, rows * set_row), grad_y.dtype)
     grad_x = empty(planes * math.prod(sizes), grad_y.dtype)
     interpolate_grad_input_kernel(
-        grad_y, (planes, outer, inner, width), reading_d, reading_h, _in_phases(across, half), block,
-        lines, kept, *_terms(parts, reading_d.most * reading_h.most, grad_y.dtype), grad_x,
+        grad_y, shape, reading_d, reading_h, columns, weights, width, block, kept,
+        *terms(parts, reading_d.most * reading_h.most, grad_y.dtype), grad_x,
     )  # fmt: skip
     return grad_x
-
-
-def _terms(parts, count, dtype):
-    """Scratch for the places and weights of the lines that a row is the sum of."""
-    return (
-        workspace("interpolate places", (parts, count), np.int64),
-        workspace("interpolate weights", (parts, count), dtype),
-    )
-
-
-def _in_line(across):
-    """The shifts as places in a line with its margins: of all taps, [2, taps]."""
-    shifts = across.margin + across.shifts[:, None] + np.arange(across.pair_weights.shape[1])
-    return across._replace(shifts=shifts)
-
-
-def _in_phases(across, half):
-    """The shifts as places in two phases, `half` apart, of which a position reads backward: of all taps, [2, taps]."""
-    phases = half * np.arange(2)[:, None] + across.margin
-    shifts = phases - across.shifts[:, None] - np.arange(across.pair_weights.shape[1])
-    return across._replace(shifts=shifts)

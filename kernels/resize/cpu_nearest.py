@@ -1,14 +1,15 @@
 """Interpolation by the nearest neighbour on NumPy arrays: rows are copied forward and added up backward.
 
-Where the width doubles, a row goes twice into the two phases of the longer one, and comes back as the sum of both.
+Where the width doubles, a row is read once for two rows of pairs, and comes back as a sum of pairs.
 """
 
 import numpy as np
 from numba import get_num_threads, prange
 
 from ..cpu_jit import kernel
-from ..cpu_lines import join_line, memory, pair_sums_line, sum_of_few_lines, weighted_sum_line
+from ..cpu_lines import memory, sum_of_few_lines, weighted_sum_line
 from ..memory import empty, workspace
+from .cpu_doubled_lines import add_pairs_of_lines, repeat_line
 
 
 @kernel
@@ -26,10 +27,14 @@ def nearest_kernel(x, shape, rows_d, rows_h, columns, doubled, y):
         to = slab * inner * count
         for i in range(inner):
             here = start + rows_h[i, 0] * width
-            if doubled:
-                join_line(memory(x), here, 0, 2, 0, memory(y), to, count)
-            elif i > 0 and rows_h[i, 0] == rows_h[i - 1, 0]:
-                sum_of_few_lines(memory(y), (to - count,), (1,), memory(y), to, count)
+            if i > 0 and rows_h[i, 0] == rows_h[i - 1, 0]:
+                if doubled:
+                    repeat_line(memory(x), here, memory(y), to - count, to, width)
+                else:
+                    sum_of_few_lines(memory(y), (to - count,), (1,), memory(y), to, count)
+            elif doubled:
+                if i + 1 == inner or rows_h[i, 0] != rows_h[i + 1, 0]:
+                    repeat_line(memory(x), here, memory(y), to, to, width)
             else:
                 for j in range(count):
                     y[to + j] = x[here + columns[j, 0]]
@@ -62,38 +67,32 @@ def nearest_grad_input_kernel(grad_y, shape, starts_d, starts_h, starts_w, doubl
                         terms += 1
                 if terms == 0:
                     grad_x[to : to + width] = 0
+                elif doubled:
+                    add_pairs_of_lines(memory(grad_y), offsets, memory(ones), terms, memory(grad_x), to, width)
                 else:
                     weighted_sum_line(memory(grad_y), offsets, 0, memory(ones), terms, line, 0, count)
-                    if doubled:
-                        pair_sums_line(line, 0, memory(grad_x), to, width)
-                    else:
-                        for w in range(width):
-                            total = grad_y.dtype.type(0)
-                            for j in range(starts_w[w], starts_w[w + 1]):
-                                total += line[j]
-                            grad_x[to + w] = total
+                    for w in range(width):
+                        total = grad_y.dtype.type(0)
+                        for j in range(starts_w[w], starts_w[w + 1]):
+                            total += line[j]
+                        grad_x[to + w] = total
                 to += width
 
 
-def forward(x, shape, indices, y):
-    """x, y: flat, x [planes, D, H, W] of `shape`. indices: for each axis [count, 1], where its outputs are read."""
-    nearest_kernel(x, shape, *indices, _doubled(indices[2][:, 0], shape[3]), y)
+def forward(x, shape, indices, doubled, y):
+    """x, y: flat, x [planes, D, H, W] of `shape`. indices: for each axis [count, 1], where its outputs are read.
+    doubled: as above."""
+    nearest_kernel(x, shape, *indices, doubled, y)
 
 
-def backward(grad_y, shape, indices, sizes):
-    """The gradient [planes, D, H, W], flat; sizes: (D, H, W). grad_y: flat, [planes, OD, OH, OW] of `shape`."""
-    # In the order of the outputs, what they read never goes back.
-    starts = [np.searchsorted(index[:, 0], np.arange(size + 1)) for index, size in zip(indices, sizes)]
-    most = int(np.prod([np.diff(start).max() for start in starts[:2]]))
+def backward(grad_y, shape, readings, doubled, sizes):
+    """The gradient [planes, D, H, W], flat; sizes: (D, H, W). grad_y: flat, [planes, OD, OH, OW] of `shape`.
+    readings: for each axis (starts as above, the most outputs of a position). doubled: as above."""
+    (starts_d, most_d), (starts_h, most_h), (starts_w, _) = readings
     parts = max(1, min(shape[0] * sizes[0], 4 * get_num_threads()))
     lines = workspace("interpolate lines", (parts, shape[3]), grad_y.dtype)
-    places = workspace("interpolate places", (parts, most), np.int64)
+    places = workspace("interpolate places", (parts, most_d * most_h), np.int64)
     grad_x = empty(shape[0] * sizes[0] * sizes[1] * sizes[2], grad_y.dtype)
-    ones = np.ones(most, grad_y.dtype)
-    doubled = _doubled(indices[2][:, 0], sizes[2])
-    nearest_grad_input_kernel(grad_y, shape, *starts, doubled, lines, places, ones, grad_x)
+    ones = np.ones(most_d * most_h, grad_y.dtype)
+    nearest_grad_input_kernel(grad_y, shape, starts_d, starts_h, starts_w, doubled, lines, places, ones, grad_x)
     return grad_x
-
-
-def _doubled(columns, width):
-    return columns.size == 2 * width and bool((columns == np.arange(2 * width) // 2).all())

@@ -63,14 +63,13 @@ def reading_outputs(size: int, count: int, *options) -> tuple[np.ndarray, np.nda
 def doubled_taps(size: int, count: int, mode: str, align_corners: bool, scale: float | None, antialias: bool):
     """The taps of an axis that doubles, where all even outputs have the same weights, and all odd ones.
 
-    Returns (shifts [2], weights [2, taps]) such that output 2 q + p is the sum over t of weights[p, t] times input
-    q + shifts[p] + t, where places beyond either end stand for the last one; None if the axis is not like that.
+    Returns weights [2, taps] such that output 2 q + p is the sum over t of weights[p, t] times input q + p + t - taps /
+    2, where places beyond either end stand for the last one; None if the axis is not like that.
     """
     if count != 2 * size or align_corners or antialias or scale not in (None, 2.0):
         return None
     # Any two neighbours far from the ends show the rule: outputs 8 and 9 of 8 positions that become 16.
-    index, weight = axis_taps(8, 16, mode, align_corners, scale, antialias)
-    return index[8:10, 0] - 4, weight[8:10]
+    return axis_taps(8, 16, mode, align_corners, scale, antialias)[1][8:10]
 
 
 def _nearest_taps(o, size, scale, exact):

@@ -17,6 +17,7 @@ CALLS = [
     (pool.adaptive_avg_pool, {"output_size": (1, 1)}),
     (pool.lp_pool, {"norm_type": 2, "kernel_size": (3, 2), "stride": (2, 1)}),
     (resize.interpolate, {"size": (20, 7), "mode": "linear"}),
+    (resize.interpolate, {"size": (20, 22), "mode": "cubic"}),
 ]
 IDS = [f"{operation.name}-{index}" for index, (operation, _) in enumerate(CALLS)]
 
@@ -155,3 +156,21 @@ def test_rows_of_every_length_around_the_vectors(rank, kernel_size, stride, padd
                     results.append((y, operation.backward(saved, grad_y, (True,), implementation=implementation)[0]))
                 for expected, actual in zip(*results):
                     np.testing.assert_allclose(actual, expected, rtol=1e-5, atol=1e-5)
+
+
+@pytest.mark.parametrize("dtype", [np.float32, np.float64])
+@pytest.mark.parametrize("mode", ["nearest", "linear", "cubic"])
+def test_rows_of_every_length_double(mode, dtype):
+    """In whole vectors, halves of them or single elements; most rows of a height that shrinks are read by none."""
+    for length in (1, 2, 3, 5, 8, 9, 15, 16, 17, 33, 40):
+        x = np.random.default_rng(length).standard_normal((2, 1, 9, length)).astype(dtype)
+        for height in (3, 9, 18, 20):
+            results = []
+            for implementation in ("reference", "cpu"):
+                y, saved = resize.interpolate.forward(
+                    x, size=(height, 2 * length), mode=mode, implementation=implementation
+                )
+                grads = resize.interpolate.backward(saved, np.cos(y), (True,), implementation=implementation)
+                results.append((y, *grads))
+            for expected, actual in zip(*results):
+                np.testing.assert_allclose(actual, expected, rtol=1e-5, atol=1e-5)
