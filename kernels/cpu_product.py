@@ -44,8 +44,9 @@ def _lanes(array_type):
     return REGISTER_BYTES // (4 if array_type.dtype == types.float32 else 8)
 
 
-def _tile_product(height):
-    """A function that computes up to `height` rows of a panel's width, with the sums in vector registers."""
+def _tile_product(height, vectors=_VECTORS):
+    """A function that computes up to `height` rows of a panel's width, or of its first vectors, with the sums in vector
+    registers."""
 
     @intrinsic
     def multiply_tile(
@@ -78,7 +79,7 @@ def _tile_product(height):
                 return builder.gep(pointer, [offset])
 
             def vectors_at(pointer):
-                return [builder.bitcast(at(pointer, constant(v * lanes)), vector.as_pointer()) for v in range(_VECTORS)]
+                return [builder.bitcast(at(pointer, constant(v * lanes)), vector.as_pointer()) for v in range(vectors)]
 
             last = builder.sub(rows, constant(1))
             tile_rows = [
@@ -97,7 +98,7 @@ def _tile_product(height):
                 for tile_row in tile_rows
             ]
             # Stack slots of which LLVM makes registers.
-            sums = [[cgutils.alloca_once_value(builder, zero) for _ in range(_VECTORS)] for _ in range(height)]
+            sums = [[cgutils.alloca_once_value(builder, zero) for _ in range(vectors)] for _ in range(height)]
             with builder.if_else(add) as (then, otherwise):
                 with then:
                     for pointers, slots in zip(result_pointers, sums):
@@ -159,6 +160,7 @@ def _tile_product(height):
 multiply_tall = _tile_product(TALL)
 multiply_middle = _tile_product(MIDDLE)
 multiply_low = _tile_product(LOW)
+multiply_narrow = _tile_product(TALL, vectors=1)
 
 
 @serial_kernel

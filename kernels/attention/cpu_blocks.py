@@ -15,11 +15,12 @@ import numpy as np
 from numba import prange
 
 from ..cpu_jit import kernel, serial_kernel
+from ..cpu_lines import largest_of_line, memory, sum_of_few_lines
 from ..cpu_math import log
 from ..cpu_philox import fill_uniform
-from ..cpu_product import PANEL_BYTES, multiply_panels, pack_columns, pack_rows, transpose
+from ..cpu_product import PANEL_BYTES, TALL, multiply_narrow, multiply_panels, pack_columns, pack_rows, transpose
 from ..cpu_sums import line_product
-from .cpu_lines import LINE_STEP, differentiate, exponentiate, largest
+from .cpu_lines import LINE_STEP, differentiate, exponentiate
 
 _TERMS = 256  # keys that a product sums at a time: their panel of values stays in the first-level cache
 _STEP = 48  # rows of a causal block that are taken together, up to the last key that any of them sees
@@ -38,10 +39,8 @@ def round_up(count, step):
 def _copy_scaled(source, start, pitch, rows, features, scale, target, target_start, target_pitch):
     """target rows = scale times source rows."""
     for r in range(rows):
-        line = source[start + r * pitch : start + r * pitch + features]
-        to = target[target_start + r * target_pitch : target_start + r * target_pitch + features]
-        for i in range(features):
-            to[i] = line[i] * scale
+        to = target_start + r * target_pitch
+        sum_of_few_lines(memory(source), (start + r * pitch,), (scale,), memory(target), to, features)
 
 
 @serial_kernel
@@ -75,10 +74,18 @@ def _weigh(weights, pitch, rows, panels, inner_keys, keys, columns, position, is
         high = min(low + step, rows)
         seen = min(keys, position + high - first_key) if is_causal else keys
         for k in range(0, seen, _TERMS):
-            multiply_panels(
-                weights, k, places, low, high, panels, (first_key + k) * width, inner_keys * width, width,
-                min(_TERMS, seen - k), count, to, 0, to_pitch, adds or k > 0,
-            )  # fmt: skip
+            terms, start, more = min(_TERMS, seen - k), (first_key + k) * width, adds or k > 0
+            if columns <= width // 2:  # the other half of the panels would be multiplied in vain
+                for row in range(low, high, TALL):
+                    multiply_narrow(
+                        weights, k, places, row, min(TALL, high - row), panels, start, width, terms, to, 0, to_pitch,
+                        more, 1,
+                    )  # fmt: skip
+            else:
+                multiply_panels(
+                    weights, k, places, low, high, panels, start, inner_keys * width, width, terms, count, to, 0,
+                    to_pitch, more,
+                )  # fmt: skip
 
 
 @serial_kernel
@@ -151,34 +158,25 @@ def _attend(worker, workers, query, key, value, mask, mask_index, output, log_su
             query_head, first = head * groups + block // blocks, block % blocks * block_rows
             rows = min(block_rows, length - first)
             seen_keys = min(keys, first + rows) if is_causal else keys
-            _copy_scaled(
-                flat,
-                starts[query_head] + first * row_pitch,
-                row_pitch,
-                rows,
-                features,
-                kind(scale),
-                scaled,
-                0,
-                features,
-            )
+            start = starts[query_head] + first * row_pitch
+            _copy_scaled(flat, start, row_pitch, rows, features, kind(scale), scaled, 0, features)
             _multiply_seen(scaled, places, rows, key_panels, 0, features, 0, seen_keys, first, is_causal, scores, pitch)
             for r in range(rows):
                 seen = min(keys, first + r + 1) if is_causal else keys
                 whole = round_up(seen, LINE_STEP)
-                line = scores[r * pitch : r * pitch + whole]
+                line = r * pitch
                 if mask.size:
-                    _add_line(mask[mask_index[query_head], (first + r) % mask.shape[1]], line[:seen])
+                    _add_line(mask[mask_index[query_head], (first + r) % mask.shape[1]], scores[line : line + seen])
                 if seen < whole:
-                    line[seen:] = -np.inf
-                peak = largest(line)
+                    scores[line + seen : line + whole] = -np.inf
+                peak = largest_of_line(memory(scores), line, whole)
                 peaks[r] = kind(0) if peak == -np.inf else peak
-                totals[r] = exponentiate(line, peaks[r])
+                totals[r] = exponentiate(memory(scores), line, whole, peaks[r])
                 if whole < seen_keys:
-                    scores[r * pitch + whole : r * pitch + seen_keys] = kind(0)
+                    scores[line + whole : line + seen_keys] = kind(0)
                 if dropout_p > 0:
                     fill_uniform(seed, (query_head * length + first + r) * keys, draws[:seen])
-                    _drop(line[:seen], draws, dropout_p, kind(1))
+                    _drop(scores[line : line + seen], draws, dropout_p, kind(1))
             _finish_sums(peaks[:rows], totals[:rows], factor, log_sums[query_head, first : first + rows])
             _weigh(
                 scores, pitch, rows, value_panels, keys, seen_keys, value_features, first, is_causal, sums, columns, 0,
@@ -282,23 +280,23 @@ def _differentiate_tasks(
                 )  # fmt: skip
                 for r in range(rows):
                     seen = max(0, min(count, first + r + 1 - low)) if is_causal else count
-                    whole, end = round_up(seen, LINE_STEP), r * pitch + round_up(count, width)
-                    line, grad = weights[r * pitch : r * pitch + whole], grads[r * pitch : r * pitch + whole]
+                    line, whole, end = r * pitch, round_up(seen, LINE_STEP), r * pitch + round_up(count, width)
                     index, mask_row = mask_index[query_head], (first + r) % mask.shape[1]
                     if mask.size:
-                        _add_line(mask[index, mask_row][low : low + seen], line[:seen])
-                    if r * pitch + seen < end:
-                        line[seen:] = -np.inf
-                        weights[r * pitch + whole : end] = kind(0)
-                        grads[r * pitch + seen : end] = kind(0)
+                        _add_line(mask[index, mask_row][low : low + seen], weights[line : line + seen])
+                    if line + seen < end:
+                        weights[line + seen : line + whole] = -np.inf
+                        weights[line + whole : end] = kind(0)
+                        grads[line + seen : end] = kind(0)
                     if dropout_p > 0:
                         fill_uniform(seed, (query_head * length + first + r) * keys + low, draws[:seen])
-                        _drop(grad[:seen], draws, dropout_p, factor)
-                    differentiate(line, grad, log_sums[query_head, first + r], dots[r])
+                        _drop(grads[line : line + seen], draws, dropout_p, factor)
+                    log_sum = log_sums[query_head, first + r]
+                    differentiate(memory(weights), memory(grads), line, whole, log_sum, dots[r])
                     if dropout_p > 0:
-                        _drop(line[:seen], draws, dropout_p, factor)
+                        _drop(weights[line : line + seen], draws, dropout_p, factor)
                     if grad_mask.size:
-                        _add_line(grad, grad_mask[worker, index, mask_row][low : low + seen])
+                        _add_line(grads[line : line + seen], grad_mask[worker, index, mask_row][low : low + seen])
                 if len(flat_grad_values):
                     _add_transposed(
                         above_columns, block_rows, value_features, weights, pitch, rows, low, count, first, is_causal,

@@ -1,9 +1,9 @@
-"""Lines of attention scores, a vector register at a time: their largest, e to them, the gradient through both.
+"""Lines of attention scores, a vector register at a time: e to them, and the gradient through it.
 
-A line is a part of a contiguous array whose length is a multiple of `LINE_STEP`; what lies beyond the keys that a row
-sees is -inf, and comes out as 0. For float32 the loops are written in LLVM's vectors, as Numba by itself takes half of
-AVX-512's registers, no vectors at all for a maximum, and an element at a time for what is left over. For float64 they
-are plain loops.
+A line is named by its memory, as in the `cpu_lines.py` of all families, and its length is a multiple of `LINE_STEP`;
+what lies beyond the keys that a row sees is -inf, and comes out as 0. For float32 the loops are written in LLVM's
+vectors, as Numba by itself takes half of AVX-512's registers, and an element at a time for what is left over. For
+float64 they are plain loops.
 
 exp is the polynomial of S. L. Moshier's Cephes library, for arguments that a subtracted maximum or log-sum has made at
 most 0: what `cpu_math.py` does for overflow and subnormal numbers is not needed.
@@ -13,14 +13,13 @@ from __future__ import annotations
 
 import math
 
-import numpy as np
 from llvmlite import ir
 from numba import types
 from numba.core import cgutils
 from numba.extending import intrinsic, overload
 
 from ..cpu_product import REGISTER_BYTES
-from ..cpu_vectors import everywhere, fold, multiply_add
+from ..cpu_vectors import everywhere, fold, load, multiply_add, store
 
 LINE_STEP = REGISTER_BYTES // 4  # elements
 _FLOAT, _INTEGER = (ir.VectorType(kind, LINE_STEP) for kind in (ir.FloatType(), ir.IntType(32)))
@@ -52,26 +51,22 @@ def _exp(builder, x):
 
 
 class _Loop:
-    """What an intrinsic over lines needs: pointers to vectors of its arrays, and numbers in all elements of one."""
+    """What an intrinsic over lines needs: vectors of the lines, and numbers in all elements of one.
 
-    def __init__(self, context, builder, signature, arguments):
-        self.builder, self.context = builder, context
-        self.lines = [
-            context.make_array(kind)(context, builder, value)
-            for kind, value in zip(signature.args, arguments)
-            if isinstance(kind, types.Array)
-        ]
-        self.count = self.lines[0].nitems
+    Args:
+        lines: pairs of a line's memory and where it starts. count: their elements.
+    """
 
-    def at(self, line, index):
-        pointer = self.builder.gep(self.lines[line].data, [index])
-        return self.builder.bitcast(pointer, _FLOAT.as_pointer())
+    def __init__(self, builder, lines, count):
+        self.builder, self.lines, self.count = builder, lines, count
 
     def load(self, line, index):
-        return self.builder.load(self.at(line, index), align=4)
+        pointer, start = self.lines[line]
+        return load(self.builder, _FLOAT, pointer, self.builder.add(start, index))
 
     def store(self, value, line, index):
-        self.builder.store(value, self.at(line, index), align=4)
+        pointer, start = self.lines[line]
+        store(self.builder, value, pointer, self.builder.add(start, index))
 
     def everywhere(self, number):
         return everywhere(self.builder, number, LINE_STEP)
@@ -83,26 +78,11 @@ class _Loop:
 
 
 @intrinsic
-def _largest(typing_context, line):
+def _exponentiate(typing_context, line, start, count, peak):
     def generate(context, builder, signature, arguments):
-        loop = _Loop(context, builder, signature, arguments)
-
-        def larger(a, b):
-            return builder.select(builder.fcmp_ordered(">", a, b), a, b)
-
-        peak = cgutils.alloca_once_value(builder, _all(-math.inf))
-        with loop.steps() as (index, _):
-            builder.store(larger(loop.load(0, index), builder.load(peak)), peak)
-        return fold(builder, larger, builder.load(peak))
-
-    return types.float32(line), generate
-
-
-@intrinsic
-def _exponentiate(typing_context, line, peak):
-    def generate(context, builder, signature, arguments):
-        loop = _Loop(context, builder, signature, arguments)
-        peak = loop.everywhere(arguments[1])
+        line, start, count, peak = arguments
+        loop = _Loop(builder, [(line, start)], count)
+        peak = loop.everywhere(peak)
         total = cgutils.alloca_once_value(builder, _all(0.0))
         with loop.steps() as (index, _):
             y = _exp(builder, builder.fsub(loop.load(0, index), peak))
@@ -110,65 +90,53 @@ def _exponentiate(typing_context, line, peak):
             builder.store(builder.fadd(builder.load(total), y), total)
         return fold(builder, builder.fadd, builder.load(total))
 
-    return types.float32(line, types.float32), generate
+    return types.float32(line, types.intp, types.intp, types.float32), generate
 
 
 @intrinsic
-def _differentiate(typing_context, line, grad, log_sum, dot):
+def _differentiate(typing_context, line, grad, start, count, log_sum, dot):
     def generate(context, builder, signature, arguments):
-        loop = _Loop(context, builder, signature, arguments)
-        log_sum, dot = (loop.everywhere(number) for number in arguments[2:])
+        line, grad, start, count, *numbers = arguments
+        loop = _Loop(builder, [(line, start), (grad, start)], count)
+        log_sum, dot = (loop.everywhere(number) for number in numbers)
         with loop.steps() as (index, _):
             weight = _exp(builder, builder.fsub(loop.load(0, index), log_sum))
             loop.store(weight, 0, index)
             loop.store(builder.fmul(weight, builder.fsub(loop.load(1, index), dot)), 1, index)
         return context.get_dummy_value()
 
-    return types.void(line, grad, types.float32, types.float32), generate
+    return types.void(line, grad, types.intp, types.intp, types.float32, types.float32), generate
 
 
-def largest(line):
-    """The largest element that is not NaN, -inf if there is none."""
+def exponentiate(line, start, count, peak):
+    """line[start + i] = e^(line[start + i] - peak) for i < count, whose sum is returned."""
 
 
-def exponentiate(line, peak):
-    """line = e^(line - peak), whose sum is returned."""
-
-
-def differentiate(line, grad, log_sum, dot):
-    """line = e^(line - log_sum) = weights, grad = weights (grad - dot)."""
-
-
-@overload(largest)
-def _choose_largest(line):
-    def plain(line):
-        peak = line.dtype.type(-np.inf)
-        for x in line:
-            peak = x if x > peak else peak
-        return peak
-
-    return (lambda line: _largest(line)) if line.dtype == types.float32 else plain
+def differentiate(line, grad, start, count, log_sum, dot):
+    """line[start + i] = e^(line[start + i] - log_sum) = weight, grad[start + i] = weight (grad[start + i] - dot)."""
 
 
 @overload(exponentiate)
-def _choose_exponentiate(line, peak):
-    def plain(line, peak):
-        total = line.dtype.type(0)
-        for i in range(line.size):
-            line[i] = math.exp(line[i] - peak)
-            total += line[i]
+def _choose_exponentiate(line, start, count, peak):
+    def plain(line, start, count, peak):
+        total = peak * 0
+        for i in range(count):
+            line[start + i] = math.exp(line[start + i] - peak)
+            total += line[start + i]
         return total
 
-    return (lambda line, peak: _exponentiate(line, peak)) if line.dtype == types.float32 else plain
+    if line.dtype == types.float32:
+        return lambda line, start, count, peak: _exponentiate(line, start, count, peak)
+    return plain
 
 
 @overload(differentiate)
-def _choose_differentiate(line, grad, log_sum, dot):
-    def plain(line, grad, log_sum, dot):
-        for i in range(line.size):
-            line[i] = math.exp(line[i] - log_sum)
-            grad[i] = line[i] * (grad[i] - dot)
+def _choose_differentiate(line, grad, start, count, log_sum, dot):
+    def plain(line, grad, start, count, log_sum, dot):
+        for i in range(count):
+            line[start + i] = math.exp(line[start + i] - log_sum)
+            grad[start + i] = line[start + i] * (grad[start + i] - dot)
 
     if line.dtype == types.float32:
-        return lambda line, grad, log_sum, dot: _differentiate(line, grad, log_sum, dot)
+        return lambda line, grad, start, count, log_sum, dot: _differentiate(line, grad, start, count, log_sum, dot)
     return plain
