@@ -357,7 +357,11 @@ def test_the_command_measures_prints_and_saves(tmp_path):
 def test_an_interrupted_run_keeps_what_it_measured(tmp_path, number):
     saved = tmp_path / "bench.jsonl"
     words = ["relu/small", "resnet/large", "--seconds", "0.02", "--threads", "1", "--save", str(saved)]
-    running = subprocess.Popen(command(*words), stdout=subprocess.PIPE, text=True, start_new_session=True)
+    running = subprocess.Popen(
+        command(*words), stdout=subprocess.PIPE, text=True, start_new_session=True,
+        # The tests themselves may run in the background of a shell, which has them ignore Ctrl-C.
+        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),
+    )  # fmt: skip
     for line in running.stdout:
         if line.startswith("relu/small backward"):
             os.killpg(running.pid, number) if number == signal.SIGINT else running.send_signal(number)

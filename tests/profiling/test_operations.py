@@ -168,8 +168,10 @@ def test_ctrl_c_leaves_what_was_measured_whole(tmp_path):
         f"sys.exit(command.main(['profile', *{words!r}]))\n"
     )
     process = subprocess.Popen(
-        [sys.executable, "-c", code], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, env=environment
-    )
+        [sys.executable, "-c", code], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, env=environment,
+        # The tests themselves may run in the background of a shell, which has them ignore Ctrl-C.
+        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),
+    )  # fmt: skip
     deadline = time.monotonic() + 120
     while not output.is_file():
         assert process.poll() is None, process.communicate()[1]
