@@ -53,6 +53,16 @@ def lowest_of(typing_context, line):
     return line.dtype(line), generate
 
 
+@intrinsic
+def zero_of(typing_context, line):
+    """0, in the line's type."""
+
+    def generate(context, builder, signature, arguments):
+        return ir.Constant(context.get_data_type(signature.return_type), 0.0)
+
+    return line.dtype(line), generate
+
+
 def vector_of(context, line, parts):
     """The type of a register full of the line's elements, or of a half or a quarter of them."""
     return ir.VectorType(context.get_data_type(line.dtype), REGISTER_BYTES * 8 // line.dtype.bitwidth // parts)

@@ -34,6 +34,17 @@ def wide_vectors(typing_context):
     return types.void(), generate
 
 
+@intrinsic
+def multiply_add(typing_context, a, b, c):
+    """a * b + c with one rounding. In a * b + c * d, LLVM contracts now one product and now the other; where the bits
+    shall be those of another loop, this says which."""
+
+    def generate(context, builder, signature, arguments):
+        return builder.fma(*arguments)
+
+    return a(a, a, a), generate
+
+
 def _by_width(single, double):
     """What kernels call: `single` for float32, `double` for all other numbers, which become float64."""
 

@@ -170,6 +170,20 @@ def line_weighted_deviations(typing_context, weight, x, centre):
 
 
 @intrinsic
+def line_rectified_deviations(typing_context, weight, x, centre, scale, offset):
+    """The sums of `line_weighted_deviations`, of the elements with (x - centre) * scale + offset above 0."""
+
+    def term(builder, weight, x, centre, scale, offset):
+        deviation = builder.fsub(x, centre)
+        value = builder.fadd(builder.fmul(deviation, scale, flags=CONTRACT), offset, flags=CONTRACT)
+        zero = ir.Constant(x.type, None)
+        weight = builder.select(builder.fcmp_ordered(">", value, zero), weight, zero)
+        return weight, builder.fmul(weight, deviation, flags=CONTRACT)
+
+    return _line_sums(term, weight, x, centre, scale, offset, results=2)
+
+
+@intrinsic
 def line_scaled_deviations(typing_context, grad, scale, x, centre):
     """The sum of grad * scale, and that of grad * scale * (x - centre)."""
 

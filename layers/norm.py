@@ -95,6 +95,7 @@ class _BatchNorm(_ChannelNorm):
         track_running_stats: whether running statistics are kept.
         dtype: type of parameters and running statistics.
         bias: whether `bias` is there, where `affine`.
+        activation: None or 'relu', fused into the normalisation. (PyTorch has no such argument.)
 
     Shapes:
         weight, bias, running_mean, running_var: [C]; num_batches_tracked: [] of int64. running_var follows the unbiased
@@ -114,8 +115,10 @@ class _BatchNorm(_ChannelNorm):
         dtype=np.float32,
         *,
         bias: bool = True,
+        activation: str | None = None,
     ):
         super().__init__(num_features, eps, momentum, affine, track_running_stats, dtype, bias)
+        self.activation = activation
 
     def forward(self, input):
         self._check_rank(input)
@@ -133,10 +136,15 @@ class _BatchNorm(_ChannelNorm):
             self.training or self.running_mean is None,
             factor,
             self.eps,
+            self.activation,
         )
         if track:
             count(self.num_batches_tracked.array)
         return y
+
+    def extra_repr(self) -> str:
+        text = super().extra_repr()
+        return text if self.activation is None else f"{text}, activation={self.activation!r}"
 
 
 class BatchNorm1d(_BatchNorm):

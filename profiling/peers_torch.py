@@ -219,9 +219,11 @@ CALLS = ELEMENTWISE | {
     "log_softmax": lambda x, *, axis=-1: torch.log_softmax(x, axis),
     "logsumexp": lambda x, *, axis=-1, keepdims=False: torch.logsumexp(x, axis, keepdim=keepdims),
     # normalisation; running statistics are left out, as in the operations
-    "batch_norm": lambda x, weight=None, bias=None, *, eps: F.batch_norm(x, None, None, weight, bias, True, 0.0, eps),
-    "batch_norm_inference": lambda x, mean, variance, weight=None, bias=None, *, eps: F.batch_norm(
-        x, mean.detach(), variance.detach(), weight, bias, False, 0.0, eps
+    "batch_norm": lambda x, weight=None, bias=None, *, eps, activation=None: ACTIVATIONS[activation](
+        F.batch_norm(x, None, None, weight, bias, True, 0.0, eps)
+    ),
+    "batch_norm_inference": lambda x, mean, variance, weight=None, bias=None, *, eps, activation=None: (
+        ACTIVATIONS[activation](F.batch_norm(x, mean.detach(), variance.detach(), weight, bias, False, 0.0, eps))
     ),
     "instance_norm": lambda x, weight=None, bias=None, *, eps: F.instance_norm(
         x, None, None, weight, bias, True, 0.0, eps

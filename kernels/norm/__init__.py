@@ -11,6 +11,9 @@
     layer_norm             the trailing axes                      one an element of those axes
     rms_norm               the same; x^ = x / sqrt(mean(x^2) + eps), no bias
 
+Batch normalisation may end in an activation, y = activation(weight x^ + bias): what follows then has the gradient
+before the activation in place of grad_y. What a rectifier let through, x tells, which backward reads anyway.
+
 The variance is the mean of (x - mean)^2 (biased). With g^ = weight grad_y and means over the same axes,
 
     grad_x = (g^ - mean(g^) - x^ mean(g^ x^)) / sqrt(variance + eps)
@@ -33,8 +36,10 @@ import math
 
 import numpy as np
 
-from ..check import check_float, check_number, check_same_dtype, check_shape, refuse_type, refuse_value
+from ..check import check_choice, check_float, check_number, check_same_dtype, check_shape, refuse_type, refuse_value
 from ..operation import Cost, Operation, Refused, Sample, Uniform
+
+ACTIVATIONS = (None, "relu")
 
 
 def _check_channels(operation, x, weight, bias, eps):
@@ -87,10 +92,11 @@ def _refused_channels(**attributes):
     ]
 
 
-def _check_batch_norm(x, weight=None, bias=None, *, eps):
-    """x: [N, C, ...], weight, bias: [C] or None. Returns y, and the batch's mean and variance (biased), both [C]; of no
-    values they are 0."""
+def _check_batch_norm(x, weight=None, bias=None, *, eps, activation=None):
+    """x: [N, C, ...], weight, bias: [C] or None; activation: None or "relu". Returns y, and the batch's mean and
+    variance (biased), both [C]; of no values they are 0."""
     _check_channels("batch_norm", x, weight, bias, eps)
+    check_choice("batch_norm", "activation", activation, ACTIVATIONS)
 
 
 def _vary_channels(pick, **attributes):
@@ -98,19 +104,24 @@ def _vary_channels(pick, **attributes):
     return _channel_sample("varied", shape, pick.of((True, False)), pick.of((True, False)), **attributes)
 
 
+_NO_ACTIVATION = ValueError, "activation as one of None, 'relu', got 'gelu'", {"eps": 1e-5, "activation": "gelu"}
+
 batch_norm = Operation(
     "batch_norm",
     __name__,
     check=_check_batch_norm,
     cost=_cost,
     reduction_length=_per_channel,
-    vary=_vary_channels,
+    vary=lambda pick: _vary_channels(pick, activation=pick.of(ACTIVATIONS)),
     samples=[
         _channel_sample("images", (4, 6, 5, 7)),
         _channel_sample("sequence", (3, 5, 33), bias=False),
         _channel_sample("volumes", (2, 3, 3, 4, 5), weight=False),
         _channel_sample("features", (33, 70)),
         _channel_sample("many_rows", (700, 9), weight=False, bias=False),
+        _channel_sample("rectified_images", (4, 6, 5, 7), activation="relu"),
+        _channel_sample("rectified_planes", (3, 5, 12, 13), weight=False, activation="relu"),
+        _channel_sample("rectified_features", (70, 99), bias=False, activation="relu"),
         _channel_sample("one_channel", (3, 1, 4, 4)),
         _channel_sample("no_rows", (0, 4, 3, 3)),
         _channel_sample("no_rows_of_features", (0, 4)),
@@ -119,13 +130,14 @@ batch_norm = Operation(
         _channel_sample("resnet_layer4", (32, 512, 7, 7), large=True),
         _channel_sample("mlp", (1024, 512), large=True),
     ],
-    refused=_refused_channels(),
+    refused=[*_refused_channels(), Refused("activation", {"x": np.zeros((2, 4))}, *_NO_ACTIVATION)],
 )
 
 
-def _check_batch_norm_inference(x, mean, variance, weight=None, bias=None, *, eps):
-    """x: [N, C, ...], mean, variance: [C], weight, bias: [C] or None."""
+def _check_batch_norm_inference(x, mean, variance, weight=None, bias=None, *, eps, activation=None):
+    """x: [N, C, ...], mean, variance: [C], weight, bias: [C] or None; activation: None or "relu"."""
     _check_channels("batch_norm_inference", x, weight, bias, eps)
+    check_choice("batch_norm_inference", "activation", activation, ACTIVATIONS)
     for name, array in (("mean", mean), ("variance", variance)):
         if array is None:
             refuse_type("batch_norm_inference", name, "as a NumPy or CuPy array", "None")
@@ -133,8 +145,8 @@ def _check_batch_norm_inference(x, mean, variance, weight=None, bias=None, *, ep
         check_shape("batch_norm_inference", name, array, (x.shape[1],), "[C]")
 
 
-def _inference_sample(name, shape, weight=True, bias=True, *, large=False):
-    sample = _channel_sample(name, shape, weight, bias, large=large)
+def _inference_sample(name, shape, weight=True, bias=True, *, large=False, **attributes):
+    sample = _channel_sample(name, shape, weight, bias, large=large, **attributes)
     x, *affine = sample.inputs.items()
     statistics = ("mean", (shape[1],)), ("variance", Uniform((shape[1],), 0.5, 2.0))
     return Sample(name, dict([x, *statistics, *affine]), sample.attributes, large)
@@ -142,20 +154,24 @@ def _inference_sample(name, shape, weight=True, bias=True, *, large=False):
 
 def _vary_inference(pick):
     shape = (pick(0, 4), pick(0, 6), *(pick(1, 6) for _ in range(pick(0, 3))))
-    return _inference_sample("varied", shape, pick.of((True, False)), pick.of((True, False)))
+    weight, bias = pick.of((True, False)), pick.of((True, False))
+    return _inference_sample("varied", shape, weight, bias, activation=pick.of(ACTIVATIONS))
 
 
 batch_norm_inference = Operation(
     "batch_norm_inference",
     __name__,
     check=_check_batch_norm_inference,
-    cost=lambda x, *parameters, eps: Cost(flops=4 * x.size, bytes=_cost(x, *parameters).bytes),
+    cost=lambda x, *parameters, **_: Cost(flops=4 * x.size, bytes=_cost(x, *parameters).bytes),
     reduction_length=_per_channel,
     vary=_vary_inference,
     samples=[
         _inference_sample("images", (4, 6, 5, 7)),
         _inference_sample("features", (33, 70), bias=False),
         _inference_sample("one_value", (1, 1), weight=False),
+        _inference_sample("rectified_images", (4, 6, 5, 7), activation="relu"),
+        _inference_sample("rectified_planes", (3, 5, 12, 13), weight=False, activation="relu"),
+        _inference_sample("rectified_features", (33, 70), bias=False, activation="relu"),
         _inference_sample("no_rows", (0, 4, 3, 3)),
         _inference_sample("resnet_layer1", (32, 64, 56, 56), large=True),
     ],
@@ -188,6 +204,7 @@ batch_norm_inference = Operation(
             r"eps in \[0, inf\), got -1",
             {"eps": -1},
         ),
+        Refused("activation", {"x": np.zeros((2, 4)), "mean": np.zeros(4), "variance": np.ones(4)}, *_NO_ACTIVATION),
     ],
 )
 

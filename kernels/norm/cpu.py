@@ -36,8 +36,8 @@ __all__ = [
 _SHORT = 128  # values of a plane, below which several planes go together
 
 
-def batch_norm_forward(x, weight=None, bias=None, *, eps):
-    y, mean, variance, saved = _by_channel_forward(x, weight, bias, eps)
+def batch_norm_forward(x, weight=None, bias=None, *, eps, activation=None):
+    y, mean, variance, saved = _by_channel_forward(x, weight, bias, eps, activation)
     return (y, mean, variance), saved
 
 
@@ -45,9 +45,9 @@ def batch_norm_backward(saved, grads, needs):
     return _by_channel_backward(saved, *grads, needs)
 
 
-def batch_norm_inference_forward(x, mean, variance, weight=None, bias=None, *, eps):
+def batch_norm_inference_forward(x, mean, variance, weight=None, bias=None, *, eps, activation=None):
     mean, variance = np.ascontiguousarray(mean), np.ascontiguousarray(variance)
-    y, _, _, saved = _by_channel_forward(x, weight, bias, eps, mean, variance)
+    y, _, _, saved = _by_channel_forward(x, weight, bias, eps, activation, mean, variance)
     return y, saved
 
 
@@ -115,16 +115,16 @@ def _affine(x, weight, bias):
 
 def _by_set_forward(x, weight, bias, sets, eps):
     x, (weight, bias) = np.ascontiguousarray(x), _affine(x, weight, bias)
-    y, mean, variance = cpu_planes.forward(x, sets, weight, bias, float(eps))
-    return y, mean, variance, (x, weight, mean, variance, float(eps), sets)
+    y, mean, variance = cpu_planes.forward(x, sets, weight, bias, float(eps), False)
+    return y, mean, variance, (x, weight, bias, mean, variance, float(eps), sets)
 
 
 def _by_set_backward(saved, grad_y, grad_mean, grad_variance, needs):
-    x, weight, mean, variance, eps, sets = saved
+    x, weight, bias, mean, variance, eps, sets = saved
     grad_y = np.zeros_like(x) if grad_y is None else grad_y
     statistics = (_or_zeros(grad, mean) for grad in (grad_mean, grad_variance))
     grad_x, grad_weight, grad_bias = cpu_planes.backward(
-        x, grad_y, sets, False, weight, eps, mean, variance, *statistics, needs[0], needs[1] or needs[2]
+        x, grad_y, sets, False, weight, bias, eps, False, mean, variance, *statistics, needs[0], needs[1] or needs[2]
     )
     return grad_x, grad_weight if needs[1] else None, grad_bias if needs[2] else None
 
@@ -135,42 +135,42 @@ class _SavedByChannel(NamedTuple):
     x: np.ndarray
     shape: tuple[int, ...]
     as_columns: bool
+    given: bool
     weight: np.ndarray
+    bias: np.ndarray
+    eps: float
+    relu: bool
     mean: np.ndarray
     variance: np.ndarray
-    eps: float
-    given: bool
 
 
-def _by_channel_forward(x, weight, bias, eps, mean=None, variance=None):
+def _by_channel_forward(x, weight, bias, eps, activation, mean=None, variance=None):
     """Batch normalisation; a mean and variance that are given are used, else they are computed."""
     given, shape, as_columns = mean is not None, x.shape, _lies_as_columns(x)
-    (weight, bias), eps = _affine(x, weight, bias), float(eps)
+    (weight, bias), eps, relu = _affine(x, weight, bias), float(eps), activation == "relu"
     if as_columns:
         x = _rows_of_channels(x)
-        y, mean, variance = cpu_columns.forward(x, weight, bias, eps, mean, variance)
+        y, mean, variance = cpu_columns.forward(x, weight, bias, eps, relu, mean, variance)
         y = _from_rows(y, shape)
     else:
         x = np.ascontiguousarray(x)
         forward = cpu_short_planes.forward if _has_short_planes(x) else _long_planes_forward
-        y, mean, variance = forward(x, weight, bias, eps, mean, variance)
-    return y, mean, variance, _SavedByChannel(x, shape, as_columns, weight, mean, variance, eps, given)
+        y, mean, variance = forward(x, weight, bias, eps, relu, mean, variance)
+    return y, mean, variance, _SavedByChannel(x, shape, as_columns, given, weight, bias, eps, relu, mean, variance)
 
 
 def _by_channel_backward(saved, grad_y, grad_mean, grad_variance, needs):
-    x, shape, as_columns, weight, mean, variance, eps, given = saved
-    statistics = [_or_zeros(grad, mean) for grad in (grad_mean, grad_variance)]
+    x, shape, as_columns, *state = saved
+    statistics = [_or_zeros(grad, saved.mean) for grad in (grad_mean, grad_variance)]
     needed = needs[0], needs[1] or needs[2]
     if as_columns:
         grad_y = np.zeros_like(x) if grad_y is None else _rows_of_channels(grad_y)
-        grad_x, grad_weight, grad_bias = cpu_columns.backward(
-            x, grad_y, given, weight, eps, mean, variance, *statistics, *needed
-        )
+        grad_x, grad_weight, grad_bias = cpu_columns.backward(x, grad_y, *state, *statistics, *needed)
         grad_x = _from_rows(grad_x, shape) if needs[0] else None
     else:
         grad_y = np.zeros_like(x) if grad_y is None else grad_y
         backward = cpu_short_planes.backward if _has_short_planes(x) else _long_planes_backward
-        grad_x, grad_weight, grad_bias = backward(x, grad_y, given, weight, eps, mean, variance, *statistics, *needed)
+        grad_x, grad_weight, grad_bias = backward(x, grad_y, *state, *statistics, *needed)
     return grad_x, grad_weight if needs[1] else None, grad_bias if needs[2] else None
 
 

@@ -6,15 +6,16 @@ threads.
 """
 
 import math
+from functools import cache
 
 import numpy as np
 from numba import prange
 
 from ..cpu_jit import kernel, serial_kernel
 from ..cpu_lines import memory
-from ..cpu_math import wide_vectors
+from ..cpu_math import multiply_add, wide_vectors
 from ..memory import empty
-from .cpu_column_sums import column_sums
+from .cpu_column_sums import column_sums, rectified_column_sums
 
 
 @kernel
@@ -68,24 +69,47 @@ def join_moments(part_rows, rows, centre, deviations, squares, mean, variance):
         variance[c] = max(variance[c] * inverse_rows, 0.0)
 
 
-@kernel
-def columns_normalize_kernel(x, mean, scale, bias, y):
-    """y = (x - mean) * scale + bias."""
-    for r in prange(x.shape[0]):
-        for c in range(x.shape[1]):
-            y[r, c] = (x[r, c] - mean[c]) * scale[c] + bias[c]
+@cache
+def _normalize_kernel(relu):
+    """The kernel that normalises and, if relu, rectifies: what it does alone is compiled."""
+
+    @kernel
+    def columns_normalize_kernel(x, mean, scale, bias, y):
+        """y = (x - mean) * scale + bias, or 0 where that is negative if relu."""
+        zero = y.dtype.type(0)
+        for r in prange(x.shape[0]):
+            for c in range(x.shape[1]):
+                value = (x[r, c] - mean[c]) * scale[c] + bias[c]
+                y[r, c] = zero if relu and value < 0 else value
+
+    return columns_normalize_kernel
 
 
-@kernel
-def columns_grad_sums_kernel(x, grad_y, part_rows, mean, sum_grad, sum_products):
-    """For each part and channel: the sums of grad_y and of grad_y * (x - mean). Both [parts, C]."""
-    rows, columns = x.shape
-    for part in prange(sum_grad.shape[0]):
-        first, count = part * part_rows, min(part_rows, rows - part * part_rows)
-        column_sums(
-            memory(x), memory(grad_y), False, first * columns, columns, count,
-            memory(mean), memory(sum_grad), memory(sum_products), part * columns,
-        )  # fmt: skip
+@cache
+def _grad_sums_kernel(relu):
+    """The kernel of the gradient's sums, if relu behind a rectifier's derivative."""
+
+    @kernel
+    def columns_grad_sums_kernel(x, grad_y, part_rows, mean, scale, bias, sum_grad, sum_products):
+        """For each part and channel: the sums of grad_y and of grad_y * (x - mean). Both [parts, C].
+
+        If relu, grad_y counts where y is above 0; only then scale and bias are read.
+        """
+        rows, columns = x.shape
+        for part in prange(sum_grad.shape[0]):
+            first, count = part * part_rows, min(part_rows, rows - part * part_rows)
+            if relu:
+                rectified_column_sums(
+                    memory(x), memory(grad_y), first * columns, columns, count,
+                    memory(mean), memory(scale), memory(bias), memory(sum_grad), memory(sum_products), part * columns,
+                )  # fmt: skip
+            else:
+                column_sums(
+                    memory(x), memory(grad_y), False, first * columns, columns, count,
+                    memory(mean), memory(sum_grad), memory(sum_products), part * columns,
+                )  # fmt: skip
+
+    return columns_grad_sums_kernel
 
 
 @serial_kernel
@@ -110,34 +134,48 @@ def join_grad_sums(sums, rows, given, weight, eps, variance, grad_mean, grad_var
             coefficients[2, c] = (grad_mean[c] - rstd * weight[c] * grads[c]) * inverse
 
 
-@kernel
-def columns_grad_input_kernel(x, grad_y, mean, factor, slope, constant, grad_x):
-    """grad_x = grad_y * factor + (x - mean) * slope + constant."""
-    for r in prange(x.shape[0]):
-        for c in range(x.shape[1]):
-            grad_x[r, c] = grad_y[r, c] * factor[c] + (x[r, c] - mean[c]) * slope[c] + constant[c]
+@cache
+def _grad_input_kernel(relu):
+    """The kernel of the gradient itself, if relu behind a rectifier's derivative."""
+
+    @kernel
+    def columns_grad_input_kernel(x, grad_y, mean, bias, factor, slope, constant, grad_x):
+        """grad_x = grad_y * factor + (x - mean) * slope + constant. If relu, grad_y counts where y is above 0."""
+        zero = grad_x.dtype.type(0)
+        for r in prange(x.shape[0]):
+            if relu:
+                for c in range(x.shape[1]):
+                    deviation = x[r, c] - mean[c]
+                    grad = grad_y[r, c] if deviation * factor[c] + bias[c] > 0 else zero
+                    grad_x[r, c] = multiply_add(grad, factor[c], deviation * slope[c]) + constant[c]
+            else:
+                for c in range(x.shape[1]):
+                    grad_x[r, c] = grad_y[r, c] * factor[c] + (x[r, c] - mean[c]) * slope[c] + constant[c]
+
+    return columns_grad_input_kernel
 
 
-def forward(x, weight, bias, eps, mean=None, variance=None):
+def forward(x, weight, bias, eps, relu, mean=None, variance=None):
     """y, mean, variance of a C-contiguous x; a mean and variance that are given are used, else they are computed."""
     if mean is None:
         mean, variance = (moment.astype(x.dtype) for moment in _moments(x))
     y = empty(x.shape, x.dtype)
-    columns_normalize_kernel(x, mean, (weight * _rstd(variance, eps)).astype(x.dtype), bias, y)
+    _normalize_kernel(relu)(x, mean, _scale(weight, variance, eps), bias, y)
     return y, mean, variance
 
 
-def backward(x, grad_y, given, weight, eps, mean, variance, grad_mean, grad_variance, needs_x, needs_sums):
+def backward(x, grad_y, given, weight, bias, eps, relu, mean, variance, grad_mean, grad_variance, needs_x, needs_sums):
     """grad_x (None where not needed), grad_weight and grad_bias (None unless `needs_sums`)."""
     grad_x, (parts, part_rows) = None, _parts(x) if needs_sums or not given else (0, 1)
     sums = empty((2, parts, x.shape[1]), x.dtype)
     if parts:
-        columns_grad_sums_kernel(x, grad_y, part_rows, mean, *sums)
+        scale = _scale(weight, variance, eps) if relu else weight
+        _grad_sums_kernel(relu)(x, grad_y, part_rows, mean, scale, bias, *sums)
     coefficients, totals = empty((3, x.shape[1]), x.dtype), empty((2, x.shape[1]), np.float64)
     join_grad_sums(sums, x.shape[0], given, weight, eps, variance, grad_mean, grad_variance, coefficients, totals)
     if needs_x:
         grad_x = empty(x.shape, x.dtype)
-        columns_grad_input_kernel(x, grad_y, mean, *coefficients, grad_x)
+        _grad_input_kernel(relu)(x, grad_y, mean, bias, *coefficients, grad_x)
     return grad_x, *(totals.astype(x.dtype) if needs_sums else (None, None))
 
 
@@ -157,5 +195,6 @@ def _parts(x):
     return -(-x.shape[0] // part_rows), part_rows
 
 
-def _rstd(variance, eps):
-    return 1 / np.sqrt(variance.astype(np.float64) + eps)
+def _scale(weight, variance, eps):
+    """weight / sqrt(variance + eps)."""
+    return (weight * (1 / np.sqrt(variance.astype(np.float64) + eps))).astype(weight.dtype)

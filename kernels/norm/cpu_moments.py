@@ -10,7 +10,7 @@ pass.
 import numpy as np
 
 from ..cpu_jit import serial_kernel
-from ..cpu_sums import line_deviations, line_sum, line_weighted_deviations
+from ..cpu_sums import line_deviations, line_rectified_deviations, line_sum, line_weighted_deviations
 
 _BLOCK = 4096
 
@@ -48,6 +48,18 @@ def row_grad_sums(x, grad_y, centre):
     for start in range(0, x.size, _BLOCK):
         stop = start + _BLOCK
         part, products = line_weighted_deviations(grad_y[start:stop], x[start:stop], centre)
+        total += np.float64(part)
+        total_products += np.float64(products)
+    return total, total_products
+
+
+@serial_kernel
+def row_rectified_grad_sums(x, grad_y, centre, scale, offset):
+    """The sums of `row_grad_sums`, of the values with (x - centre) * scale + offset above 0."""
+    total, total_products = 0.0, 0.0
+    for start in range(0, x.size, _BLOCK):
+        stop = start + _BLOCK
+        part, products = line_rectified_deviations(grad_y[start:stop], x[start:stop], centre, scale, offset)
         total += np.float64(part)
         total_products += np.float64(products)
     return total, total_products

@@ -139,7 +139,7 @@ def _rows_forward(x, weight, bias, rows, eps, affine_shape):
         _moments(x, tiling, rows.centred, mean, variance, 1)
         launch(
             norm_write_kernel, tiling.grid, x, mean, variance, weight, bias, y,
-            *tiling.sizes, tiling.chunks, rows.count, *rows.channel, **constants,
+            *tiling.sizes, tiling.chunks, rows.count, *rows.channel, RELU=False, **constants,
         )  # fmt: skip
     return y, _SavedRows(x, weight, mean, variance, float(eps), rows, affine_shape)
 
@@ -177,8 +177,9 @@ def _rows_grad_x(saved, grad_y, grad_mean, grad_variance):
         return grad_x
     totals = _totals(_grad_sums(x, grad_y, weight, mean, variance, eps, rows, tiling), rows.count)
     launch(
-        norm_grad_x_kernel, tiling.grid, x, grad_y, weight, mean, variance, *totals, grad_mean, grad_variance, grad_x,
-        *tiling.sizes, tiling.chunks, count, rows.count, *rows.channel, WEIGHTED=True, **constants,
+        norm_grad_x_kernel, tiling.grid,
+        x, grad_y, weight, None, mean, variance, *totals, grad_mean, grad_variance, grad_x,
+        *tiling.sizes, tiling.chunks, count, rows.count, *rows.channel, RELU=False, WEIGHTED=True, **constants,
     )  # fmt: skip
     return grad_x
 
@@ -190,14 +191,16 @@ class _SavedChannels(NamedTuple):
     shape: tuple[int, ...]
     as_columns: bool
     weight: object
+    bias: object
     mean: object
     variance: object
     eps: float
+    relu: bool
     given: bool
 
 
-def batch_norm_forward(x, weight=None, bias=None, *, eps):
-    y, saved = _channels_forward(x, weight, bias, eps)
+def batch_norm_forward(x, weight=None, bias=None, *, eps, activation=None):
+    y, saved = _channels_forward(x, weight, bias, eps, activation)
     return (y, cast(saved.mean, x.dtype), cast(saved.variance, x.dtype)), saved
 
 
@@ -205,8 +208,8 @@ def batch_norm_backward(saved, grads, needs):
     return _channels_backward(saved, *grads, needs)[0]
 
 
-def batch_norm_inference_forward(x, mean, variance, weight=None, bias=None, *, eps):
-    return _channels_forward(x, weight, bias, eps, contiguous(mean), contiguous(variance))
+def batch_norm_inference_forward(x, mean, variance, weight=None, bias=None, *, eps, activation=None):
+    return _channels_forward(x, weight, bias, eps, activation, contiguous(mean), contiguous(variance))
 
 
 def batch_norm_inference_backward(saved, grad_y, needs):
@@ -224,11 +227,11 @@ def batch_norm_inference_backward(saved, grad_y, needs):
     return grad_x, *(grad if needed else None for grad, needed in zip(grads, needs[1:]))
 
 
-def _channels_forward(x, weight, bias, eps, mean=None, variance=None):
+def _channels_forward(x, weight, bias, eps, activation, mean=None, variance=None):
     """Batch normalisation; a mean and variance that are given are used, else they are computed."""
     shape, given, as_columns = x.shape, mean is not None, _lies_as_columns(x)
     x = _rows_of_channels(x) if as_columns else contiguous(x)
-    weight, bias, channels = _flat(weight), _flat(bias), shape[1]
+    weight, bias, channels, relu = _flat(weight), _flat(bias), shape[1], activation == "relu"
     tiling, outer = _channel_tiling(FORWARD, x, shape, as_columns)
     if not given:
         mean, variance = _state(x, channels), _state(x, channels)
@@ -237,15 +240,15 @@ def _channels_forward(x, weight, bias, eps, mean=None, variance=None):
     launch(
         norm_write_kernel, tiling.grid, x, mean, variance, weight, bias, y,
         *tiling.sizes, tiling.chunks, channels, channels, 1, 1,
-        EPS=float(eps), BY_LINE=True, INDEX=tl.int32, ACCUMULATOR=accumulator(x.dtype), **tiling.constants,
+        EPS=float(eps), RELU=relu, BY_LINE=True, INDEX=tl.int32, ACCUMULATOR=accumulator(x.dtype), **tiling.constants,
     )  # fmt: skip
     y = _from_rows(y, shape) if as_columns else y
-    return y, _SavedChannels(x, shape, as_columns, weight, mean, variance, float(eps), given)
+    return y, _SavedChannels(x, shape, as_columns, weight, bias, mean, variance, float(eps), relu, given)
 
 
 def _channels_backward(saved, grad_y, grad_mean, grad_variance, needs):
     """(grad_x, grad_weight, grad_bias), and the channels' sums of grad_y and of grad_y x^ if something needs them."""
-    x, shape, as_columns, weight, mean, variance, eps, given = saved
+    x, shape, as_columns, weight, bias, mean, variance, eps, relu, given = saved
     if grad_y is None:
         grad_y = zeros(x)
     else:
@@ -254,14 +257,16 @@ def _channels_backward(saved, grad_y, grad_mean, grad_variance, needs):
     totals, grad_x = (None, None), None
     if needs[1] or needs[2] or not given:
         rows = _Rows(channels, 0, channels, 1, 1, True)
-        totals = _totals(_grad_sums(x, grad_y, None, mean, variance, eps, rows, tiling), channels, outer)
+        rectifier = (weight, bias) if relu else None
+        sums = _grad_sums(x, grad_y, None, mean, variance, eps, rows, tiling, rectifier=rectifier)
+        totals = _totals(sums, channels, outer)
     if needs[0]:
         grad_x, sums = empty(x), (None, None) if given else totals
         launch(
-            norm_grad_x_kernel, tiling.grid, x, grad_y, weight, mean, variance, *sums,
+            norm_grad_x_kernel, tiling.grid, x, grad_y, weight, bias if relu else None, mean, variance, *sums,
             _flat(grad_mean), _flat(grad_variance), grad_x,
             *tiling.sizes, tiling.chunks, max(x.size // max(channels, 1), 1), channels, channels, 1, 1,
-            EPS=eps, CENTRED=True, WEIGHTED=False, BY_LINE=True, INDEX=tl.int32,
+            EPS=eps, RELU=relu, CENTRED=True, WEIGHTED=False, BY_LINE=True, INDEX=tl.int32,
             ACCUMULATOR=accumulator(x.dtype), **tiling.constants,
         )  # fmt: skip
         grad_x = _from_rows(grad_x, shape) if as_columns else grad_x
@@ -312,14 +317,18 @@ def _moments(x, tiling, centred, mean, variance, outer) -> None:
     )  # fmt: skip
 
 
-def _grad_sums(x, grad_y, weight, mean, variance, eps, rows, tiling, owners=1, by_item=False):
-    """The chunks' sums of grad_y and of grad_y x^, [lines, chunks] each; see `norm_grad_sums_kernel`."""
+def _grad_sums(x, grad_y, weight, mean, variance, eps, rows, tiling, owners=1, by_item=False, rectifier=None):
+    """The chunks' sums of grad_y and of grad_y x^, [lines, chunks] each; see `norm_grad_sums_kernel`.
+
+    rectifier: the weight and bias of what a rectifier got, where there is one.
+    """
     sums, products = (_state(x, (tiling.lines, tiling.chunks)) for _ in range(2))
     statistics = tiling.lines if owners > 1 else rows.count
     launch(
-        norm_grad_sums_kernel, tiling.grid, x, grad_y, weight, mean, variance, sums, products,
-        *tiling.sizes, tiling.chunks, statistics, owners, *rows.channel,
-        EPS=eps, BY_ITEM=by_item, **rows.by_channel, ACCUMULATOR=accumulator(x.dtype), **tiling.constants,
+        norm_grad_sums_kernel, tiling.grid, x, grad_y, weight, *(rectifier or (None, None)), mean, variance,
+        sums, products, *tiling.sizes, tiling.chunks, statistics, owners, *rows.channel,
+        EPS=eps, RELU=rectifier is not None, BY_ITEM=by_item, **rows.by_channel, ACCUMULATOR=accumulator(x.dtype),
+        **tiling.constants,
     )  # fmt: skip
     return sums, products
 

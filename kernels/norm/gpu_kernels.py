@@ -26,6 +26,16 @@ def _channel(line, item, groups, members, spatial, BY_LINE: tl.constexpr, INDEX:
 
 
 @triton.jit
+def _rectified(gradient, normalized, weight, bias, channel, known, ACCUMULATOR: tl.constexpr):
+    """The gradient where weight x^ + bias is above 0, else 0; `known` says which channels there are."""
+    if weight is not None:
+        normalized *= tl.load(weight + channel, mask=known, other=0.0).to(ACCUMULATOR)
+    if bias is not None:
+        normalized += tl.load(bias + channel, mask=known, other=0.0).to(ACCUMULATOR)
+    return tl.where(normalized > 0, gradient, 0.0)
+
+
+@triton.jit
 def rows_norm_forward_kernel(
     x, weight, bias, y, mean, variance,
     lines, n, count, groups, members, spatial,
@@ -117,10 +127,10 @@ def norm_join_kernel(
 def norm_write_kernel(
     x, mean, variance, weight, bias, y,
     lines, n, inner, chunks, statistics, groups, members, spatial,
-    EPS: tl.constexpr, BY_LINE: tl.constexpr, INDEX: tl.constexpr,
+    EPS: tl.constexpr, RELU: tl.constexpr, BY_LINE: tl.constexpr, INDEX: tl.constexpr,
     ACCUMULATOR: tl.constexpr, LINES: tl.constexpr, ITEMS: tl.constexpr, AXIS: tl.constexpr,
 ):  # fmt: skip
-    """y of one chunk of each line, from a mean and variance that are known."""
+    """y of one chunk of each line, from a mean and variance that are known; with RELU 0 where that is negative."""
     program = tl.program_id(0)
     line, item, offset, inside = line_tile(program // chunks, program % chunks, lines, n, inner, LINES, ITEMS, AXIS)
     statistic = line % statistics
@@ -132,20 +142,23 @@ def norm_write_kernel(
         value *= tl.load(weight + channel, mask=inside, other=0.0).to(ACCUMULATOR)
     if bias is not None:
         value += tl.load(bias + channel, mask=inside, other=0.0).to(ACCUMULATOR)
+    if RELU:
+        value = tl.where(value < 0, 0.0, value)
     tl.store(y + offset, value.to(y.dtype.element_ty), mask=inside)
 
 
 @triton.jit
 def norm_grad_sums_kernel(
-    x, grad_y, weight, mean, variance, sums, products,
+    x, grad_y, weight, relu_weight, relu_bias, mean, variance, sums, products,
     lines, n, inner, chunks, statistics, owners, groups, members, spatial,
-    EPS: tl.constexpr, BY_ITEM: tl.constexpr, BY_LINE: tl.constexpr, INDEX: tl.constexpr,
+    EPS: tl.constexpr, RELU: tl.constexpr, BY_ITEM: tl.constexpr, BY_LINE: tl.constexpr, INDEX: tl.constexpr,
     ACCUMULATOR: tl.constexpr, LINES: tl.constexpr, ITEMS: tl.constexpr, AXIS: tl.constexpr,
 ):  # fmt: skip
     """For each chunk of a line the sums of grad_y and of grad_y x^, both times the weight if one is given.
 
     sums, products: [lines, chunks]. A line's statistic is line % statistics // owners; BY_ITEM, for columns through
-    rows that have one each, the item.
+    rows that have one each, the item. With RELU, a line has one channel, and grad_y counts where relu_weight x^ +
+    relu_bias is above 0.
     """
     program = tl.program_id(0)
     line, item, offset, inside = line_tile(program // chunks, program % chunks, lines, n, inner, LINES, ITEMS, AXIS)
@@ -157,6 +170,8 @@ def norm_grad_sums_kernel(
     rstd = 1 / tl.sqrt(tl.load(variance + statistic, mask=known, other=1.0).to(ACCUMULATOR) + EPS)
     value = (tl.load(x + offset, mask=inside, other=0.0).to(ACCUMULATOR) - centre) * rstd
     gradient = tl.load(grad_y + offset, mask=inside, other=0.0).to(ACCUMULATOR)
+    if RELU:
+        gradient = _rectified(gradient, value, relu_weight, relu_bias, line % groups, line < lines, ACCUMULATOR)
     if weight is not None:
         channel = _channel(line, item, groups, members, spatial, BY_LINE, INDEX)
         gradient *= tl.load(weight + channel, mask=inside, other=0.0).to(ACCUMULATOR)
@@ -200,18 +215,25 @@ def rows_norm_grad_x_kernel(
 
 @triton.jit
 def norm_grad_x_kernel(
-    x, grad_y, weight, mean, variance, sums, products, grad_mean, grad_variance, grad_x,
+    x, grad_y, weight, bias, mean, variance, sums, products, grad_mean, grad_variance, grad_x,
     lines, n, inner, chunks, count, statistics, groups, members, spatial,
-    EPS: tl.constexpr, CENTRED: tl.constexpr, WEIGHTED: tl.constexpr, BY_LINE: tl.constexpr, INDEX: tl.constexpr,
+    EPS: tl.constexpr, RELU: tl.constexpr, CENTRED: tl.constexpr, WEIGHTED: tl.constexpr, BY_LINE: tl.constexpr,
+    INDEX: tl.constexpr,
     ACCUMULATOR: tl.constexpr, LINES: tl.constexpr, ITEMS: tl.constexpr, AXIS: tl.constexpr,
 ):  # fmt: skip
     """grad_x of one chunk of each line, from its statistic's sums of grad_y and grad_y x^: WEIGHTED if they hold the
-    weight already. No sums: mean and variance do not depend on x."""
+    weight already. No sums: mean and variance do not depend on x. With RELU, a line has one channel, and grad_y counts
+    where weight x^ + bias is above 0."""
     program = tl.program_id(0)
     line, item, offset, inside = line_tile(program // chunks, program % chunks, lines, n, inner, LINES, ITEMS, AXIS)
     statistic, known = line % statistics, line < lines
     rstd = 1 / tl.sqrt(tl.load(variance + statistic, mask=known, other=1.0).to(ACCUMULATOR) + EPS)
     gradient = tl.load(grad_y + offset, mask=inside, other=0.0).to(ACCUMULATOR)
+    if RELU or sums is not None:
+        centre = tl.load(mean + statistic, mask=known, other=0.0).to(ACCUMULATOR)
+        value = tl.load(x + offset, mask=inside, other=0.0).to(ACCUMULATOR) - centre
+    if RELU:
+        gradient = _rectified(gradient, value * rstd, weight, bias, line % groups, known, ACCUMULATOR)
     factor = rstd
     if weight is not None:
         channel = _channel(line, item, groups, members, spatial, BY_LINE, INDEX)
@@ -220,8 +242,6 @@ def norm_grad_x_kernel(
             factor *= tl.load(weight + line % groups, mask=known, other=0.0).to(ACCUMULATOR)
     result = gradient * rstd
     if sums is not None:
-        centre = tl.load(mean + statistic, mask=known, other=0.0).to(ACCUMULATOR)
-        value = tl.load(x + offset, mask=inside, other=0.0).to(ACCUMULATOR) - centre
         slope = -tl.load(products + statistic, mask=known, other=0.0).to(ACCUMULATOR) * factor * rstd
         constant = tl.zeros(slope.shape, ACCUMULATOR)
         if CENTRED:

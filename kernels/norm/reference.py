@@ -33,18 +33,25 @@ def _grad_normalized(grad_xhat, xhat, rstd, axes):
     return rstd * (grad_xhat - _mean(grad_xhat, axes) - xhat * _mean(grad_xhat * xhat, axes))
 
 
-def _statistics_norm_forward(x, weight, bias, axes, eps):
+def _activated(z, activation):
+    """activation(z), and the activation's derivative."""
+    if activation == "relu":
+        return np.maximum(z, 0), z > 0
+    return z, 1
+
+
+def _statistics_norm_forward(x, weight, bias, axes, eps, activation=None):
     """batch_norm and instance_norm, which differ in the axes."""
     xhat, mean, variance, rstd = _normalize(x, axes, eps)
-    y = xhat * _per_channel(weight, x, 1) + _per_channel(bias, x, 0)
+    y, derivative = _activated(xhat * _per_channel(weight, x, 1) + _per_channel(bias, x, 0), activation)
     shape = [size for axis, size in enumerate(x.shape) if axis not in axes]
-    return (y, mean.reshape(shape), variance.reshape(shape)), (x, weight, axes, xhat, mean, rstd)
+    return (y, mean.reshape(shape), variance.reshape(shape)), (x, weight, axes, xhat, mean, rstd, derivative)
 
 
 def _statistics_norm_backward(saved, grads, needs):
-    x, weight, axes, xhat, mean, rstd = saved
+    x, weight, axes, xhat, mean, rstd, derivative = saved
     grad_y, grad_mean, grad_variance = grads
-    grad_y = np.zeros_like(x) if grad_y is None else grad_y
+    grad_y = np.zeros_like(x) if grad_y is None else grad_y * derivative
     grad_x = grad_weight = grad_bias = None
     if needs[0]:
         grad_x = _grad_normalized(grad_y * _per_channel(weight, x, 1), xhat, rstd, axes)
@@ -60,8 +67,8 @@ def _statistics_norm_backward(saved, grads, needs):
     return grad_x, grad_weight, grad_bias
 
 
-def batch_norm_forward(x, weight=None, bias=None, *, eps):
-    return _statistics_norm_forward(x, weight, bias, (0, *range(2, x.ndim)), eps)
+def batch_norm_forward(x, weight=None, bias=None, *, eps, activation=None):
+    return _statistics_norm_forward(x, weight, bias, (0, *range(2, x.ndim)), eps, activation)
 
 
 def instance_norm_forward(x, weight=None, bias=None, *, eps):
@@ -71,15 +78,16 @@ def instance_norm_forward(x, weight=None, bias=None, *, eps):
 batch_norm_backward = instance_norm_backward = _statistics_norm_backward
 
 
-def batch_norm_inference_forward(x, mean, variance, weight=None, bias=None, *, eps):
+def batch_norm_inference_forward(x, mean, variance, weight=None, bias=None, *, eps, activation=None):
     rstd = 1 / np.sqrt(variance + eps)
     xhat = (x - _per_channel(mean, x, 0)) * _per_channel(rstd, x, 1)
-    y = xhat * _per_channel(weight, x, 1) + _per_channel(bias, x, 0)
-    return y, (xhat, rstd, np.ones_like(rstd) if weight is None else weight)
+    y, derivative = _activated(xhat * _per_channel(weight, x, 1) + _per_channel(bias, x, 0), activation)
+    return y, (xhat, rstd, np.ones_like(rstd) if weight is None else weight, derivative)
 
 
 def batch_norm_inference_backward(saved, grad_y, needs):
-    xhat, rstd, weight = saved
+    xhat, rstd, weight, derivative = saved
+    grad_y = grad_y * derivative
     grad_weight, grad_bias = _sum_per_channel(grad_y * xhat), _sum_per_channel(grad_y)
     return (
         grad_y * _per_channel(weight * rstd, xhat, 1) if needs[0] else None,

@@ -11,8 +11,19 @@ from ..tensor import apply
 __all__ = ["batch_norm", "group_norm", "instance_norm", "layer_norm", "local_response_norm", "rms_norm"]
 
 
-def batch_norm(input, running_mean, running_var, weight=None, bias=None, training=False, momentum=0.1, eps=1e-5):
-    """Brings each channel to mean 0 and variance 1, then scales and shifts it (Ioffe & Szegedy 2015).
+def batch_norm(
+    input,
+    running_mean,
+    running_var,
+    weight=None,
+    bias=None,
+    training=False,
+    momentum=0.1,
+    eps=1e-5,
+    activation=None,
+):
+    """Brings each channel to mean 0 and variance 1, then scales and shifts it (Ioffe & Szegedy 2015); the activation is
+    part of the same operation.
 
     Args:
         input: [N, C, ...].
@@ -23,17 +34,19 @@ def batch_norm(input, running_mean, running_var, weight=None, bias=None, trainin
         training: whether mean and variance are the batch's.
         momentum: how far the running statistics move, in [0, 1].
         eps: added to the variance.
+        activation: None or 'relu'. (PyTorch has no such argument.)
 
     Raises:
         ValueError: training with one value per channel; not training without running statistics.
     """
     if not training:
         _require_statistics("batch_norm", running_mean, running_var)
-        return apply(kernels.batch_norm_inference, input, running_mean, running_var, weight, bias, eps=eps)
+        inputs = input, running_mean, running_var, weight, bias
+        return apply(kernels.batch_norm_inference, *inputs, eps=eps, activation=activation)
     if input.ndim < 2 or input.size == input.shape[1] > 0:
         expectation = "as [N, C, ...] with more than 1 value per channel when training"
         refuse_value("batch_norm", "input", expectation, f"shape {input.shape}")
-    y, mean, variance = apply(kernels.batch_norm, input, weight, bias, eps=eps)
+    y, mean, variance = apply(kernels.batch_norm, input, weight, bias, eps=eps, activation=activation)
     _track(running_mean, running_var, mean, variance, momentum, count=input.size // max(input.shape[1], 1))
     return y
 

@@ -20,7 +20,12 @@ CALLS = {
     "rms_norm": [((64, 16384), {"normalized_shape": (16384,)})],
     "group_norm": [((2, 64, 32, 32), {"groups": 4}), ((2, 64, 33, 35), {"groups": 2})],
     "instance_norm": [((2, 64, 33, 35), {})],
-    "batch_norm": [((32, 64, 56, 56), {}), ((1024, 512), {})],
+    "batch_norm": [
+        ((32, 64, 56, 56), {}),
+        ((1024, 512), {}),
+        ((32, 64, 56, 56), {"activation": "relu"}),
+        ((1024, 512), {"activation": "relu"}),
+    ],
 }
 
 
@@ -28,7 +33,7 @@ CALLS = {
 @pytest.mark.parametrize("dtype", ["float32", "bfloat16"])
 def test_each_kernel_fits_and_does_not_spill(dtype, architecture):
     compiled = set()
-    for name, call in (("layer_norm", 0), ("layer_norm", 1), ("batch_norm", 0)):
+    for name, call in (("layer_norm", 0), ("layer_norm", 1), ("batch_norm", 0), ("batch_norm", 2)):
         shape, attributes = CALLS[name][call]
         compiled |= assert_launches_fit(lambda n=name, s=shape, a=attributes: both_passes(n, s, dtype, a), architecture)
     assert len([kernel for kernel in compiled if "norm" in kernel]) == 7
@@ -48,17 +53,19 @@ def test_other_kernels_fit_and_do_not_spill(dtype, architecture):
     def call():
         y, saved = gpu.local_response_norm_forward(x, size=5, alpha=1e-4, beta=0.75, k=2.0)
         gpu.local_response_norm_backward(saved, y, (True,))
-        y, saved = gpu.batch_norm_inference_forward(x, channel, channel, channel, channel, eps=1e-5)
-        gpu.batch_norm_inference_backward(saved, y, (True,) * 5)
+        for activation in (None, "relu"):
+            inputs = x, channel, channel, channel, channel
+            y, saved = gpu.batch_norm_inference_forward(*inputs, eps=1e-5, activation=activation)
+            gpu.batch_norm_inference_backward(saved, y, (True,) * 5)
         gpu.running_average_forward(channel, x[:, :, 0, 0], factor=0.1, scale=1.5)
 
     compiled = assert_launches_fit(call, architecture)
     assert {"local_response_grad_x_kernel", "inference_grad_statistics_kernel", "running_average_kernel"} <= compiled
 
 
-@pytest.mark.parametrize("name", ["layer_norm", "batch_norm"])
-def test_normalisations_of_float64_fit(name):
-    shape, attributes = CALLS[name][1]
+@pytest.mark.parametrize(("name", "call"), [("layer_norm", 1), ("batch_norm", 1), ("batch_norm", 3)])
+def test_normalisations_of_float64_fit(name, call):
+    shape, attributes = CALLS[name][call]
     assert assert_launches_fit(lambda: both_passes(name, shape, "float64", attributes), 90)
 
 

@@ -22,6 +22,8 @@ LONG = [
     ("instance_norm", (1, 2, 131, 137), {"eps": 1e-5}),
     ("batch_norm", (2, 2, 131, 137), {"eps": 1e-5}),
     ("batch_norm", (1_300, 5), {"eps": 1e-5}),
+    ("batch_norm", (2, 2, 131, 137), {"eps": 1e-5, "activation": "relu"}),
+    ("batch_norm", (1_300, 5), {"eps": 1e-5, "activation": "relu"}),
     ("layer_norm", (1_300, 5), {"normalized_shape": (5,), "eps": 1e-5}),
 ]
 
@@ -38,7 +40,8 @@ def test_rows_that_are_cut_agree_with_reference(name, shape, attributes, dtype):
 
 @pytest.mark.parametrize("shape", [(3, 5, 4, 7), (2, 40, 9), (700, 3, 2)])
 @pytest.mark.parametrize("inference", [False, True])
-def test_channels_last_memory_is_kept(shape, inference):
+@pytest.mark.parametrize("activation", [None, "relu"])
+def test_channels_last_memory_is_kept(shape, inference, activation):
     rng = np.random.default_rng(0)
     x, weight, bias, mean = (rng.standard_normal(s).astype(np.float32) for s in (shape, *[(shape[1],)] * 3))
     operation = family.batch_norm_inference if inference else family.batch_norm
@@ -47,7 +50,8 @@ def test_channels_last_memory_is_kept(shape, inference):
     def channels_last(array):
         return np.moveaxis(np.ascontiguousarray(np.moveaxis(array, 1, -1)), -1, 1) if array.ndim > 1 else array
 
-    agree(operation, inputs, {"eps": 1e-5}, rng, "float32", "gpu", arrange=channels_last)
+    attributes = {"eps": 1e-5, "activation": activation}
+    agree(operation, inputs, attributes, rng, "float32", "gpu", arrange=channels_last)
     output = operation.forward(channels_last(x), *inputs[1:], eps=1e-5, implementation="gpu")[0]
     y = output if inference else output[0]
     assert np.moveaxis(y, 1, -1).flags.c_contiguous

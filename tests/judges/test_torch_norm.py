@@ -53,15 +53,20 @@ def _affine(rng, shape, dtype, weight, bias):
 
 
 @EXAMPLES
-@given(_shapes(0, 3), DTYPES, SEEDS, st.booleans(), st.booleans(), st.booleans(), st.floats(0, 1))
-def test_batch_norm(shape, dtype, seed, weight, bias, training, momentum):
+@given(
+    _shapes(0, 3), DTYPES, SEEDS, st.booleans(), st.booleans(), st.booleans(), st.floats(0, 1),
+    st.sampled_from([None, "relu"]),
+)  # fmt: skip
+def test_batch_norm(shape, dtype, seed, weight, bias, training, momentum, activation):
     rng = np.random.default_rng(seed)
     x, affine = rng.standard_normal(shape).astype(dtype), _affine(rng, shape[1], dtype, weight, bias)
     statistics = [rng.standard_normal(shape[1]).astype(dtype), rng.uniform(0.5, 2, shape[1]).astype(dtype)]
     ours, theirs = [Tensor(s.copy()) for s in statistics], [torch.from_numpy(s.copy()) for s in statistics]
     _compare(
-        lambda x, w, b: functional.batch_norm(x, *ours, w, b, training, momentum, 1e-3),
-        lambda x, w, b: torch.nn.functional.batch_norm(x, *theirs, w, b, training, momentum, 1e-3),
+        lambda x, w, b: functional.batch_norm(x, *ours, w, b, training, momentum, 1e-3, activation),
+        lambda x, w, b: {None: lambda y: y, "relu": torch.relu}[activation](
+            torch.nn.functional.batch_norm(x, *theirs, w, b, training, momentum, 1e-3)
+        ),
         [x, *affine],
         dtype,
         seed,

@@ -71,6 +71,27 @@ def test_channels_last_memory_flows_through(name, shape):
         assert np.moveaxis(image, 1, -1).flags.c_contiguous
 
 
+@pytest.mark.parametrize("shape", [(9, 5, 6, 7), (3, 6, 12, 13), (70, 99), (40, 3)])
+@pytest.mark.parametrize("name", ["batch_norm", "batch_norm_inference"])
+@pytest.mark.parametrize("last", [False, True])
+def test_a_fused_rectifier_gives_the_bits_of_one_behind(name, shape, last):
+    operation = Operation.registry[name]
+    x, weight, bias, grad = _inputs(shape)
+    if last:
+        x, grad = (np.moveaxis(np.ascontiguousarray(np.moveaxis(array, 1, -1)), -1, 1) for array in (x, grad))
+    statistics = [bias * 2, np.abs(weight) + 1] if name == "batch_norm_inference" else []
+    results = []
+    for activation in (None, "relu"):
+        output, saved = operation.forward(x, *statistics, weight, bias, eps=1e-5, activation=activation)
+        y, moments = (output, []) if statistics else (output[0], output[1:])
+        y, grad_y = (np.maximum(y, 0), np.where(y > 0, grad, 0)) if activation is None else (y, grad)
+        grads = operation.backward(saved, grad_y if statistics else (grad_y, *moments), (True,) * (3 + len(statistics)))
+        results.append([y, *grads])
+    for behind, fused in zip(*results, strict=True):
+        np.testing.assert_array_equal(behind, fused)
+    assert 0.1 < np.mean(results[1][0] > 0) < 0.9
+
+
 @pytest.mark.parametrize("missing", [0, 1, 2])
 @pytest.mark.parametrize(
     ("name", "shape"), [("batch_norm", (3, 5, 4, 6)), ("batch_norm", (70, 5)), ("instance_norm", (3, 5, 4, 6))]
@@ -97,6 +118,8 @@ def test_outputs_without_gradient_count_as_zero(name, shape, missing):
         ("batch_norm", (9, 5, 6, 7), {}),
         ("batch_norm", (9, 5, 12, 13), {}),
         ("batch_norm", (700, 9), {}),
+        ("batch_norm", (9, 5, 6, 7), {"activation": "relu"}),
+        ("batch_norm", (700, 9), {"activation": "relu"}),
         ("group_norm", (5, 8, 6), {"groups": 4}),
         ("layer_norm", (300, 65), {"normalized_shape": (65,)}),
     ],

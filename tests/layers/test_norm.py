@@ -21,6 +21,25 @@ def test_training_brings_channels_to_mean_zero_and_variance_one(name):
     np.testing.assert_allclose(y.var(axis=axes), 1, atol=1e-3)
 
 
+@pytest.mark.parametrize("training", [True, False])
+@pytest.mark.parametrize("name", SHAPES)
+def test_an_activation_is_fused_and_shown(name, training):
+    plain, fused = (getattr(layers, name)(3, activation=activation) for activation in (None, "relu"))
+    for layer in (plain, fused):
+        layer.train(training)
+        layer.weight.array[...], layer.bias.array[...] = [0.5, -1, 2], [0.1, 0.2, -0.3]
+    x, other = (_tensor(SHAPES[name], requires_grad=True) for _ in range(2))
+    y, expected = fused(x), functional.relu(plain(other))
+    grad = np.random.default_rng(1).standard_normal(y.shape).astype(np.float32)
+    for output in (y, expected):
+        output.backward(grad)
+    pairs = [(y, expected), (x.grad, other.grad), (fused.running_var, plain.running_var)]
+    for a, b in [*pairs, *((getattr(fused, p).grad, getattr(plain, p).grad) for p in ("weight", "bias"))]:
+        np.testing.assert_array_equal(a.array, b.array)
+    assert "activation='relu'" in repr(fused)
+    assert "activation" not in repr(plain)
+
+
 def test_momentum_none_averages_over_all_batches():
     layer, batches = layers.BatchNorm1d(3, momentum=None), [_tensor((8, 3), seed) for seed in range(4)]
     for batch in batches:
