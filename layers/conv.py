@@ -131,13 +131,26 @@ class _Conv(_Convolution):
             pairs = [(size, size) for size in ((0,) * self.rank if padding == "valid" else self.padding)]
         self._reversed_padding_repeated_twice = tuple(size for pair in reversed(pairs) for size in pair)
 
-    def forward(self, input):
+    def forward(self, input, residual=None):
+        """
+        Args:
+            input: the input.
+            residual: of the output's shape, added to it before the activation; or None.
+        """
         padding = self.padding
         if self.padding_mode != "zeros":
             input = functional.pad(input, self._reversed_padding_repeated_twice, self.padding_mode)
             padding = 0
         return self._function(
-            input, self.weight, self.bias, self.stride, padding, self.dilation, self.groups, self.activation
+            input,
+            self.weight,
+            self.bias,
+            self.stride,
+            padding,
+            self.dilation,
+            self.groups,
+            self.activation,
+            residual,
         )
 
 
@@ -228,18 +241,28 @@ class _ConvTranspose(_Convolution):
             dtype,
         )
 
-    def forward(self, input, output_size=None):
+    def forward(self, input, output_size=None, residual=None):
         """
         Args:
             input: the input.
             output_size: the spatial sizes wanted, or the whole shape; it takes the place of `output_padding`.
+            residual: of the output's shape, added to it before the activation; or None.
 
         Raises:
             ValueError: a size that no output_padding below the stride gives.
         """
         extra = self.output_padding if output_size is None else self._output_padding(input, tuple(output_size))
         return self._function(
-            input, self.weight, self.bias, self.stride, self.padding, extra, self.groups, self.dilation, self.activation
+            input,
+            self.weight,
+            self.bias,
+            self.stride,
+            self.padding,
+            extra,
+            self.groups,
+            self.dilation,
+            self.activation,
+            residual,
         )
 
     def _output_padding(self, input, output_size):

@@ -30,14 +30,17 @@ def _padded(x, padding):
     return F.pad(x, [amount for pair in reversed(padding) for amount in pair]), 0
 
 
-def _conv(rank, x, weight, bias=None, *, stride=None, padding=None, dilation=None, groups=1, activation=None):
+def _conv(
+    rank, x, weight, bias=None, residual=None, *,
+    stride=None, padding=None, dilation=None, groups=1, activation=None,
+):  # fmt: skip
     x, padding = _padded(x, padding)
     y = getattr(F, f"conv{rank}d")(x, weight, bias, stride or 1, padding, dilation or 1, groups)
-    return ACTIVATIONS[activation](y)
+    return ACTIVATIONS[activation](y if residual is None else y + residual)
 
 
 def _conv_transpose(
-    rank, x, weight, bias=None, *,
+    rank, x, weight, bias=None, residual=None, *,
     stride=None, padding=None, output_padding=None, dilation=None, groups=1, activation=None,
 ):  # fmt: skip
     if padding and any(before != after for before, after in padding):
@@ -45,7 +48,7 @@ def _conv_transpose(
     padding = tuple(before for before, _ in padding) if padding else 0
     convolve = getattr(F, f"conv_transpose{rank}d")
     y = convolve(x, weight, bias, stride or 1, padding, output_padding or 0, groups, dilation or 1)
-    return ACTIVATIONS[activation](y)
+    return ACTIVATIONS[activation](y if residual is None else y + residual)
 
 
 def _recurrent(kind, x, weight_ih, weight_hh, bias_ih=None, bias_hh=None, *rest, nonlinearity="tanh", reverse=False):

@@ -1,14 +1,16 @@
-"""Convolutions over one, two or three axes, and their transposes, with bias and ReLU fused.
+"""Convolutions over one, two or three axes, and their transposes, with bias, a residual and ReLU fused.
 
 With o an output position, k a kernel position and i = o * stride + k * dilation - padding, axis by axis:
 
     conv:            y[n, out, o] = b[out] + sum over in, k of  W[out, in, k] x[n, in, i]
     conv_transpose:  y[n, out, i] = b[out] + sum over in, o, k of  W[in, out, k] x[n, in, o]
 
-What lies outside x counts as zero. A transposed convolution is the gradient of a convolution with respect to its input
-(Dumoulin & Visin 2016, "A guide to convolution arithmetic for deep learning", chapter 4), so each is the other's
-backward pass. `groups` splits the channels into that many convolutions side by side; as many groups as input channels
-is a depthwise convolution.
+What lies outside x counts as zero. The output is activation(y + residual), where the residual is what a network leads
+around the convolution (He et al. 2016, "Deep residual learning for image recognition", section 3.2); there may be none.
+
+A transposed convolution is the gradient of a convolution with respect to its input (Dumoulin & Visin 2016, "A guide to
+convolution arithmetic for deep learning", chapter 4), so each is the other's backward pass. `groups` splits the
+channels into that many convolutions side by side; as many groups as input channels is a depthwise convolution.
 
 `padding` is a (before, after) pair per axis, because 'same' with an even kernel pads one more after than before.
 
@@ -37,11 +39,12 @@ def _check_sizes(name, argument, value, rank, low):
         refuse_value(name, argument, f"as {rank} integers of at least {low}", value)
 
 
-def _check_arguments(name, rank, x, weight, bias, layout, stride, padding, dilation, groups, activation):
+def _check_arguments(name, rank, x, weight, bias, residual, layout, stride, padding, dilation, groups, activation):
     """What both directions ask of their arguments, channels aside."""
     check_float(name, "x", x)
     check_same_dtype(name, "x", x, "weight", weight)
     check_same_dtype(name, "x", x, "bias", bias)
+    check_same_dtype(name, "x", x, "residual", residual)
     check_rank(name, "x", x, (rank + 1, rank + 2), f"[N, C, {_AXES[rank]}] or [C, {_AXES[rank]}]")
     check_rank(name, "weight", weight, rank + 2, layout)
     _check_sizes(name, "stride", stride, rank, 1)
@@ -68,7 +71,8 @@ def _check_channels(name, rank, x, channels, weight, groups):
         refuse_value(name, "x", f"of {channels} channels (weight is {weight.shape}, groups {groups})", f"{x.shape}")
 
 
-def _check_output(name, sizes, x, weight):
+def _check_output(name, sizes, channels, x, weight, residual):
+    """The output has positions, and a residual its shape."""
     if min(sizes) < 1:
         refuse_value(
             name,
@@ -76,11 +80,15 @@ def _check_output(name, sizes, x, weight):
             f"(x is {x.shape}, weight {weight.shape}); a kernel may not be larger than the padded input",
             sizes,
         )
+    if residual is not None:
+        leading = x.shape[: x.ndim - len(sizes) - 1]
+        check_shape(name, "residual", residual, (*leading, channels, *sizes), "the output's")
 
 
-def _cost(x, weight, bias, shape, y_size):
+def _cost(x, weight, bias, residual, shape, y_size):
     """Every weight meets every position of the convolution's output once per image."""
-    elements = x.size + weight.size + shape.batch * y_size + (0 if bias is None else bias.size)
+    elements = x.size + weight.size + shape.batch * y_size
+    elements += sum(given.size for given in (bias, residual) if given is not None)
     return Cost(flops=2 * weight.size * shape.batch * shape.out_size, bytes=elements * x.dtype.itemsize)
 
 
@@ -107,28 +115,38 @@ def _pick_geometry(pick, rank):
     return kernel, geometry, tuple(pick(0, reach) for _ in range(rank))
 
 
+def _varied(pick, x, weight, bias, residual, attributes):
+    """A sample of these shapes, with and without what may be left out."""
+    bias, residual = (shape if pick.of((True, False)) else None for shape in (bias, residual))
+    return Sample("varied", {"x": x, "weight": weight, "bias": bias, "residual": residual}, attributes)
+
+
 def _declare_conv(rank: int, samples: list[Sample]) -> Operation:
     name = f"conv{rank}d"
 
-    def check(x, weight, bias=None, *, stride=None, padding=None, dilation=None, groups=1, activation=None):
-        """x: [N, C, *spatial] or [C, *spatial], weight: [out, C / groups, *kernel], bias: [out] or None; one type.
+    def check(
+        x, weight, bias=None, residual=None, *, stride=None, padding=None, dilation=None, groups=1, activation=None
+    ):
+        """x: [N, C, *spatial] or [C, *spatial], weight: [out, C / groups, *kernel], bias: [out] or None,
+        residual: of the output's shape or None; one type.
 
         stride, dilation: an integer per axis, or None for 1; padding: a (before, after) pair per axis, or None for 0.
         """
         stride, padding, dilation, _ = with_defaults(rank, stride, padding, dilation)
         layout = f"[out, in / groups, {', '.join(['k'] * rank)}]"
-        _check_arguments(name, rank, x, weight, bias, layout, stride, padding, dilation, groups, activation)
+        _check_arguments(name, rank, x, weight, bias, residual, layout, stride, padding, dilation, groups, activation)
         _check_channels(name, rank, x, weight.shape[1] * groups, weight, groups)
         if bias is not None:
             check_shape(name, "bias", bias, weight.shape[:1], "[out]")
-        _check_output(name, output_sizes(x.shape[-rank:], weight.shape[2:], stride, padding, dilation), x, weight)
+        sizes = output_sizes(x.shape[-rank:], weight.shape[2:], stride, padding, dilation)
+        _check_output(name, sizes, weight.shape[0], x, weight, residual)
 
     def shape_of(x, weight, stride=None, padding=None, dilation=None, groups=1, **_):
         return conv_shape(x, weight, stride, padding, dilation, groups)
 
-    def cost(x, weight, bias=None, **attributes):
+    def cost(x, weight, bias=None, residual=None, **attributes):
         shape = shape_of(x, weight, **attributes)
-        return _cost(x, weight, bias, shape, shape.out_channels * shape.out_size)
+        return _cost(x, weight, bias, residual, shape, shape.out_channels * shape.out_size)
 
     def vary(pick):
         kernel, geometry, room = _pick_geometry(pick, rank)
@@ -136,15 +154,17 @@ def _declare_conv(rank: int, samples: list[Sample]) -> Operation:
         spatial = tuple(d * (k - 1) + 1 + extra for d, k, extra in zip(geometry["dilation"], kernel, room))
         batch = pick.of(((), (0,), (1,), (3,)))
         weight = (groups * pick(1, 3), per_group, *kernel)
-        bias = weight[:1] if pick.of((True, False)) else None
-        return Sample("varied", {"x": (*batch, groups * per_group, *spatial), "weight": weight, "bias": bias}, geometry)
+        x = (*batch, groups * per_group, *spatial)
+        attributes = (geometry[name] for name in ("stride", "padding", "dilation"))
+        residual = (*batch, weight[0], *output_sizes(spatial, kernel, *attributes))
+        return _varied(pick, x, weight, weight[:1], residual, geometry)
 
     return Operation(
         name,
         __name__,
         check=check,
         cost=cost,
-        reduction_length=lambda x, weight, bias=None, **attributes: _longest(weight, shape_of(x, weight, **attributes)),
+        reduction_length=lambda x, weight, *_, **attributes: _longest(weight, shape_of(x, weight, **attributes)),
         vary=vary,
         samples=samples,
         refused=_refused(rank, transposed=False),
@@ -158,6 +178,7 @@ def _declare_conv_transpose(rank: int, samples: list[Sample]) -> Operation:
         x,
         weight,
         bias=None,
+        residual=None,
         *,
         stride=None,
         padding=None,
@@ -166,14 +187,15 @@ def _declare_conv_transpose(rank: int, samples: list[Sample]) -> Operation:
         groups=1,
         activation=None,
     ):
-        """x: [N, C, *spatial] or [C, *spatial], weight: [C, out / groups, *kernel], bias: [out] or None; one type.
+        """x: [N, C, *spatial] or [C, *spatial], weight: [C, out / groups, *kernel], bias: [out] or None,
+        residual: of the output's shape or None; one type.
 
         stride, dilation: an integer per axis, or None for 1; padding: a (before, after) pair per axis, or None for 0;
         output_padding: an integer per axis, or None for 0.
         """
         stride, padding, dilation, output_padding = with_defaults(rank, stride, padding, dilation, output_padding)
         layout = f"[in, out / groups, {', '.join(['k'] * rank)}]"
-        _check_arguments(name, rank, x, weight, bias, layout, stride, padding, dilation, groups, activation)
+        _check_arguments(name, rank, x, weight, bias, residual, layout, stride, padding, dilation, groups, activation)
         _check_sizes(name, "output_padding", output_padding, rank, 0)
         _check_channels(name, rank, x, weight.shape[0], weight, groups)
         if bias is not None:
@@ -187,14 +209,14 @@ def _declare_conv_transpose(rank: int, samples: list[Sample]) -> Operation:
                     output_padding,
                 )
         sizes = transposed_output_sizes(x.shape[-rank:], weight.shape[2:], stride, padding, output_padding, dilation)
-        _check_output(name, sizes, x, weight)
+        _check_output(name, sizes, weight.shape[1] * groups, x, weight, residual)
 
     def shape_of(x, weight, stride=None, padding=None, output_padding=None, dilation=None, groups=1, **_):
         return transposed_conv_shape(x, weight, stride, padding, output_padding, dilation, groups)
 
-    def cost(x, weight, bias=None, **attributes):
+    def cost(x, weight, bias=None, residual=None, **attributes):
         shape = shape_of(x, weight, **attributes)
-        return _cost(x, weight, bias, shape, shape.in_channels * shape.in_size)
+        return _cost(x, weight, bias, residual, shape, shape.in_channels * shape.in_size)
 
     def vary(pick):
         kernel, geometry, room = _pick_geometry(pick, rank)
@@ -204,29 +226,34 @@ def _declare_conv_transpose(rank: int, samples: list[Sample]) -> Operation:
         geometry["padding"] = tuple((min(a, 1), min(b, 1)) for a, b in geometry["padding"])
         batch, channels = pick.of(((), (0,), (1,), (3,))), groups * pick(1, 3)
         weight = (channels, pick(1, 3), *kernel)
-        bias = (weight[1] * groups,) if pick.of((True, False)) else None
-        return Sample("varied", {"x": (*batch, channels, *spatial), "weight": weight, "bias": bias}, geometry)
+        out = weight[1] * groups
+        attributes = (geometry[name] for name in ("stride", "padding", "output_padding", "dilation"))
+        residual = (*batch, out, *transposed_output_sizes(spatial, kernel, *attributes))
+        return _varied(pick, (*batch, channels, *spatial), weight, (out,), residual, geometry)
 
     return Operation(
         name,
         __name__,
         check=check,
         cost=cost,
-        reduction_length=lambda x, weight, bias=None, **attributes: _longest(weight, shape_of(x, weight, **attributes)),
+        reduction_length=lambda x, weight, *_, **attributes: _longest(weight, shape_of(x, weight, **attributes)),
         vary=vary,
         samples=samples,
         refused=_refused(rank, transposed=True),
     )
 
 
-def _sample(name, x, weight, stride=1, padding=0, dilation=1, groups=1, *, bias=True, large=False, **attributes):
+def _sample(
+    name, x, weight, stride=1, padding=0, dilation=1, groups=1, *, bias=True, residual=None, large=False, **attributes
+):
     """A convolution with the same stride, padding and dilation on every axis where a number is given."""
     rank = len(weight) - 2
     stride, padding, dilation = ((v,) * rank if type(v) is int else v for v in (stride, padding, dilation))
     transposed = attributes.pop("transposed", False)
     out = weight[1] * groups if transposed else weight[0]
     attributes |= {"stride": stride, "padding": _pairs(padding), "dilation": dilation, "groups": groups}
-    return Sample(name, {"x": x, "weight": weight, "bias": (out,) if bias else None}, attributes, large)
+    inputs = {"x": x, "weight": weight, "bias": (out,) if bias else None, "residual": residual}
+    return Sample(name, inputs, attributes, large)
 
 
 def _transposed_sample(name, x, weight, stride=1, padding=0, output_padding=0, **arguments):
@@ -253,6 +280,8 @@ def _refused(rank: int, *, transposed: bool) -> list[Refused]:
         case("groups_zero", "groups of at least 1", groups=0),
         case("groups_float", "groups as an integer", TypeError, groups=2.0),
         case("bias", r"bias of shape \(6,\)", inputs={"bias": np.ones(5)}),
+        case("residual", r"residual of shape \(2, 6, .*\(the output's\)", inputs={"residual": np.ones((2, 6))}),
+        case("residual_type", "residual of x's type", TypeError, {"residual": np.ones((2, 6), "f4")}),
         case("stride_zero", "stride as .* at least 1", stride=(0,) * rank),
         case("stride_number", "stride as a tuple", TypeError, stride=2),
         case("stride_float", "stride as a tuple", TypeError, stride=(1.0,) * rank),
@@ -286,6 +315,7 @@ conv1d = _declare_conv(
         _sample("same_even_kernel", (2, 3, 11), (4, 3, 4), padding=((1, 2),)),
         _sample("stride_over_kernel", (2, 3, 23), (4, 3, 2), stride=5),
         _sample("pointwise", (3, 7, 9), (5, 7, 1)),
+        _sample("wavenet_residual", (2, 6, 41), (6, 6, 1), residual=(2, 6, 41)),
         _sample("unbatched", (3, 9), (2, 3, 3), bias=False),
         _sample("no_batch", (0, 3, 9), (2, 3, 3)),
         _sample("one", (1, 1, 1), (1, 1, 1)),
@@ -298,11 +328,13 @@ conv2d = _declare_conv(
     [
         _sample("lenet_first", (2, 1, 12, 12), (6, 1, 5, 5)),
         _sample("resnet_block", (2, 8, 9, 9), (8, 8, 3, 3), padding=1, activation="relu"),
+        _sample("resnet_residual", (2, 8, 9, 9), (8, 8, 3, 3), padding=1, activation="relu", residual=(2, 8, 9, 9)),
         _sample("resnet_first", (1, 3, 17, 19), (5, 3, 7, 7), stride=2, padding=3, bias=False),
         _sample("resnet_shortcut", (2, 6, 8, 8), (12, 6, 1, 1), stride=2, bias=False),
         _sample("pointwise", (2, 7, 5, 6), (5, 7, 1, 1)),
         _sample("pointwise_grouped", (2, 6, 5, 5), (9, 2, 1, 1), groups=3),
         _sample("mobilenet_depthwise", (2, 7, 9, 8), (7, 1, 3, 3), padding=1, groups=7, activation="relu"),
+        _sample("depthwise_residual", (2, 5, 6, 7), (5, 1, 3, 3), padding=1, groups=5, residual=(2, 5, 6, 7)),
         _sample("depthwise_multiplier", (2, 3, 9, 8), (6, 1, 3, 2), stride=2, padding=1, groups=3),
         _sample("resnext_grouped", (2, 12, 7, 7), (12, 4, 3, 3), padding=1, groups=3),
         _sample("deeplab_dilated", (1, 4, 13, 13), (3, 4, 3, 3), padding=4, dilation=4),
@@ -310,13 +342,22 @@ conv2d = _declare_conv(
         _sample("same_even_kernel", (1, 3, 7, 6), (2, 3, 4, 2), padding=((1, 2), (0, 1))),
         _sample("stride_over_kernel", (2, 3, 13, 11), (4, 3, 2, 1), stride=(3, 4)),
         _sample("padding_over_kernel", (1, 2, 3, 3), (3, 2, 2, 2), padding=3),
-        _sample("unbatched", (3, 6, 7), (4, 3, 3, 3)),
+        _sample("unbatched", (3, 6, 7), (4, 3, 3, 3), residual=(4, 4, 5)),
         _sample("no_batch", (0, 3, 6, 7), (4, 3, 3, 3)),
         _sample("one", (1, 1, 1, 1), (1, 1, 1, 1)),
         Sample("defaults", {"x": (2, 3, 6, 7), "weight": (4, 3, 3, 2), "bias": None}),
         _sample("lenet", (64, 1, 28, 28), (6, 1, 5, 5), large=True),
         _sample("resnet_56", (8, 64, 56, 56), (64, 64, 3, 3), padding=1, large=True),
         _sample("resnet_stem", (8, 3, 224, 224), (64, 3, 7, 7), stride=2, padding=3, large=True),
+        _sample(
+            "resnet_7",
+            (8, 512, 7, 7),
+            (512, 512, 3, 3),
+            padding=1,
+            activation="relu",
+            residual=(8, 512, 7, 7),
+            large=True,
+        ),
         _sample("bottleneck", (8, 256, 56, 56), (64, 256, 1, 1), large=True),
         _sample("mobilenet_112", (8, 32, 112, 112), (32, 1, 3, 3), padding=1, groups=32, large=True),
     ],
@@ -330,6 +371,9 @@ conv3d = _declare_conv(
         _sample("depthwise", (2, 3, 4, 5, 6), (3, 1, 3, 2, 3), padding=1, groups=3),
         _sample("grouped_dilated", (1, 4, 5, 5, 5), (4, 2, 2, 2, 2), dilation=2, groups=2),
         _sample("pointwise", (2, 3, 2, 3, 4), (5, 3, 1, 1, 1), bias=False),
+        _sample(
+            "nothing_but_padding", (2, 3, 1, 2, 2), (3, 3, 1, 1, 1), stride=(2, 1, 1), padding=((1, 0), (0, 0), (0, 0))
+        ),
         _sample("unbatched", (2, 4, 4, 4), (3, 2, 2, 2, 2)),
         _sample("no_batch", (0, 2, 3, 3, 3), (3, 2, 2, 2, 2)),
         _sample("c3d", (2, 64, 16, 56, 56), (64, 64, 3, 3, 3), padding=1, large=True),
@@ -355,6 +399,7 @@ conv_transpose2d = _declare_conv_transpose(
     [
         _transposed_sample("dcgan", (2, 8, 4, 4), (8, 4, 4, 4), stride=2, padding=1, activation="relu"),
         _transposed_sample("unet_up", (2, 6, 5, 7), (6, 3, 2, 2), stride=2),
+        _transposed_sample("residual", (2, 6, 5, 4), (6, 3, 3, 3), stride=2, activation="relu", residual=(2, 3, 11, 9)),
         _transposed_sample(
             "output_padding", (2, 3, 5, 4), (3, 4, 3, 3), stride=(3, 2), padding=1, output_padding=(2, 1)
         ),

@@ -34,7 +34,19 @@ from . import (
 )
 from .shape import conv_shape, transposed_conv_shape
 
+_BLOCK = 4096  # elements that a thread takes at a time
 _PASS = 16  # multiply-adds that reading an element takes as long as
+
+
+@kernel
+def conv_residual_kernel(y, residual, relu):
+    """y = activation(y + residual), both flat, block by block."""
+    zero = y.dtype.type(0)
+    for block in prange((y.size + _BLOCK - 1) // _BLOCK):
+        sums, added = y[block * _BLOCK : (block + 1) * _BLOCK], residual[block * _BLOCK : (block + 1) * _BLOCK]
+        for i in range(len(sums)):
+            value = sums[i] + added[i]
+            sums[i] = zero if relu and value < 0 else value
 
 
 @kernel
@@ -56,12 +68,24 @@ def conv_grad_bias_kernel(grad_z, grad_bias):
         grad_bias[c] = total
 
 
-def _forward(x, weight, bias=None, *, stride=None, padding=None, dilation=None, groups=1, activation=None, out=None):
+def _forward(
+    x,
+    weight,
+    bias=None,
+    residual=None,
+    *,
+    stride=None,
+    padding=None,
+    dilation=None,
+    groups=1,
+    activation=None,
+    out=None,
+):
     shape = conv_shape(x, weight, stride, padding, dilation, groups)
     planes = np.ascontiguousarray(x).reshape(shape.batch, shape.in_channels, shape.in_size)
     weight_rows = _rows(weight)
     y, z = _output("conv", x, weight.ndim - 2, shape.out_channels, shape.output, x.dtype, out)
-    _method(shape).correlate(planes, weight_rows, shape, z, _row(bias), activation == "relu")
+    _convolve(_method(shape).correlate, planes, weight_rows, shape, z, bias, residual, activation)
     return y, (planes, weight_rows, z if activation else None, shape, x.shape, weight.shape)
 
 
@@ -70,11 +94,12 @@ def _backward(saved, grad_y, needs):
     grad_z = _grad_sum(grad_y, y, (shape.batch, shape.out_channels, shape.out_size))
     grad_x = grad_weight = None
     grad_bias = empty(shape.out_channels, planes.dtype) if needs[2] else None
+    grad_residual = grad_z.reshape(grad_y.shape) if True in needs[3:] else None
     if cpu_planes.suits(shape):
         grad_x = empty(x_shape, planes.dtype) if needs[0] else None
         grad_weight = empty(weight_shape, planes.dtype) if needs[1] else None
         cpu_planes.gradients(planes, grad_z, weight_rows, shape, grad_x, grad_weight, grad_bias)
-        return grad_x, grad_weight, grad_bias
+        return (grad_x, grad_weight, grad_bias, grad_residual)[: len(needs)]
     if needs[0]:
         grad_x = empty(planes.shape, planes.dtype)
         _method(shape, True).spread(grad_z, weight_rows, shape, grad_x)
@@ -83,13 +108,14 @@ def _backward(saved, grad_y, needs):
         grad_weight = _grad_weight(planes, grad_z, shape, weight_shape, grad_bias)
     elif needs[2]:
         _in_threads_of(grad_z, conv_grad_bias_kernel)(grad_z, grad_bias)
-    return grad_x, grad_weight, grad_bias
+    return (grad_x, grad_weight, grad_bias, grad_residual)[: len(needs)]
 
 
 def _transposed_forward(
     x,
     weight,
     bias=None,
+    residual=None,
     *,
     stride=None,
     padding=None,
@@ -103,7 +129,7 @@ def _transposed_forward(
     planes = np.ascontiguousarray(x).reshape(shape.batch, shape.out_channels, shape.out_size)
     weight_rows = _rows(weight)
     y, z = _output("conv_transpose", x, weight.ndim - 2, shape.in_channels, shape.input, x.dtype, out)
-    _method(shape, True).spread(planes, weight_rows, shape, z, _row(bias), activation == "relu")
+    _convolve(_method(shape, True).spread, planes, weight_rows, shape, z, bias, residual, activation)
     return y, (planes, weight_rows, z if activation else None, shape, x.shape, weight.shape)
 
 
@@ -120,13 +146,26 @@ def _transposed_backward(saved, grad_y, needs):
     if needs[2]:
         grad_bias = empty(shape.in_channels, planes.dtype)
         _in_threads_of(grad_z, conv_grad_bias_kernel)(grad_z, grad_bias)
-    return grad_x, grad_weight, grad_bias
+    grad_residual = grad_z.reshape(grad_y.shape) if True in needs[3:] else None
+    return (grad_x, grad_weight, grad_bias, grad_residual)[: len(needs)]
 
 
 conv1d_forward = conv2d_forward = conv3d_forward = _forward
 conv1d_backward = conv2d_backward = conv3d_backward = _backward
 conv_transpose1d_forward = conv_transpose2d_forward = conv_transpose3d_forward = _transposed_forward
 conv_transpose1d_backward = conv_transpose2d_backward = conv_transpose3d_backward = _transposed_backward
+
+
+def _convolve(convolve, planes, weight_rows, shape, z, bias, residual, activation):
+    """z = activation(convolve(planes, weight) + bias + residual).
+
+    The residual is added in one more pass over z, with the activation, while much of z is still in the cache.
+    """
+    relu = activation == "relu"
+    convolve(planes, weight_rows, shape, z, _row(bias), relu and residual is None)
+    if residual is not None:
+        flat = np.ascontiguousarray(residual).reshape(-1)
+        _in_threads_of(z, conv_residual_kernel)(z.reshape(-1), flat, relu)
 
 
 def _method(shape, gradient=False):

@@ -17,7 +17,7 @@ import triton.language as tl
 
 from ..dense.gpu import dense_grad_sum_kernel
 from ..dense.gpu_product import parts_of, sum_parts
-from ..gpu_arrays import contiguous, strides
+from ..gpu_arrays import contiguous, copy_into, strides
 from ..launch import ceil_div, empty, launch
 from . import gpu_depthwise, gpu_products
 from .gpu_products import cells_of
@@ -50,12 +50,24 @@ def conv_grad_bias_kernel(
     tl.store(target, tl.sum(total, axis=1).to(grad_bias.dtype.element_ty), mask=channel < channels)
 
 
-def _forward(x, weight, bias=None, *, stride=None, padding=None, dilation=None, groups=1, activation=None, out=None):
+def _forward(
+    x,
+    weight,
+    bias=None,
+    residual=None,
+    *,
+    stride=None,
+    padding=None,
+    dilation=None,
+    groups=1,
+    activation=None,
+    out=None,
+):
     shape, rank = conv_shape(x, weight, stride, padding, dilation, groups), weight.ndim - 2
     y = _output("conv", x, rank, shape.out_channels, shape.output, out)
     bias = None if bias is None else contiguous(bias)
     steps = _five_strides(x, rank), _five_strides(y, rank)
-    _method(shape).correlate(x, weight, bias, shape, y, activation == "relu", *steps)
+    _method(shape).correlate(x, weight, bias, shape, y, activation == "relu", *steps, _laid_out_as(y, residual))
     return y, (x, weight, y if activation else None, shape)
 
 
@@ -73,13 +85,14 @@ def _backward(saved, grad_y, needs):
         _method(shape).grad_weight(x, grad_z, shape, grad_weight, x_steps, grad_steps)
     if needs[2]:
         grad_bias = _grad_bias(grad_z, shape.batch, shape.out_channels, shape.output, grad_steps)
-    return grad_x, grad_weight, grad_bias
+    return (grad_x, grad_weight, grad_bias, grad_z if True in needs[3:] else None)[: len(needs)]
 
 
 def _transposed_forward(
     x,
     weight,
     bias=None,
+    residual=None,
     *,
     stride=None,
     padding=None,
@@ -94,7 +107,7 @@ def _transposed_forward(
     y = _output("conv_transpose", x, rank, shape.in_channels, shape.input, out)
     bias = None if bias is None else contiguous(bias)
     steps = _five_strides(x, rank), _five_strides(y, rank)
-    _method(shape).spread(x, weight, bias, shape, y, activation == "relu", *steps)
+    _method(shape).spread(x, weight, bias, shape, y, activation == "relu", *steps, _laid_out_as(y, residual))
     return y, (x, weight, y if activation else None, shape)
 
 
@@ -112,7 +125,7 @@ def _transposed_backward(saved, grad_y, needs):
         _method(shape).grad_weight(grad_z, x, shape, grad_weight, grad_steps, x_steps)
     if needs[2]:
         grad_bias = _grad_bias(grad_z, shape.batch, shape.in_channels, shape.input, grad_steps)
-    return grad_x, grad_weight, grad_bias
+    return (grad_x, grad_weight, grad_bias, grad_z if True in needs[3:] else None)[: len(needs)]
 
 
 conv1d_forward = conv2d_forward = conv3d_forward = _forward
@@ -161,6 +174,14 @@ def _output(name, x, rank, channels, sizes, out):
             f"got shape {out.shape} and type {out.dtype}"
         )
     return out
+
+
+def _laid_out_as(y, residual):
+    """The residual with y's strides, so that kernels walk both alike: itself, or a copy of it that waits in y."""
+    if residual is None or residual.strides == y.strides:
+        return residual
+    copy_into(y, residual)
+    return y
 
 
 def _grad_sum(grad_y, y, rank):

@@ -17,7 +17,7 @@ from .gpu_products import cells_of
 
 @triton.jit
 def conv_depthwise_kernel(
-    source, weight, bias, result,
+    source, weight, bias, residual, result,
     batch, channels, multiplier,
     source_depth, source_height, source_width, result_depth, result_height, result_width,
     padding_d, padding_h, padding_w, dilation_d, dilation_h, dilation_w,
@@ -27,10 +27,10 @@ def conv_depthwise_kernel(
     STRIDE_D: tl.constexpr, STRIDE_H: tl.constexpr, STRIDE_W: tl.constexpr,
     SPREAD: tl.constexpr, RELU: tl.constexpr, ACCUMULATOR: tl.constexpr, BLOCK_C: tl.constexpr, BLOCK_P: tl.constexpr,
 ):  # fmt: skip
-    """result = activation(weight * source + bias), a channel by itself; with SPREAD the transpose of that.
+    """result = activation(weight * source + bias + residual), a channel by itself; with SPREAD the transpose of that.
 
-    A program makes BLOCK_C channels at BLOCK_P positions, all images counted through. The taps' windows overlap, and
-    are in the first-level cache after the first.
+    The residual has the result's strides. A program makes BLOCK_C channels at BLOCK_P positions, all images counted
+    through. The taps' windows overlap, and are in the first-level cache after the first.
     """
     tiles_c = tl.cdiv(channels, BLOCK_C)
     channel = ((tl.program_id(0) % tiles_c) * BLOCK_C + tl.arange(0, BLOCK_C)).to(tl.int64)
@@ -70,11 +70,14 @@ def conv_depthwise_kernel(
             total += value.to(ACCUMULATOR) * factor.to(ACCUMULATOR)[:, None]
     if bias is not None:
         total += tl.load(bias + channel, mask=inside_c, other=0.0).to(ACCUMULATOR)[:, None]
+    target = image * result_n + d * result_d + h * result_h + w * result_w
+    target = channel[:, None] * result_c + target[None, :]
+    inside = inside_c[:, None] & inside_p[None, :]
+    if residual is not None:
+        total += tl.load(residual + target, mask=inside, other=0.0).to(ACCUMULATOR)
     if RELU:
         total = tl.where(total < 0, 0.0, total)  # NaN stays NaN
-    target = image * result_n + d * result_d + h * result_h + w * result_w
-    target = result + channel[:, None] * result_c + target[None, :]
-    tl.store(target, total.to(result.dtype.element_ty), mask=inside_c[:, None] & inside_p[None, :])
+    tl.store(result + target, total.to(result.dtype.element_ty), mask=inside)
 
 
 @triton.jit
@@ -133,14 +136,15 @@ def conv_depthwise_grad_weight_kernel(
     tl.store(target, tl.sum(total, axis=2).to(grad_weight.dtype.element_ty), mask=mask)
 
 
-def correlate(x, weight, bias, shape, y, relu, x_strides, y_strides) -> None:
-    """y = activation(the convolution of x with weight + bias)."""
-    _convolve(x, weight, bias, shape, y, relu, x_strides, y_strides, shape.input, shape.output, spread=False)
+def correlate(x, weight, bias, shape, y, relu, x_strides, y_strides, residual=None) -> None:
+    """y = activation(the convolution of x with weight + bias + residual); the residual has y's strides."""
+    _convolve(x, weight, bias, residual, shape, y, relu, x_strides, y_strides, shape.input, shape.output, spread=False)
 
 
-def spread(z, weight, bias, shape, x, relu, z_strides, x_strides) -> None:
-    """x = activation(the transpose of the convolution, of z + bias): its gradient, or a transposed convolution."""
-    _convolve(z, weight, bias, shape, x, relu, z_strides, x_strides, shape.output, shape.input, spread=True)
+def spread(z, weight, bias, shape, x, relu, z_strides, x_strides, residual=None) -> None:
+    """x = activation(the transpose of the convolution, of z + bias + residual): its gradient, or a transposed
+    convolution; the residual has x's strides."""
+    _convolve(z, weight, bias, residual, shape, x, relu, z_strides, x_strides, shape.output, shape.input, spread=True)
 
 
 def grad_weight(x, grad_z, shape, result, x_strides, grad_strides) -> None:
@@ -164,13 +168,15 @@ def grad_weight(x, grad_z, shape, result, x_strides, grad_strides) -> None:
         sum_parts(target, result, parts)
 
 
-def _convolve(source, weight, bias, shape, result, relu, source_strides, result_strides, source_sizes, sizes, spread):
+def _convolve(
+    source, weight, bias, residual, shape, result, relu, source_strides, result_strides, source_sizes, sizes, spread
+):
     channels = shape.in_channels if spread else shape.out_channels
     positions = shape.batch * (shape.in_size if spread else shape.out_size)
     tile = CONVOLVE.pick(source, channels, positions, result_strides[1] == 1 and channels > 1)
     launch(
         conv_depthwise_kernel, (ceil_div(channels, tile["BLOCK_C"]) * ceil_div(positions, tile["BLOCK_P"]),),
-        source, contiguous(weight), bias, result,
+        source, contiguous(weight), bias, residual, result,
         shape.batch, channels, shape.out_channels // shape.in_channels, *source_sizes, *sizes,
         *shape.padding, *shape.dilation, *source_strides, *result_strides,
         **dict(zip(("KERNEL_D", "KERNEL_H", "KERNEL_W"), shape.kernel)),

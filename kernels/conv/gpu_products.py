@@ -4,6 +4,11 @@ from the image when a tensor core wants it. Images have any strides: NCHW and ch
 Lanes are the axis of the product that is summed over (a channel at a tap, that is a kernel position). Where there are
 enough channels, a block of lanes is a block of channels at one tap: its addresses are a shift of the positions'. With
 few channels, lanes run over channels and taps together, so that tensor cores are not fed with padding.
+
+Where a result has few tiles and sums are long (deep layers with small images), a sum is split into stretches of its
+lanes, each a program's: partial sums are written apart, then added in a fixed order by a kernel that goes on with bias,
+residual and activation. How many stretches follows from the number of tiles (`parts_of`), so that bits do not depend on
+the device.
 """
 
 import math
@@ -20,6 +25,8 @@ from ..tuning import Choice, has_room
 
 _FEW_CHANNELS = 16  # the least that tl.dot sums over
 _WIDE = 2**31 - 2**20  # from so many positions on, they are counted in 64 bits
+_LONG = 2**31  # steps of a sum that any number of tiles may split
+_SUM_BLOCK = 256  # elements that a program sums over the parts; few elements make up for what a program waits
 
 
 @triton.jit
@@ -46,7 +53,7 @@ def taps_of_class(shifted, stride, dilation, tap_step, inverse, KERNEL: tl.const
 
 @triton.jit
 def conv_correlate_kernel(
-    source, weight, bias, result,
+    source, weight, bias, residual, result,
     batch, groups, channels, features,
     source_depth, source_height, source_width, result_depth, result_height, result_width,
     stride_d, stride_h, stride_w, padding_d, padding_h, padding_w, dilation_d, dilation_h, dilation_w,
@@ -56,10 +63,13 @@ def conv_correlate_kernel(
     weight_group, weight_feature, weight_channel, weight_tap,
     KERNEL_D: tl.constexpr, KERNEL_H: tl.constexpr, KERNEL_W: tl.constexpr, VOLUME: tl.constexpr,
     SPREAD: tl.constexpr, STRIDED: tl.constexpr, FLAT: tl.constexpr, RELU: tl.constexpr, WIDE: tl.constexpr,
-    PRECISION: tl.constexpr, ACCUMULATOR: tl.constexpr,
+    SPLIT: tl.constexpr, PRECISION: tl.constexpr, ACCUMULATOR: tl.constexpr,
     BLOCK_M: tl.constexpr, BLOCK_P: tl.constexpr, BLOCK_K: tl.constexpr,
 ):  # fmt: skip
-    """result = activation(weight * source + bias): a convolution, or with SPREAD its transpose.
+    """result = activation(weight * source + bias + residual): a convolution, or with SPREAD its transpose.
+
+    The residual has the result's strides. With SPLIT the grid's second axis has the stretches of the sums: result then
+    has a leading axis for them, and is as large along it as its other axes together.
 
     A program makes BLOCK_M features at BLOCK_P positions of the result, all images counted through. Programs walk the
     features first, so that those which read the same source run together. A transpose with strides falls apart into a
@@ -118,8 +128,13 @@ def conv_correlate_kernel(
     step_w = tl.cast(jump_w, tl.int64) * source_w
     taps = count_d * count_h * count_w
     steps = tl.cdiv(channels * TAPS, BLOCK_K) if FLAT else tl.cdiv(channels, BLOCK_K) * taps
+    first, last = 0, steps
+    if SPLIT:
+        steps_of_part = tl.cdiv(steps, tl.num_programs(1))
+        first = tl.program_id(1) * steps_of_part
+        last = tl.minimum(first + steps_of_part, steps)
     total = tl.zeros((BLOCK_M, BLOCK_P), dtype=ACCUMULATOR)
-    for step in range(steps):
+    for step in range(first, last):
         if FLAT:
             lane = step * BLOCK_K + tl.arange(0, BLOCK_K)
             channel, tap = lane // TAPS, lane % TAPS
@@ -148,12 +163,51 @@ def conv_correlate_kernel(
     feature = group * features + feature
     if bias is not None:
         total += tl.load(bias + feature, mask=inside_m, other=0.0).to(ACCUMULATOR)[:, None]
-    if RELU:
-        total = tl.where(total < 0, 0.0, total)  # NaN stays NaN
     target = image.to(tl.int64) * result_n + d.to(tl.int64) * result_d
     target += h.to(tl.int64) * result_h + w.to(tl.int64) * result_w
-    target = result + feature[:, None] * result_c + target[None, :]
-    tl.store(target, total.to(result.dtype.element_ty), mask=inside_m[:, None] & inside_p[None, :])
+    target = feature[:, None] * result_c + target[None, :]
+    inside = inside_m[:, None] & inside_p[None, :]
+    if residual is not None:
+        total += tl.load(residual + target, mask=inside, other=0.0).to(ACCUMULATOR)
+    if RELU:
+        total = tl.where(total < 0, 0.0, total)  # NaN stays NaN
+    if SPLIT:
+        size = tl.cast(batch, tl.int64) * groups * features * result_depth * result_height * result_width
+        result += tl.program_id(1) * size
+    tl.store(result + target, total.to(result.dtype.element_ty), mask=inside)
+
+
+@triton.jit
+def conv_sum_of_parts_kernel(
+    partials, bias, residual, result,
+    size, channels, parts, depth, height, width, result_n, result_c, result_d, result_h, result_w,
+    CHANNELS_LAST: tl.constexpr, RELU: tl.constexpr, BLOCK: tl.constexpr,
+):  # fmt: skip
+    """result = activation(the sum of partials [parts, size] over the parts, in their order, + bias + residual).
+
+    Partials lie as [N, C, D, H, W], with CHANNELS_LAST as [N, D, H, W, C]; only where tiles are few is there more than
+    one part, so 32 bits count them. Neighbours are neighbours in the result too.
+    """
+    index = tl.program_id(0) * BLOCK + tl.arange(0, BLOCK)
+    inside = index < size
+    total = tl.zeros((BLOCK,), dtype=partials.dtype.element_ty)
+    for part in range(parts):
+        total += tl.load(partials + tl.cast(part, tl.int64) * size + index, mask=inside, other=0.0)
+    if CHANNELS_LAST:
+        channel = index % channels
+        image, d, h, w = cells_of(index // channels, depth, height, width)
+    else:
+        plane, d, h, w = cells_of(index, depth, height, width)
+        image, channel = plane // channels, plane % channels
+    target = image.to(tl.int64) * result_n + channel.to(tl.int64) * result_c + d.to(tl.int64) * result_d
+    target += h.to(tl.int64) * result_h + w.to(tl.int64) * result_w
+    if bias is not None:
+        total += tl.load(bias + channel, mask=inside, other=0.0).to(total.dtype)
+    if residual is not None:
+        total += tl.load(residual + target, mask=inside, other=0.0).to(total.dtype)
+    if RELU:
+        total = tl.where(total < 0, 0.0, total)  # NaN stays NaN
+    tl.store(result + target, total.to(result.dtype.element_ty), mask=inside)
 
 
 @triton.jit
@@ -226,14 +280,15 @@ def conv_grad_weight_kernel(
     tl.store(grad_weight + target, total.to(grad_weight.dtype.element_ty), mask=mask)
 
 
-def correlate(x, weight, bias, shape, y, relu, x_strides, y_strides) -> None:
-    """y = activation(the convolution of x with weight + bias)."""
-    _correlate(x, weight, bias, shape, y, relu, x_strides, y_strides, shape.input, shape.output, spread=False)
+def correlate(x, weight, bias, shape, y, relu, x_strides, y_strides, residual=None) -> None:
+    """y = activation(the convolution of x with weight + bias + residual); the residual has y's strides."""
+    _correlate(x, weight, bias, residual, shape, y, relu, x_strides, y_strides, shape.input, shape.output, spread=False)
 
 
-def spread(z, weight, bias, shape, x, relu, z_strides, x_strides) -> None:
-    """x = activation(the transpose of the convolution, of z + bias): its gradient, or a transposed convolution."""
-    _correlate(z, weight, bias, shape, x, relu, z_strides, x_strides, shape.output, shape.input, spread=True)
+def spread(z, weight, bias, shape, x, relu, z_strides, x_strides, residual=None) -> None:
+    """x = activation(the transpose of the convolution, of z + bias + residual): its gradient, or a transposed
+    convolution; the residual has x's strides."""
+    _correlate(z, weight, bias, residual, shape, x, relu, z_strides, x_strides, shape.output, shape.input, spread=True)
 
 
 def grad_weight(x, grad_z, shape, result, x_strides, grad_strides) -> None:
@@ -249,8 +304,7 @@ def grad_weight(x, grad_z, shape, result, x_strides, grad_strides) -> None:
     tiles_n = ceil_div(lanes, tile["BLOCK_N"]) * (1 if flat else shape.taps)
     tiles = shape.groups * tiles_n * ceil_div(features, tile["BLOCK_M"])
     parts = parts_of(tiles, ceil_div(positions, tile["BLOCK_K"]))
-    accumulator = np.float64 if x.dtype == np.float64 else np.float32
-    target = result if parts == 1 else empty(result, (parts, result.size), accumulator)
+    target = result if parts == 1 else empty(result, (parts, result.size), _wide(x))
     launch(
         conv_grad_weight_kernel, (tiles, parts),
         x, grad_z, target,
@@ -262,7 +316,9 @@ def grad_weight(x, grad_z, shape, result, x_strides, grad_strides) -> None:
         sum_parts(target, result, parts)
 
 
-def _correlate(source, weight, bias, shape, result, relu, source_strides, result_strides, source_sizes, sizes, spread):
+def _correlate(
+    source, weight, bias, residual, shape, result, relu, source_strides, result_strides, source_sizes, sizes, spread
+):
     if result.size == 0:
         return
     channels, features = shape.in_channels // shape.groups, shape.out_channels // shape.groups
@@ -276,22 +332,46 @@ def _correlate(source, weight, bias, shape, result, relu, source_strides, result
     positions = shape.batch * math.prod(cells)
     lanes = channels * shape.taps if flat else channels
     gathered = flat or source_strides[1] != 1
-    tile = CORRELATE.pick(source, features, positions, lanes, gathered)
+    tile = dict(CORRELATE.pick(source, features, positions, lanes, gathered))
+    may_split = tile.pop("SPLIT")
     steps = [stride // math.gcd(stride, dilation) for stride, dilation in zip(shape.stride, shape.dilation)]
     inverses = [
         pow(dilation // math.gcd(stride, dilation), -1, step)
         for stride, dilation, step in zip(shape.stride, shape.dilation, steps)
     ]
-    tiles = ceil_div(features, tile["BLOCK_M"]) * ceil_div(positions, tile["BLOCK_P"])
+    tiles = ceil_div(features, tile["BLOCK_M"]) * ceil_div(positions, tile["BLOCK_P"]) * shape.groups * classes
+    # A class of a transpose with strides has its share of the taps.
+    longest = ceil_div(lanes, tile["BLOCK_K"]) * (1 if flat else ceil_div(shape.taps, classes))
+    parts = parts_of(tiles, longest) if may_split else 1
+    if parts == 1:
+        target, target_strides, epilogue = result, result_strides, (bias, residual)
+    else:
+        target = empty(result, (parts, result.size), _wide(source))
+        target_strides = _dense_strides(features * shape.groups, sizes, result_strides[1] == 1)
+        epilogue = None, None
     launch(
-        conv_correlate_kernel, (tiles * shape.groups * classes,),
-        source, weight, bias, result,
+        conv_correlate_kernel, (tiles, parts),
+        source, weight, *epilogue, target,
         shape.batch, shape.groups, channels, features, *source_sizes, *sizes,
         *shape.stride, *shape.padding, *shape.dilation, *steps, *inverses,
-        *source_strides, *result_strides, *weight_strides,
-        SPREAD=spread, STRIDED=strided, FLAT=flat, RELU=relu, WIDE=positions >= _WIDE,
+        *source_strides, *target_strides, *weight_strides,
+        SPREAD=spread, STRIDED=strided, FLAT=flat, RELU=relu and parts == 1, WIDE=positions >= _WIDE, SPLIT=parts > 1,
         **_kernel_sizes(shape), **_types(source.dtype), **tile,
     )  # fmt: skip
+    if parts > 1:
+        launch(
+            conv_sum_of_parts_kernel, (ceil_div(result.size, _SUM_BLOCK),),
+            target, bias, residual, result,
+            result.size, features * shape.groups, parts, *sizes, *result_strides,
+            CHANNELS_LAST=result_strides[1] == 1, RELU=relu, BLOCK=_SUM_BLOCK,
+        )  # fmt: skip
+
+
+def _dense_strides(channels, sizes, channels_last) -> tuple[int, ...]:
+    """The strides of an array along [N, C, D, H, W] that has no gaps, channels first or last in memory."""
+    volume, (_, height, width) = math.prod(sizes), sizes
+    column, channel = (channels, 1) if channels_last else (1, volume)
+    return channels * volume, channel, height * width * column, width * column, column
 
 
 def _arranged(weight, shape, channels, spread, *, lanes_apart):
@@ -316,8 +396,13 @@ def _is_flat(channels, taps) -> bool:
 
 
 def _kernel_sizes(shape) -> dict:
-    volume = shape.input[0] > 1 or shape.output[0] > 1 or shape.kernel[0] > 1
+    volume = shape.input[0] > 1 or shape.output[0] > 1 or shape.kernel[0] > 1 or shape.padding[0] > 0
     return dict(zip(("KERNEL_D", "KERNEL_H", "KERNEL_W"), shape.kernel)) | {"VOLUME": volume}
+
+
+def _wide(x) -> type:
+    """What x's products are added in."""
+    return np.float64 if x.dtype == np.float64 else np.float32
 
 
 def _types(dtype) -> dict:
@@ -356,13 +441,25 @@ def _candidates(dtype, rows, columns, inner, gathered):
     }[dtype.itemsize]  # fmt: skip
 
 
-# Rows and columns of the result that a program makes, what of the sum it takes at a time, and how it is pipelined. The
-# sizes are those of the three axes, and whether values are gathered one by one. Masks fill up what is less than 16.
+def _default_correlate(architecture, dtype, rows, columns, inner, gathered):
+    return *_default(architecture, dtype, rows, columns, inner, gathered), 1
+
+
+def _candidates_correlate(dtype, rows, columns, inner, gathered):
+    """Every tile with sums split as `parts_of` says; and whole, where there are so few tiles that it may split them."""
+    tiles = _candidates(dtype, rows, columns, inner, gathered)
+    few = [tile for tile in tiles if parts_of(ceil_div(rows, tile[0]) * ceil_div(columns, tile[1]), _LONG) > 1]
+    return [*((*tile, 1) for tile in tiles), *((*tile, 0) for tile in few)]
+
+
+# Rows and columns of the result that a program makes, what of the sum it takes at a time, how it is pipelined, and
+# whether sums may be split. The sizes are those of the three axes, and whether values are gathered one by one. Masks
+# fill up what is less than 16.
 CORRELATE = Choice(
     "conv.correlate",
-    ("BLOCK_M", "BLOCK_P", "BLOCK_K", "num_warps", "num_stages"),
-    _candidates,
-    _default,
+    ("BLOCK_M", "BLOCK_P", "BLOCK_K", "num_warps", "num_stages", "SPLIT"),
+    _candidates_correlate,
+    _default_correlate,
     along={"BLOCK_M": 0, "BLOCK_P": 1, "BLOCK_K": 2},
 )
 GRAD_WEIGHT = Choice(

@@ -5,7 +5,7 @@ With o an output position, k a kernel position and i = o * stride + k * dilation
     convolution             y[n, out, o] = b[out] + sum over in, k of  W[out, in, k] x[n, in, i]
     transposed convolution  y[n, out, i] = b[out] + sum over in, o, k of  W[in, out, k] x[n, in, o]
 
-Every other implementation is held against these, in float64.
+Then y = activation(y + residual), where there is one. Every other implementation is held against these, in float64.
 """
 
 import itertools
@@ -16,13 +16,15 @@ import numpy as np
 from .shape import output_sizes, transposed_output_sizes, with_defaults
 
 
-def _forward(x, weight, bias=None, *, stride=None, padding=None, dilation=None, groups=1, activation=None):
+def _forward(
+    x, weight, bias=None, residual=None, *, stride=None, padding=None, dilation=None, groups=1, activation=None
+):
     stride, padding, dilation, _ = with_defaults(weight.ndim - 2, stride, padding, dilation)
     images = _batched(x, weight)
     output = output_sizes(images.shape[2:], weight.shape[2:], stride, padding, dilation)
     padded = np.pad(images, [(0, 0), (0, 0), *padding])
     z = _correlate(padded, weight, output, stride, dilation, groups)
-    y, derivative = _finish(z, bias, activation)
+    y, derivative = _finish(z, bias, residual, activation)
     return y.reshape(y.shape[-x.ndim :]), (x, weight, padded, derivative, (stride, padding, dilation, groups))
 
 
@@ -37,11 +39,22 @@ def _backward(saved, grad_y, needs):
         grad_weight = _grad_weight(padded, g, weight.shape, stride, dilation, groups)
     if needs[2]:
         grad_bias = g.sum(axis=(0, *range(2, g.ndim)))
-    return grad_x, grad_weight, grad_bias
+    grad_residual = g.reshape(grad_y.shape) if True in needs[3:] else None
+    return (grad_x, grad_weight, grad_bias, grad_residual)[: len(needs)]
 
 
 def _transposed_forward(
-    x, weight, bias=None, *, stride=None, padding=None, output_padding=None, dilation=None, groups=1, activation=None
+    x,
+    weight,
+    bias=None,
+    residual=None,
+    *,
+    stride=None,
+    padding=None,
+    output_padding=None,
+    dilation=None,
+    groups=1,
+    activation=None,
 ):
     rank = weight.ndim - 2
     stride, padding, dilation, output_padding = with_defaults(rank, stride, padding, dilation, output_padding)
@@ -50,7 +63,7 @@ def _transposed_forward(
     padded_sizes = [size + before + after for size, (before, after) in zip(sizes, padding)]
     shape = (images.shape[0], weight.shape[1] * groups, *padded_sizes)
     z = _unpad(_spread(images, weight, shape, stride, dilation, groups), padding)
-    y, derivative = _finish(z, bias, activation)
+    y, derivative = _finish(z, bias, residual, activation)
     return y.reshape(y.shape[-x.ndim :]), (x, weight, derivative, (stride, padding, dilation, groups))
 
 
@@ -66,7 +79,8 @@ def _transposed_backward(saved, grad_y, needs):
         grad_weight = _grad_weight(padded, images, weight.shape, stride, dilation, groups)
     if needs[2]:
         grad_bias = g.sum(axis=(0, *range(2, g.ndim)))
-    return grad_x, grad_weight, grad_bias
+    grad_residual = g.reshape(grad_y.shape) if True in needs[3:] else None
+    return (grad_x, grad_weight, grad_bias, grad_residual)[: len(needs)]
 
 
 conv1d_forward = conv2d_forward = conv3d_forward = _forward
@@ -115,10 +129,12 @@ def _windows(kernel, output, stride, dilation):
         yield tap, (..., *(slice(b, b + s * (n - 1) + 1, s) for b, n, s in zip(starts, output, stride)))
 
 
-def _finish(z, bias, activation):
-    """Bias and activation -> (y, the activation's derivative)."""
+def _finish(z, bias, residual, activation):
+    """Bias, residual and activation -> (y, the activation's derivative)."""
     if bias is not None:
         z = z + bias.reshape(-1, *[1] * (z.ndim - 2))
+    if residual is not None:
+        z = z + residual.reshape(z.shape)
     if activation == "relu":
         return np.maximum(z, 0), (z > 0).astype(z.dtype)
     return z, np.ones_like(z)

@@ -8,13 +8,13 @@ from ..tensor import apply
 __all__ = ["conv1d", "conv2d", "conv3d", "conv_transpose1d", "conv_transpose2d", "conv_transpose3d"]
 
 
-def conv1d(input, weight, bias=None, stride=1, padding=0, dilation=1, groups=1, activation=None):
+def conv1d(input, weight, bias=None, stride=1, padding=0, dilation=1, groups=1, activation=None, residual=None):
     """`conv2d` over one axis: input [N, C, L] or [C, L], weight [out, C / groups, k]."""
-    return _conv(kernels.conv1d, 1, input, weight, bias, stride, padding, dilation, groups, activation)
+    return _conv(kernels.conv1d, 1, input, weight, bias, residual, stride, padding, dilation, groups, activation)
 
 
-def conv2d(input, weight, bias=None, stride=1, padding=0, dilation=1, groups=1, activation=None):
-    """Slides a kernel over images and sums the products; bias and activation are part of the same operation.
+def conv2d(input, weight, bias=None, stride=1, padding=0, dilation=1, groups=1, activation=None, residual=None):
+    """Slides a kernel over images and sums the products; bias, residual and activation are part of the same operation.
 
     Args:
         input: [N, C, H, W] or [C, H, W].
@@ -26,6 +26,7 @@ def conv2d(input, weight, bias=None, stride=1, padding=0, dilation=1, groups=1, 
         dilation: distance between kernel positions, one number or one per axis.
         groups: channels are split into that many convolutions side by side.
         activation: None or 'relu'. (PyTorch has no such argument.)
+        residual: of the output's shape, or None: what is added before the activation. (PyTorch has no such argument.)
 
     Returns:
         [N, out, OH, OW] with OH = (H + 2 padding - dilation (kernel - 1) - 1) // stride + 1.
@@ -33,25 +34,27 @@ def conv2d(input, weight, bias=None, stride=1, padding=0, dilation=1, groups=1, 
     Raises:
         ValueError: shapes or arguments that do not fit, among them a kernel larger than the padded input.
     """
-    return _conv(kernels.conv2d, 2, input, weight, bias, stride, padding, dilation, groups, activation)
+    return _conv(kernels.conv2d, 2, input, weight, bias, residual, stride, padding, dilation, groups, activation)
 
 
-def conv3d(input, weight, bias=None, stride=1, padding=0, dilation=1, groups=1, activation=None):
+def conv3d(input, weight, bias=None, stride=1, padding=0, dilation=1, groups=1, activation=None, residual=None):
     """`conv2d` over three axes: input [N, C, D, H, W] or [C, D, H, W], weight [out, C / groups, *kernel]."""
-    return _conv(kernels.conv3d, 3, input, weight, bias, stride, padding, dilation, groups, activation)
+    return _conv(kernels.conv3d, 3, input, weight, bias, residual, stride, padding, dilation, groups, activation)
 
 
 def conv_transpose1d(
-    input, weight, bias=None, stride=1, padding=0, output_padding=0, groups=1, dilation=1, activation=None
-):
+    input, weight, bias=None, stride=1, padding=0, output_padding=0, groups=1, dilation=1, activation=None,
+    residual=None,
+):  # fmt: skip
     """`conv_transpose2d` over one axis: input [N, C, L] or [C, L], weight [C, out / groups, k]."""
     sizes = stride, padding, output_padding, dilation
-    return _conv_transpose(kernels.conv_transpose1d, 1, input, weight, bias, sizes, groups, activation)
+    return _conv_transpose(kernels.conv_transpose1d, 1, input, weight, bias, residual, sizes, groups, activation)
 
 
 def conv_transpose2d(
-    input, weight, bias=None, stride=1, padding=0, output_padding=0, groups=1, dilation=1, activation=None
-):
+    input, weight, bias=None, stride=1, padding=0, output_padding=0, groups=1, dilation=1, activation=None,
+    residual=None,
+):  # fmt: skip
     """The transpose of `conv2d`: every input position adds the kernel, times its value, to the output around it.
 
     Args:
@@ -64,6 +67,7 @@ def conv_transpose2d(
         groups: channels are split into that many convolutions side by side.
         dilation: distance between kernel positions, one number or one per axis.
         activation: None or 'relu'. (PyTorch has no such argument.)
+        residual: of the output's shape, or None: what is added before the activation. (PyTorch has no such argument.)
 
     Returns:
         [N, out, OH, OW] with OH = (H - 1) stride - 2 padding + dilation (kernel - 1) + output_padding + 1.
@@ -72,15 +76,16 @@ def conv_transpose2d(
         ValueError: shapes or arguments that do not fit.
     """
     sizes = stride, padding, output_padding, dilation
-    return _conv_transpose(kernels.conv_transpose2d, 2, input, weight, bias, sizes, groups, activation)
+    return _conv_transpose(kernels.conv_transpose2d, 2, input, weight, bias, residual, sizes, groups, activation)
 
 
 def conv_transpose3d(
-    input, weight, bias=None, stride=1, padding=0, output_padding=0, groups=1, dilation=1, activation=None
-):
+    input, weight, bias=None, stride=1, padding=0, output_padding=0, groups=1, dilation=1, activation=None,
+    residual=None,
+):  # fmt: skip
     """`conv_transpose2d` over three axes: input [N, C, D, H, W] or [C, D, H, W], weight [C, out / groups, *kernel]."""
     sizes = stride, padding, output_padding, dilation
-    return _conv_transpose(kernels.conv_transpose3d, 3, input, weight, bias, sizes, groups, activation)
+    return _conv_transpose(kernels.conv_transpose3d, 3, input, weight, bias, residual, sizes, groups, activation)
 
 
 def per_axis(name: str, argument: str, value, rank: int) -> tuple[int, ...]:
@@ -103,7 +108,7 @@ def per_axis(name: str, argument: str, value, rank: int) -> tuple[int, ...]:
     return values
 
 
-def _conv(operation, rank, input, weight, bias, stride, padding, dilation, groups, activation):
+def _conv(operation, rank, input, weight, bias, residual, stride, padding, dilation, groups, activation):
     name = operation.name
     stride, dilation = per_axis(name, "stride", stride, rank), per_axis(name, "dilation", dilation, rank)
     return apply(
@@ -111,6 +116,7 @@ def _conv(operation, rank, input, weight, bias, stride, padding, dilation, group
         input,
         weight,
         bias,
+        residual,
         stride=stride,
         padding=_padding_pairs(name, padding, rank, weight, stride, dilation),
         dilation=dilation,
@@ -119,11 +125,11 @@ def _conv(operation, rank, input, weight, bias, stride, padding, dilation, group
     )
 
 
-def _conv_transpose(operation, rank, input, weight, bias, sizes, groups, activation):
+def _conv_transpose(operation, rank, input, weight, bias, residual, sizes, groups, activation):
     arguments = ("stride", "padding", "output_padding", "dilation")
     attributes = {name: per_axis(operation.name, name, value, rank) for name, value in zip(arguments, sizes)}
     attributes["padding"] = tuple((size, size) for size in attributes["padding"])
-    return apply(operation, input, weight, bias, groups=groups, activation=activation, **attributes)
+    return apply(operation, input, weight, bias, residual, groups=groups, activation=activation, **attributes)
 
 
 def _padding_pairs(name, padding, rank, weight, stride, dilation):

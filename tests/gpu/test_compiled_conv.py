@@ -37,14 +37,14 @@ class Image(Array):
         return Image(self.dtype.name, shape)
 
 
-def launches(method, name, dtype, channels_last, channels, features, kernel, stride, groups=1):
-    """What a pass of a layer on 32 images of 56 x 56 launches: (kernel, arguments, constants) each."""
-    out = (56 - kernel) // stride + 1
+def launches(method, name, dtype, channels_last, channels, features, kernel, stride, groups=1, size=56):
+    """What a pass of a layer with a residual on 32 images launches: (kernel, arguments, constants) each."""
+    out = (size - kernel) // stride + 1
     shape = ConvShape(
-        32, groups, channels, features, (1, 56, 56), (1, kernel, kernel), (1, out, out),
+        32, groups, channels, features, (1, size, size), (1, kernel, kernel), (1, out, out),
         (1, stride, stride), (0, 0, 0), (1, 1, 1),
     )  # fmt: skip
-    x = Image(dtype, (32, channels, 56, 56), channels_last)
+    x = Image(dtype, (32, channels, size, size), channels_last)
     y = Image(dtype, (32, features, out, out), channels_last)
     weight = Image(dtype, (features, channels // groups, kernel, kernel))
     found = []
@@ -57,7 +57,8 @@ def launches(method, name, dtype, channels_last, channels, features, kernel, str
         patch.setattr(method, "sum_parts", lambda *_: None)
         patch.setattr(gpu, "sum_parts", lambda *_: None)
         if name == "correlate":
-            method.correlate(x, weight, Image(dtype, (features,)), shape, y, True, x.five(), y.five())
+            bias, residual = Image(dtype, (features,)), Image(dtype, y.shape, channels_last)
+            method.correlate(x, weight, bias, shape, y, True, x.five(), y.five(), residual)
         elif name == "spread":
             method.spread(y, weight, None, shape, x, False, y.five(), x.five())
         elif name == "grad_weight":
@@ -78,6 +79,16 @@ PRODUCTS = {"strided": (True, 128, 256, 3, 2), "first": (False, 3, 64, 7, 2)}
 def test_products_fit_and_do_not_spill(name, layer, dtype, architecture):
     ((kernel, arguments, constants),) = launches(gpu_products, name, dtype, *PRODUCTS[layer])
     assert_fits(kernel, arguments, architecture, **constants)
+
+
+@pytest.mark.parametrize("architecture", ARCHITECTURES)
+@pytest.mark.parametrize(("dtype", "channels_last"), [("bfloat16", True), ("float32", False)])
+def test_split_sums_fit_and_do_not_spill(dtype, channels_last, architecture):
+    split, added = launches(gpu_products, "correlate", dtype, channels_last, 512, 512, 3, 1, size=5)
+    assert (split[0], split[2]["SPLIT"]) == (gpu_products.conv_correlate_kernel, True)
+    assert added[0] is gpu_products.conv_sum_of_parts_kernel
+    for kernel, arguments, constants in (split, added):
+        assert_fits(kernel, arguments, architecture, **constants)
 
 
 @pytest.mark.parametrize("architecture", ARCHITECTURES)

@@ -47,10 +47,12 @@ def test_out_is_written_and_returned(operation, x, weight, attributes):
     rng = np.random.default_rng(0)
     x, weight = rng.standard_normal(x), rng.standard_normal(weight)
     expected, _ = operation.forward(x, weight, **attributes)
-    out = np.full(expected.shape, np.nan)
-    actual, _ = operation.forward(x, weight, out=out, **attributes)
-    assert actual is out
-    np.testing.assert_array_equal(out, expected)
+    residual = rng.standard_normal(expected.shape)
+    for added, sums in ((None, expected), (residual, expected + residual)):
+        out = np.full(expected.shape, np.nan)
+        actual, _ = operation.forward(x, weight, None, added, out=out, **attributes)
+        assert actual is out
+        np.testing.assert_array_equal(out, sums)
     for wrong in (out[..., ::-1], out.astype(np.float32), out[:1]):
         with pytest.raises(ValueError, match=f"^{operation.name}: expected out as a contiguous array of shape"):
             operation.forward(x, weight, out=wrong, **attributes)
@@ -232,3 +234,7 @@ def test_nan_and_infinity_pass():
     y, _ = conv.conv2d.forward(x, weight, activation="relu")
     assert np.isnan(y[0, :, 0, 0]).all()
     assert np.isinf(y[0, :, 1, 1]).all()
+    residual = np.zeros((1, 2, 2, 2), np.float32)
+    residual[0, :, 1, 0], residual[0, :, 0, 1] = np.nan, -np.inf
+    y, _ = conv.conv2d.forward(x, weight, None, residual, activation="relu")
+    np.testing.assert_array_equal(y, np.broadcast_to([[np.nan, 0], [np.nan, np.inf]], y.shape))

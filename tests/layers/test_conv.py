@@ -94,6 +94,28 @@ def test_activation_is_fused_and_shown(transposed):
     assert y.max() > 0
 
 
+@pytest.mark.parametrize(("layer", "shape"), [(rv.Conv2d, (2, 4, 4, 4)), (rv.ConvTranspose2d, (2, 4, 8, 8))])
+def test_a_residual_is_added_before_the_activation(layer, shape):
+    rv.seed(0)
+    plain, fused = layer(3, 4, 3), layer(3, 4, 3, activation="relu")
+    fused.load_state_dict(plain.state_dict())
+    rng = np.random.default_rng(0)
+    x, residual, grad = (rng.standard_normal(s).astype(np.float32) for s in ((2, 3, 6, 6), shape, shape))
+    results = []
+    for make in (lambda x, r: F.relu(plain(x) + r), lambda x, r: fused(x, residual=r)):
+        inputs = [rv.Tensor(a, requires_grad=True) for a in (x, residual)]
+        y = make(*inputs)
+        y.backward(grad)
+        results.append([y.numpy(), *(tensor.grad.numpy() for tensor in inputs)])
+    for apart, together in zip(*results):
+        np.testing.assert_array_equal(together, apart)
+    for wrong in (residual[:1], residual[..., :1]):
+        with pytest.raises(ValueError, match=r"conv.*2d: expected residual of shape \(2, 4, "):
+            fused(rv.Tensor(x), residual=rv.Tensor(wrong))
+    with pytest.raises(TypeError, match=r"conv.*2d: expected residual of x's type float32, got float64"):
+        fused(rv.Tensor(x), residual=rv.Tensor(residual.astype(np.float64)))
+
+
 def test_same_seed_same_weights():
     rv.seed(3)
     first = rv.Conv2d(3, 4, 3)

@@ -42,13 +42,13 @@ def test_shapes_of_the_user_become_inputs():
     case = of_shapes(
         "conv2d", ["x=2x4x6x5", "weight=8x4x3x3"], ["stride=2,2", "padding=((1,1),(0,2))", "activation=relu"]
     )
-    x, weight, bias = case.build()
-    assert (x.shape, weight.shape, bias) == ((2, 4, 6, 5), (8, 4, 3, 3), None)
+    x, weight, *others = case.build()
+    assert (x.shape, weight.shape, others) == ((2, 4, 6, 5), (8, 4, 3, 3), [None, None])
     assert x.dtype == np.float32
     assert case.attributes["stride"] == (2, 2)
     assert case.attributes["padding"] == ((1, 1), (0, 2))
     assert case.attributes["activation"] == "relu"
-    assert case.describe([x, weight, bias]) == (
+    assert case.describe([x, weight, *others]) == (
         "x 2x4x6x5, weight 8x4x3x3; stride (2, 2), padding ((1, 1), (0, 2)), activation 'relu'"
     )
 
@@ -79,7 +79,12 @@ def test_inputs_hold_the_kind_of_values_that_the_operation_declares():
             [],
             "conv2d: expected --shape for its input 'weight' too.*for example --shape x=64x1x",
         ),
-        ("conv2d", ["x=2x4", "wieght=3"], [], r"input among x, weight, bias, got 'wieght' \(did you mean weight\?\)"),
+        (
+            "conv2d",
+            ["x=2x4", "wieght=3"],
+            [],
+            r"input among x, weight, bias, residual, got 'wieght' \(did you mean weight\?\)",
+        ),
         ("conv2d", ["x=2*4", "weight=3"], [], "expected x as a shape such as 32x64.* got '2\\*4'"),
         ("conv2d", ["x=2x4x6x5", "weight=8x4x3x3"], ["strides=2"], r"attribute among stride, .* \(did you mean stride"),
         ("conv2d", ["x"], [], "--shape: expected NAME=VALUE such as x=32x64x56x56, got 'x'"),
