@@ -15,7 +15,7 @@ from numba import prange
 from ..cpu_jit import kernel, serial_kernel
 from ..cpu_lines import largest_of_line, memory
 from ..cpu_math import exp, log, wide_vectors
-from ..cpu_sums import line_product, line_sum
+from ..cpu_sums import line_product, line_sum, wide_sum
 from ..memory import empty, workspace, zeros
 from ..softmax.cpu import add_exp_line, exp_line, peaks_of_strip, strip_lines
 from .cpu_reduce import reduce_losses, scales_of
@@ -64,6 +64,12 @@ def cross_entropy_rows_kernel(x, labels, targets, by_label, weight, ignored, smo
 
 
 @serial_kernel
+def _weight_sum(weight, plain):
+    """The sum of the classes' weights; 0 for plain labels, which without smoothing take nothing of the others'."""
+    return weight.dtype.type(0) if plain else line_sum(weight)
+
+
+@serial_kernel
 def _row_grad_line(x, start, count, log_sum, mass, weight, spread, grad_x):
     wide_vectors()
     for i in range(count):
@@ -71,12 +77,11 @@ def _row_grad_line(x, start, count, log_sum, mass, weight, spread, grad_x):
 
 
 @kernel
-def cross_entropy_rows_grad_kernel(
-    x, labels, targets, by_label, weight, weight_sum, ignored, smoothing, log_sums, scales, grad_x
-):
+def cross_entropy_rows_grad_kernel(x, labels, targets, by_label, weight, ignored, smoothing, log_sums, scales, grad_x):
     """grad_x: [N, C] = (m p - q) * scale; scales: [N], or one for all."""
     rows, classes = x.shape
     keep, share = x.dtype.type(1 - smoothing), x.dtype.type(smoothing / classes)
+    weight_sum = _weight_sum(weight, by_label and smoothing == 0)
     for r in prange(rows):
         scale = scales[r] if scales.size > 1 else scales[0]
         log_sum = log_sums[r]
@@ -180,7 +185,7 @@ def _target_grad_line(x, start, count, log_sum, at, mass, targets, weight, keep,
 
 @kernel
 def cross_entropy_planes_grad_kernel(
-    x, labels, targets, by_label, weight, weight_sum, ignored, smoothing, log_sums, scales, grad_x,
+    x, labels, targets, by_label, weight, ignored, smoothing, log_sums, scales, grad_x,
     masses, owns, factors, classes_of,
 ):  # fmt: skip
     """grad_x: [N, C, S] = (m p - q) * scale; scales: [N, S], or one for all.
@@ -189,6 +194,7 @@ def cross_entropy_planes_grad_kernel(
     """
     batch, classes, positions = x.shape
     keep, share = x.dtype.type(1 - smoothing), x.dtype.type(smoothing / classes)
+    weight_sum = _weight_sum(weight, by_label and smoothing == 0)
     parts, strip = masses.shape
     strips = (positions + strip - 1) // strip
     jobs = batch * strips
@@ -226,8 +232,9 @@ def cross_entropy_planes_grad_kernel(
 
 
 @serial_kernel
-def counted_weight(labels, ignored, weight, weighted):
-    """The sum of the class weights of the labels that count, in a vector; where not `weighted`, their number."""
+def mean_by_weight_kernel(losses, labels, ignored, weight, weighted, mean, factor):
+    """mean, of no axes, = the sum of the losses by the class weights of the labels that count, in a vector; where not
+    `weighted`, by their number. factor: [1] = 1 by that. The mean of nothing is NaN, and its factor 0."""
     total = 0.0
     if weighted:
         for i in range(labels.size):
@@ -238,7 +245,8 @@ def counted_weight(labels, ignored, weight, weighted):
         for i in range(labels.size):
             count += labels[i] != ignored
         total += count
-    return total
+    mean[()] = wide_sum(losses) / total if total != 0 else math.nan
+    factor[0] = 1 / total if total != 0 else 0
 
 
 @functools.lru_cache(maxsize=16)
@@ -288,10 +296,13 @@ def cross_entropy_forward(input, target, weight=None, *, ignore_index=-100, labe
         _run_for(x, cross_entropy_rows_kernel)(*arguments)
     else:
         cross_entropy_planes_kernel(*arguments, *strip_lines("cross entropy", x, "peaks", "totals"))
-    divisor = losses.size
     if by_label and reduction == "mean":
-        divisor = counted_weight(labels.ravel(), ignore_index, class_weight, weight is not None)
-    output, factor = reduce_losses(losses, reduction, divisor, _output_shape(input))
+        output, factor = empty((), x.dtype), empty(1, np.float64)
+        mean_by_weight_kernel(
+            losses.reshape(-1), labels.reshape(-1), ignore_index, class_weight, weight is not None, output, factor
+        )
+    else:
+        output, factor = reduce_losses(losses, reduction, losses.size, _output_shape(input))
     state = (x, labels, targets, by_label, class_weight, ignore_index, smoothing, log_sums)
     return output, (state, factor, reduction, input.shape)
 
@@ -302,9 +313,7 @@ def cross_entropy_backward(saved, grad_output, needs):
     grad_input = grad_target = None
     if needs[0]:
         grad_input = empty(x.shape, x.dtype)
-        # Labels without smoothing take nothing of the other classes' weights.
-        weight_sum = x.dtype.type(0) if by_label and smoothing == 0 else weight.sum()
-        arguments = x, labels, targets, by_label, weight, weight_sum, ignored, smoothing, log_sums, scales, grad_input
+        arguments = x, labels, targets, by_label, weight, ignored, smoothing, log_sums, scales, grad_input
         if x.ndim == 2:
             _run_for(x, cross_entropy_rows_grad_kernel)(*arguments)
         else:

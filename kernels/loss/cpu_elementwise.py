@@ -186,9 +186,10 @@ def elementwise_loss_kernel(code, x, t, other, weight, p, full, keep, losses, pa
 
 
 @kernel
-def elementwise_loss_grad_kernel(code, by, x, t, other, weight, p, full, scale, grad_output, grad):
-    """grad = scale * grad_output * derivative; one value of grad_output serves all if there is only one."""
-    weighted, each = weight.size > 0, grad_output.size > 0
+def elementwise_loss_grad_kernel(code, by, x, t, other, weight, p, full, factor, grad_output, each, grad):
+    """grad = factor * grad_output * derivative; grad_output has a value for each element, or one for all."""
+    weighted = weight.size > 0
+    scale = x.dtype.type(factor if each else factor * np.float64(grad_output[0]))
     for block in prange((x.size + _BLOCK - 1) // _BLOCK):
         start = block * _BLOCK
         stop = min(start + _BLOCK, x.size)
@@ -242,11 +243,8 @@ def _gradient(saved, by, grad_output, sign=1.0):
     call, shape, scale, each = saved
     x = call[1]
     grad = empty(x.size, x.dtype)
-    if each:
-        grad_output, scale = np.ascontiguousarray(grad_output).reshape(-1), sign * scale
-    else:
-        grad_output, scale = _NOTHING[x.dtype], sign * scale * grad_output.item()
-    _run(elementwise_loss_grad_kernel, x)(call[0], by, *call[1:], x.dtype.type(scale), grad_output, grad)
+    grad_output = np.ascontiguousarray(grad_output).reshape(-1)
+    _run(elementwise_loss_grad_kernel, x)(call[0], by, *call[1:], sign * scale, grad_output, each, grad)
     return grad.reshape(shape)
 
 

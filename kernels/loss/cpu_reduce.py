@@ -30,10 +30,25 @@ def reduce_losses(losses, reduction, divisor, shape):
     return mean_of(losses, divisor, losses.dtype), 1 / divisor if divisor else 0.0
 
 
+@serial_kernel
+def _scale_kernel(grad_output, factor, counted, scales):
+    """scales = grad_output * factor, or where something is counted, the factor found there."""
+    factor = counted[0] if counted.size > 0 else factor
+    scales[:] = scales.dtype.type(np.float64(grad_output[0]) * factor)
+
+
+_NOT_COUNTED = np.empty(0)
+
+
 def scales_of(grad_output, factor, reduction, shape, dtype):
-    """What each row's gradient is multiplied with: an array of `shape`, or with axes of 1 if one value serves all."""
+    """What each row's gradient is multiplied with: an array of `shape`, or with axes of 1 if one value serves all.
+
+    Args:
+        factor: of a reduced loss's gradient, a number or a vector of one.
+    """
     if reduction == "none":
         return np.ascontiguousarray(grad_output, dtype=dtype).reshape(shape)
     scales = empty((1,) * len(shape), dtype)
-    scales.fill(grad_output.item() * factor)
+    given = (0.0, factor) if isinstance(factor, np.ndarray) else (factor, _NOT_COUNTED)
+    _scale_kernel(grad_output.reshape(-1), *given, scales.reshape(-1))
     return scales

@@ -1,7 +1,8 @@
 """Which of the library's functions a recorded step consists of, and how each is done again.
 
 Operations and the tape's sums run on the arrays that they had; what they allocate comes from the step's plan, so it
-lies where it lay. On a GPU their launches are written down one by one (`launches.py`). Views need no call:
+lies where it lay. On a GPU their launches are written down one by one (`launches.py`), on the CPU the kernels of those
+passes that are nothing else (`native.py`). Views need no call:
 they look at memory that another call writes. Optimizers, clipping, schedules and random numbers run as they are, for
 their numbers change from step to step. What reads a value into Python is refused, as no replay could act on it.
 """
@@ -25,7 +26,7 @@ from .. import clip
 from ..hooks import definers, modules_that_show, replaced
 from ..optimizer import Optimizer
 from ..schedules import LRScheduler
-from . import launches
+from . import launches, native
 from .arrays import address_of, owner_of
 from .recording import CaptureError, Seed, current
 
@@ -39,11 +40,14 @@ _COPIES = ("cast", "clone", "reshape", "to")
 
 def listening() -> contextlib.ExitStack:
     """Replaces the functions; closing what it returns puts them back."""
-    return replaced(_replacements())
+    with replaced(_replacements()) as stack:
+        stack.enter_context(native.listening())
+        return stack.pop_all()
 
 
 def _replacements() -> Iterator[tuple[Any, str, Callable]]:
     yield from launches.replacements()
+    yield from native.replacements()
     yield Operation, "forward", _forward
     yield Operation, "backward", _backward
     yield _tape, "Node", _node
@@ -83,17 +87,17 @@ def _forward(original: Callable) -> Callable:
         seeds = [name for name, value in attributes.items() if isinstance(value, Seed)]
         if recording.on_gpu and not seeds:
             return launches.forward(recording, operation, inputs, attributes)
+        function, kinds = functools.partial(original, operation), {x.dtype for x in inputs if isinstance(x, np.ndarray)}
+        # Half-precision inputs are converted on the way, and others say themselves where they want to go.
+        usual = not (recording.on_gpu or kinds & HALF_TYPES or {"implementation", "out"} & attributes.keys())
+        if usual:
+            _check(recording, operation, inputs, attributes)
+            function = operation.passes("cpu")[0]
         position = recording.position
-        with recording.inside():
-            output, saved = original(operation, *inputs, **attributes)
+        with recording.inside(), _watched(recording, usual and not seeds, operation, (inputs, attributes)) as kernels:
+            output, saved = function(*inputs, **attributes)
         outputs = output if type(output) is tuple else (output,)
         place, elsewhere = recording.save(saved, changes=bool(seeds)), recording.keep(outputs)
-        # Where an input is a table of indices it is checked again: no kernel may touch memory with a wrong one.
-        # Half-precision inputs are converted on the way.
-        kinds = {x.dtype for x in inputs if isinstance(x, np.ndarray)}
-        checked = recording.on_gpu or any(d.kind in "iu" or d in HALF_TYPES for d in kinds)
-        plain = attributes.get("implementation") is None and not checked
-        function = operation.passes("cpu")[0] if plain else functools.partial(original, operation)
 
         def run():
             for name in seeds:
@@ -101,10 +105,35 @@ def _forward(original: Callable) -> Callable:
             result, recording.saved[place] = function(*inputs, **attributes)
             _copy_over(result, elsewhere)
 
-        recording.add(position, operation.name, (inputs, attributes), run)
+        recording.add(position, operation.name, (inputs, attributes), run, kernels=None if elsewhere else kernels())
         return output, saved
 
     return forward
+
+
+def _check(recording, operation, inputs: tuple, attributes: dict) -> None:
+    """An operation's check, which each replay repeats where an input is a table of indices: no kernel may touch memory
+    with a wrong one. Before all else, if the step does not make the table."""
+    check = functools.partial(operation.check, *inputs, **attributes)
+    with recording.inside():
+        check()
+    tables = [x for x in inputs if isinstance(x, np.ndarray) and x.dtype.kind in "iu"]
+    if tables:
+        early = not any(recording.knows(x) and not recording.is_argument(x) for x in tables)
+        recording.add(recording.position, f"{operation.name} check", (inputs, attributes), check, early=early)
+
+
+@contextlib.contextmanager
+def _watched(recording, closely: bool, operation, given) -> Iterator[Callable[[], list | None]]:
+    """Within it runs a pass; after it, what it gives is a function that says which kernels do the same, or None."""
+    if recording.on_gpu:
+        yield lambda: None
+        return
+    closely = closely and recording.supply is not None and native.is_own(operation)
+    watch = native.Watch(given, recording.knows, recording.scratch, closely)
+    with native.watching(watch):
+        yield lambda: watch.calls if here and watch.plain else None
+    here = recording.are_there_again(watch.strangers)
 
 
 def _backward(original: Callable) -> Callable:
@@ -116,7 +145,8 @@ def _backward(original: Callable) -> Callable:
         recording.claim(f"{operation.name} backward", grad_output if type(grad_output) is tuple else (grad_output,))
         if recording.on_gpu and not recording.changes(place):
             return original(operation, saved, grad_output, needs, implementation)
-        with recording.inside():
+        closely = implementation is None and not recording.changes(place)
+        with recording.inside(), _watched(recording, closely, operation, (saved, grad_output)) as kernels:
             grads = original(operation, saved, grad_output, needs, implementation)
         elsewhere = recording.keep(grads)
 
@@ -124,7 +154,9 @@ def _backward(original: Callable) -> Callable:
             result = original(operation, recording.saved[place], grad_output, needs, implementation)
             _copy_over(result, elsewhere)
 
-        recording.add(position, f"{operation.name} backward", (grad_output, needs), run)
+        recording.add(
+            position, f"{operation.name} backward", (grad_output, needs), run, kernels=None if elsewhere else kernels()
+        )
         return grads
 
     return backward
@@ -182,9 +214,11 @@ def _record(original: Callable) -> Callable:
                     raise CaptureError(f"capture: expected operations, views and copies, got {name}")
                 recording.keep((output,))
                 position = recording.position
+                in_order = source.flags.c_contiguous
                 recording.add(
                     position, name, (source, output.shape),
                     lambda: np.copyto(output, source.reshape(output.shape), casting="unsafe"),
+                    kernels=native.kernels_of("copy_into", output, source.reshape(output.shape)) if in_order else None,
                 )  # fmt: skip
         return original(name, backward, saved, inputs, output)
 
@@ -202,7 +236,9 @@ def _accumulated(name: str, original: Callable) -> Callable:
         position = recording.position
         with recording.inside():
             result = original(*arguments)
-        recording.add(position, name, arguments, functools.partial(original, *arguments))
+        touched = (*arguments, result) if name == "add" else arguments
+        kernels = native.kernels_of(name, *touched)
+        recording.add(position, name, arguments, functools.partial(original, *arguments), kernels=kernels)
         return result
 
     return call

@@ -40,12 +40,14 @@ class Call(NamedTuple):
         run: does it again.
         fixed: it is the same launch of a kernel each time, so that a CUDA graph can hold it.
         idle: it gives a GPU nothing to do, so that it may come before a launch that was before it.
+        kernels: the calls of CPU kernels that do the same; None if it takes more than that.
     """
 
     position: int
     run: Callable[[], None]
     fixed: bool = False
     idle: bool = False
+    kernels: list | None = None
 
 
 class _Block(NamedTuple):
@@ -81,6 +83,7 @@ class Recording:
         saved: what forward passes saved for backward passes, by the order of the former.
         leaves: the tensors that got a gradient.
         supply: where the step's arrays come from; None while measuring.
+        scratch: what kernels use as workspaces, by name.
         device: where the step runs; None before its first array.
     """
 
@@ -89,6 +92,7 @@ class Recording:
         self.saved: list = []
         self.leaves: dict[int, Tensor] = {}
         self.supply = None if first is None else Supply(first.plan())
+        self.scratch: dict[str, np.ndarray] = {} if first is None else first.scratch
         self.device: str | None = None
         self._first = first
         self._facts: list[tuple] = []
@@ -98,6 +102,7 @@ class Recording:
         self._changing: set[int] = set()
         self._early = 0
         self._saved_by: dict[int, int] = {}
+        self._strangers: list[list] = []
         self._sizes: list[tuple] = []
         self._deaths: dict[int, int] = {}
         if first is not None:
@@ -153,12 +158,12 @@ class Recording:
         """The index of the GPU that the step runs on."""
         return None if self.device in (None, "cpu") else int(self.device.removeprefix("cuda:"))
 
-    def add(self, position: int, name: str, arguments, run, fixed=False, idle=False, early=False) -> None:
+    def add(self, position: int, name: str, arguments, run, fixed=False, idle=False, early=False, kernels=None) -> None:
         """Writes down a call; `arguments` are what both recordings must have alike, in tuples, lists and dicts. An
         early one comes before all that are not."""
         self._facts.append((name, self._fact(arguments)))
         if self.supply is not None:  # the measuring run must not keep alive what the step lets go of
-            self.calls.insert(self._early if early else len(self.calls), Call(position, run, fixed, idle))
+            self.calls.insert(self._early if early else len(self.calls), Call(position, run, fixed, idle, kernels))
             self._early += early
 
     def save(self, saved, changes: bool) -> int:
@@ -203,6 +208,14 @@ class Recording:
             self._made[identity] = weakref.ref(owner, lambda _: self._made.pop(identity, None))
         else:
             self._made[identity] = owner
+
+    def are_there_again(self, strangers: list) -> bool:
+        """Whether the first recording met the same owners of arrays at this place: those that outlive the step."""
+        self._strangers.append(strangers)
+        if self._first is None:
+            return False
+        before = dict(enumerate(self._first._strangers)).get(len(self._strangers) - 1, ())
+        return len(before) == len(strangers) and all(a is b for a, b in zip(before, strangers))
 
     def check_agreement(self) -> None:
         """Raises CaptureError unless the first recording wrote down the same."""

@@ -8,6 +8,7 @@ from collections.abc import Callable
 from ...kernels import accumulate, memory
 from ...kernels.device import copied
 from ...layers.tensor import Tensor
+from . import native
 from .arrays import copy_of, gpu_of, is_array, on
 from .calls import listening
 from .graphs import Graphs
@@ -35,6 +36,9 @@ def capture(function: Callable, strict: bool = False) -> Callable:
     been replaced. Indices are checked in every replay, and optimizers, clipping, schedules, dropout and random numbers
     go on as they would.
 
+    On the CPU, kernels that follow each other are called by one native call, without Python in between. An operation
+    whose passes do more than call kernels, or that is not this library's, runs its Python in each replay.
+
     On a GPU, all kernels between two things that the host does anew are one CUDA graph: forward and backward pass of a
     network without dropout, up to clipping or the optimizer's step. Clipping, optimizers, and operations that draw a
     seed, such as dropout, forward and backward, are launched as usual between graphs. Labels and indices that
@@ -49,7 +53,7 @@ def capture(function: Callable, strict: bool = False) -> Callable:
 
     Returns:
         The captured function. What it returns are copies, which stay as they are. Its attribute `calls` is the number
-        of calls in the last step captured, a graph being one; 0 before.
+        of calls in the last step captured, a graph or kernels that are called together being one; 0 before.
 
     Raises:
         CaptureError: when called, the step cannot be captured: it reads a value into Python, makes arrays other than by
@@ -121,7 +125,7 @@ class _Step:
             self._start_again()
             raise
         self.measured, self.recording, self.inputs, self.start, self.result = None, recording, inputs, start, result
-        calls = recording.calls if self.graphs is None else self.graphs.calls
+        calls = native.joined(recording.calls) if self.graphs is None else self.graphs.calls
         self.calls = [(call.position, call.run) for call in calls]
         self.end = [(leaf, leaf.grad) for leaf in leaves]
         return _copied(result)

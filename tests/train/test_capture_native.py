@@ -1,0 +1,79 @@
+"""Replays that call kernels without Python: every operation's declared cases, with values that came later."""
+
+import contextlib
+import zlib
+
+import numpy as np
+import pytest
+from agreement import output_gradients
+from parity import as_tuple, float_inputs
+
+import ranvier as rv
+from ranvier.kernels.operation import all_operations
+
+SAMPLES = [
+    pytest.param(
+        operation,
+        sample,
+        id=f"{operation.name}-{sample.name}",
+        marks=() if sample is operation.samples[0] else pytest.mark.slow,
+    )
+    for operation in all_operations()
+    for sample in operation.samples
+    if not sample.large
+]
+
+
+def values_of(arrays):
+    return [np.array(x) if isinstance(x, np.ndarray) else x for x in arrays]
+
+
+def write(arrays, values):
+    for array, value in zip(arrays, values):
+        if isinstance(array, np.ndarray):
+            array[...] = value
+
+
+def other_values(operation, sample, first, later):
+    """What a sample draws again is other; the values that it names are turned back to front, where that is allowed."""
+    for turned in (lambda x: x[::-1].copy(), lambda x: x[::-1].copy() if x.dtype.kind == "f" else x):
+        arrays = [turned(x) if np.ndim(x) and x.tobytes() == y.tobytes() else x for x, y in zip(later, first)]
+        with contextlib.suppress(ValueError):
+            operation.check(*arrays, **sample.attributes)
+            return arrays
+    return later
+
+
+def poison(captured):
+    """Leaves nothing in a captured step's memory of what it has computed."""
+    (step,) = captured._steps.values()
+    for piece in [*step.recording.supply.pieces, *step.recording.scratch.values()]:
+        piece.fill(255)
+
+
+@pytest.mark.parametrize(("operation", "sample"), SAMPLES)
+def test_later_values_give_the_bits_of_uncaptured_passes(operation, sample):
+    rng = np.random.default_rng(zlib.crc32(sample.name.encode()))
+    first, later = (sample.build(rng, np.float32) for _ in range(2))
+    later = other_values(operation, sample, first, later)
+    inputs, needs = values_of(first), float_inputs(first)
+    output, _ = operation.forward(*inputs, **sample.attributes)
+    gradients = [output_gradients(as_tuple(output), rng, np.float32) for _ in range(2)]
+    of_outputs = values_of(gradients[0])
+
+    def step():
+        output, saved = operation.forward(*inputs, **sample.attributes)
+        results = as_tuple(output)
+        if operation.differentiable and any(x is not None for x in of_outputs):
+            grad = tuple(of_outputs) if type(output) is tuple else of_outputs[0]
+            results += tuple(operation.backward(saved, grad, needs))
+        return [rv.Tensor(x) for x in results if x is not None]
+
+    captured = rv.capture(step)
+    for _ in range(3):
+        captured()
+    write(inputs, later)
+    write(of_outputs, gradients[1])
+    poison(captured)
+    for replayed, computed in zip(captured(), step(), strict=True):
+        assert replayed.array.tobytes() == computed.array.tobytes()
