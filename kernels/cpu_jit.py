@@ -7,23 +7,43 @@ machine code on disk beside the source (`__pycache__`, or `NUMBA_CACHE_DIR`), so
 
 from __future__ import annotations
 
+from functools import cached_property
 from types import FunctionType
 
 from numba import get_num_threads, njit
 from numba.core.registry import CPUDispatcher
 
 from .cpu_cache import KernelCache
+from .cpu_parts import Part, PartCompiler
 from .cpu_threads import EntryCompiler
 
 # Multiply-adds may be contracted; NaN and infinities keep their meaning, and sums their order: a loop `total += x[i]`
 # does not vectorise, `cpu_sums.py` has those that do. Were LLVM free to reorder them, their bits would depend on how
 # often it had optimised a loop, and that is once in the process that compiles a kernel and more often in later ones.
-_FASTMATH = {"contract", "nsz"}
+_OPTIONS = {"fastmath": {"contract", "nsz"}, "error_model": "numpy", "no_cfunc_wrapper": True}
 
 
 class Kernel(CPUDispatcher):
     """A compiled kernel, as Python calls it: a class of its own, so that who writes down calls (`cpu_replay.py`) can
     come in between, and nobody else pays for it."""
+
+
+class SerialKernel(Kernel):
+    """One that runs on the calling thread, and that other kernels may call as a part of theirs."""
+
+    @cached_property
+    def _part(self) -> Part:
+        part = njit(**_OPTIONS, pipeline_class=PartCompiler)(self.py_func)
+        part.__class__ = Part
+        return part
+
+    def get_call_template(self, args, kws):
+        """What the compilation of a caller asks: the part's signatures, with one for such arguments."""
+        return self._part.get_call_template(args, kws)
+
+    def get_overload(self, sig):
+        """What stands for the part's form of that signature in the caller."""
+        return self._part.get_overload(sig)
 
 
 # Below so many multiply-adds a second thread takes longer to wake up than it would save.
@@ -37,20 +57,20 @@ def kernel(function):
     name = f"{function.__name__}_serial"
     serial = FunctionType(function.__code__, function.__globals__, name, closure=function.__closure__)
     serial.__qualname__, serial.__module__ = f"{function.__qualname__}_serial", function.__module__
-    compiled = _compile(function, pipeline_class=EntryCompiler)
-    compiled.serial = _compile(serial)
+    compiled = _compile(function, Kernel, pipeline_class=EntryCompiler)
+    compiled.serial = _compile(serial, Kernel)
     return compiled
 
 
 def serial_kernel(function):
     """Compiles a CPU kernel that runs on the calling thread, for recursions and for parts of other kernels."""
-    return _compile(function)
+    return _compile(function, SerialKernel)
 
 
-def _compile(function, **options):
-    compiled = njit(fastmath=_FASTMATH, error_model="numpy", no_cfunc_wrapper=True, **options)(function)
+def _compile(function, kind, **options):
+    compiled = njit(**_OPTIONS, **options)(function)
     compiled._cache = KernelCache(function)
-    compiled.__class__ = Kernel
+    compiled.__class__ = kind
     return compiled
 
 
