@@ -2,24 +2,25 @@
 
     correlate       z [out, P] = W x, image by image       both are packed, results go straight to their place
     spread          x [in, P] = W^T z                      the same with the weight transposed
-    grad_weight     W = the sum over images of z x^T       columns of z are packed, x is read where it lies
+    grad_weight     W = the sum over images of z x^T       both are packed, transposed
 
 The columns of all images follow each other, so that no panel (`cpu_product.py`) is filled by halves at the end of each
 image; a panel that lies across two images has its sums copied. With a stride, the positions that are read are first
-taken out of x, by correlate just before they are packed, and the gradient of x is set among zeros in the end.
+taken out of x just before they are packed, and the gradient of x is set among zeros in the end.
 
-All threads read the same packed weight. The bias is one term more of it, which a row of ones is multiplied with: adding
+All threads read the same packed weight; a weight's gradient they sum in chunks of the batch, that none need read what
+another packs. The bias is one term more of it, which a row of ones is multiplied with: adding
 it to results that are written already took a tenth as long as the product, where sums are short.
 """
 
-import math
+from functools import lru_cache
 
 import numpy as np
 from numba import prange
 
 from ..cpu_groups import multiply_groups, pack_groups
-from ..cpu_jit import kernel
-from ..cpu_product import PANEL_BYTES, TALL, multiply_panels, pack_columns, panel_width
+from ..cpu_jit import kernel, serial_kernel
+from ..cpu_product import PANEL_BYTES, TALL, panel_width, transpose
 from ..memory import workspace
 from .cpu_pointwise_lines import add_rows, finish_rows, pack_lines, place_even, take_even
 from .cpu_tiles import threads_of
@@ -28,13 +29,37 @@ _INNER = 320  # terms at a time: a group of rows of them stays in the first-leve
 _PANELS_BYTES = 1 << 19  # of packed columns, and
 _SUMS_BYTES = 1 << 20  # of their results, at a time in the second-level cache
 _WORTH_THREADS = 1 << 16  # elements: fewer are packed before another thread has woken up
-_LEFT_ROWS = 240  # that are multiplied with one panel after the other
+_POSITIONS = 400  # that a weight's gradient sums at a time,
+_ROWS = 20 * TALL  # of it, and
+_COLUMNS = 512  # at a time, in the second-level cache
+_CHUNKS, _PARTIAL_BYTES = 8, 1 << 20  # of a batch, summed apart, and of their sums, at most
+_PACKING = 14  # multiply-adds in whose time an element is packed
 
 
 def suits(shape) -> bool:
     """Whether a convolution is of this kind: every channel with every other, one position, nothing padded."""
     inside = all((out - 1) * stride < size for out, stride, size in zip(shape.output, shape.stride, shape.input))
     return shape.taps == 1 and shape.groups == 1 and shape.padding == (0, 0, 0) and inside
+
+
+@serial_kernel
+def take(x, start, input, output, stride, first, count, taken, to):
+    """taken = result positions first..first + count - 1 of what a stride reads of the plane that starts there in x."""
+    wide, line = output[2], first // output[2]
+    d, h, column, done = line // output[1], line % output[1], first - line * output[2], 0
+    while done < count:
+        some = min(wide - column, count - done)
+        lines = max(1, min((count - done) // wide, output[1] - h)) if column == 0 else 1
+        there = start + (d * stride[0] * input[1] + h * stride[1]) * input[2] + column * stride[2]
+        if stride[2] == 2:
+            take_even(x, there, stride[1] * input[2], lines, some, taken, to + done)
+        else:
+            for line in range(lines):
+                for i in range(some):
+                    taken[to + done + line * some + i] = x[there + line * stride[1] * input[2] + i * stride[2]]
+        done, column, h = done + lines * some, 0, h + lines
+        if h == output[1]:
+            d, h = d + 1, 0
 
 
 @kernel
@@ -66,7 +91,7 @@ def pointwise_kernel(
             what a stride reads of x.
     """
     size, strided = output[0] * output[1] * output[2], input != output
-    in_size, wide = input[0] * input[1] * input[2], output[2]
+    in_size = input[0] * input[1] * input[2]
     workers, width = len(panels), PANEL_BYTES // x.itemsize
     columns = batch * size
     panel_count = (columns + width - 1) // width
@@ -84,22 +109,10 @@ def pointwise_kernel(
                     image, place = column // size, column % size
                     count = min(size - place, min(high * width, columns) - column)
                     if strided:
-                        line, rows = place // wide, (place + count - 1) // wide - place // wide + 1
                         for term in range(lines):
-                            for i in range(rows):
-                                there = (image * inner + first + term) * in_size
-                                there += (line + i) // output[1] * stride[0] * input[1] * input[2]
-                                there += (line + i) % output[1] * stride[1] * input[2]
-                                to = (term * rows + i) * wide
-                                if stride[2] == 2:
-                                    take_even(x, there, 2 * wide - 1, dense, to)
-                                else:
-                                    for c in range(wide):
-                                        dense[to + c] = x[there + c * stride[2]]
-                        pack_lines(
-                            dense, place - line * wide, rows * wide, lines, column - low * width, count, packed, 0,
-                            terms * width,
-                        )  # fmt: skip
+                            there = (image * inner + first + term) * in_size
+                            take(x, there, input, output, stride, place, count, dense, 0)
+                            pack_lines(dense, 0, 0, 1, column - low * width, count, packed, term * width, terms * width)
                     else:
                         pack_lines(
                             x, (image * inner + first) * size + place, size, lines, column - low * width, count, packed,
@@ -141,53 +154,83 @@ def pointwise_kernel(
 
 
 @kernel
-def pointwise_grad_weight_kernel(x, z, batch, channels, results, size, row_parts, parts, gradient, bias, panels):
-    """gradient [channels, results filled up to panels] = the sum over images of x z^T, and bias [so many] = that of z.
+def pointwise_grad_weight_kernel(
+    z, x, batch, results, channels, input, output, stride, images, chunks, row_parts, parts, partial, totals, scratch
+):
+    """partial [chunks, results, channels filled up to panels] = the sum over a chunk's images of z x^T, and totals
+    [chunks, results] = that of z.
 
-    A task is a part of the channels and a part of the panels, over all images and positions in their order.
+    A task is a chunk, a part of the results and a part of the panels; it sums over positions in their order.
 
     Args:
-        x: flat [batch, channels, size]; z: flat [batch, results, size].
-        row_parts, parts: of the channels, and of the panels.
-        panels: scratch, a row a worker, for a part's packed positions.
+        z: flat [batch, results, *output]; x: flat [batch, channels, *input].
+        images: whose positions are summed at a time, where they are small.
+        chunks, row_parts, parts: of the images, of the results, and of the panels.
+        scratch: a row a worker: packed columns of x, packed rows of z, and what a stride reads of a panel's channels.
     """
-    workers, width = len(panels), PANEL_BYTES // x.itemsize
-    panel_count = (results + width - 1) // width
-    pitch, rounds = panel_count * width, (size + _INNER - 1) // _INNER
-    rows = np.arange(channels) * size
+    size, in_size, strided = output[0] * output[1] * output[2], input[0] * input[1] * input[2], input != output
+    workers, width = len(scratch), PANEL_BYTES // x.itemsize
+    panel_count, group_count = (channels + width - 1) // width, (results + TALL - 1) // TALL
+    rounds = (size + _POSITIONS - 1) // _POSITIONS
+    pitch, most = panel_count * width, images * ((size + rounds - 1) // rounds)
+    blocks = (batch + images - 1) // images * rounds
+    packed_size, groups_size = (panel_count + parts - 1) // parts * width * most, (_ROWS * most + width)
     for worker in prange(workers):
-        packed = panels[worker]
-        for task in range(worker, row_parts * parts, workers):
-            row_part, part = task // parts, task % parts
-            low, high = channels * row_part // row_parts, channels * (row_part + 1) // row_parts
+        packed, groups = scratch[worker][:packed_size], scratch[worker][packed_size:][:groups_size]
+        dense = scratch[worker][packed_size + groups_size :]
+        for task in range(worker, chunks * row_parts * parts, workers):
+            chunk, row_part, part = task // (row_parts * parts), task // parts % row_parts, task % parts
+            low, high = group_count * row_part // row_parts * TALL, group_count * (row_part + 1) // row_parts * TALL
             first, last = panel_count * part // parts, panel_count * (part + 1) // parts
-            bias[first * width : last * width if row_part == 0 else first * width] = x.dtype.type(0)
-            for n in range(batch):
-                for turn in range(rounds):
-                    begin, end = size * turn // rounds, size * (turn + 1) // rounds
-                    terms, count = end - begin, min(last * width, results) - first * width
-                    pack_columns(z, (n * results + first * width) * size + begin, size, terms, count, packed, 0)
-                    for panel in range(first if row_part == 0 else last, last):
-                        add_rows(packed, (panel - first) * terms * width, terms, bias, panel * width)
-                    for row in range(low, high, _LEFT_ROWS):
-                        multiply_panels(
-                            x, n * channels * size + begin, rows, row, min(row + _LEFT_ROWS, high), packed, 0,
-                            terms * width, width, terms, last - first, gradient, first * width, pitch, n + turn > 0,
-                        )  # fmt: skip
+            start = blocks * chunk // chunks
+            for block in range(start, blocks * (chunk + 1) // chunks):
+                n, turn = block // rounds * images, block % rounds
+                begin, span = size * turn // rounds, size * (turn + 1) // rounds - size * turn // rounds
+                some = min(images, batch - n)
+                terms = some * span
+                for panel in range(first, last):
+                    count = min(width, channels - panel * width)
+                    for image in range(some):
+                        there = ((n + image) * channels + panel * width) * in_size
+                        to = ((panel - first) * terms + image * span) * width
+                        if strided:
+                            for c in range(count):
+                                take(x, there + c * in_size, input, output, stride, begin, span, dense, c * span)
+                            transpose(dense, 0, span, count, span, packed, to, width)
+                        else:
+                            transpose(x, there + begin, size, count, span, packed, to, width)
+                    if count < width:
+                        for k in range(terms):
+                            packed[((panel - first) * terms + k) * width + count :][: width - count] = x.dtype.type(0)
+                for row in range(low, min(high, results), _ROWS):
+                    rows = min(_ROWS, min(high, results) - row)
+                    for group in range(0, rows, TALL):
+                        count = min(TALL, rows - group)
+                        for image in range(some):
+                            pack_groups(
+                                z, ((n + image) * results + row + group) * size + begin, size, 1, count, span,
+                                groups[group * terms + image * span * TALL :],
+                            )  # fmt: skip
+                        if part == 0:
+                            to = chunk * results + row + group
+                            add_rows(groups, group * terms, terms, count, totals, to, block > start)
+                    multiply_groups(
+                        groups, rows, packed, 0, terms * width, width, terms, last - first, partial,
+                        (chunk * results + row) * pitch + first * width, pitch, block > start,
+                    )  # fmt: skip
 
 
 @kernel
-def pointwise_take_kernel(x, planes, input, output, stride, taken):
-    """taken [planes, *output] = what a stride reads of x [planes, *input], both flat."""
-    for plane in prange(planes):
-        for row in range(output[0] * output[1]):
-            line = (plane * input[0] + row // output[1] * stride[0]) * input[1] + row % output[1] * stride[1]
-            to = (plane * output[0] * output[1] + row) * output[2]
-            if stride[2] == 2:
-                take_even(x, line * input[2], 2 * output[2] - 1, taken, to)
-            else:
-                for i in range(output[2]):
-                    taken[to + i] = x[line * input[2] + i * stride[2]]
+def pointwise_sum_kernel(partial, totals, chunks, results, channels, pitch, weight, bias):
+    """weight [results, channels] and bias [results] = the sums of partial and totals over chunks, in their order."""
+    for row in prange(results):
+        line, total = weight[row * channels : (row + 1) * channels], totals[row]
+        for chunk in range(chunks):
+            part = partial[(chunk * results + row) * pitch :]
+            for i in range(channels):
+                line[i] = part[i] if chunk == 0 else line[i] + part[i]
+            total = total if chunk == 0 else total + totals[chunk * results + row]
+        bias[row] = total
 
 
 @kernel
@@ -246,21 +289,38 @@ def grad_weight(x, z, shape, weight, bias):
         return
     threads, width = threads_of(shape), panel_width(x.itemsize)
     channels, results, size = shape.in_channels, shape.out_channels, shape.out_size
-    panel_count = -(-results // width)
-    parts = min(threads, panel_count)
-    row_parts = min(-(-threads // parts), -(-channels // TALL))
-    workers, part_panels = min(threads, parts * row_parts), -(-panel_count // parts)
+    images, rounds = min(max(1, _POSITIONS // size), shape.batch), -(-size // _POSITIONS)
+    panel_count, most = -(-channels // width), images * -(-size // rounds)
     pitch = panel_count * width
-    gradient = workspace("pointwise gradient", channels * pitch, x.dtype)
-    totals = workspace("pointwise bias", pitch, x.dtype)
-    run = pointwise_grad_weight_kernel if workers > 1 else pointwise_grad_weight_kernel.serial
+    chunks = max(1, min(-(-shape.batch // images), _CHUNKS, _PARTIAL_BYTES // (results * pitch * x.itemsize)))
+    row_parts, parts = _parts(-(-threads // chunks), results, channels, width)
+    workers = min(threads, chunks * row_parts * parts)
+    partial = workspace("pointwise partial", chunks * results * pitch, x.dtype)
+    totals = workspace("pointwise totals", chunks * results, x.dtype)
+    scratch = -(-panel_count // parts) * width * most + _ROWS * most + width + width * most
+    run, total = pointwise_grad_weight_kernel, pointwise_sum_kernel
+    if workers == 1:
+        run, total = run.serial, total.serial
     run(
-        _taken(x, shape).reshape(-1), z.reshape(-1), shape.batch, channels, results, size, row_parts, parts, gradient,
-        totals, workspace("conv panels", (workers, min(size, _INNER) * part_panels * width), x.dtype),
+        z.reshape(-1), x.reshape(-1), shape.batch, results, channels, shape.input, shape.output, shape.stride, images,
+        chunks, row_parts, parts, partial, totals, workspace("conv panels", (workers, scratch), x.dtype),
     )  # fmt: skip
-    weight[:, :, 0] = gradient.reshape(channels, pitch)[:, :results].T
-    if bias is not None:
-        bias[...] = totals[:results]
+    total(partial, totals, chunks, results, channels, pitch, weight.reshape(-1), totals if bias is None else bias)
+
+
+@lru_cache(maxsize=1024)
+def _parts(threads, results, channels, width):
+    """(parts of the results, parts of the channels), so that the thread with most to do has least: to multiply, and to
+    pack of both sides."""
+    groups, panels = -(-results // TALL), -(-channels // width)
+
+    def longest(row_parts):
+        high, wide = -(-groups // row_parts) * TALL, -(-panels // min(threads // row_parts, panels)) * width
+        return high * wide + _PACKING * (high + wide)
+
+    row_parts = min(range(1, min(threads, groups) + 1), key=longest)
+    parts = min(threads // row_parts, panels)
+    return row_parts, parts * -(-panels * width // (parts * _COLUMNS))
 
 
 def _multiply(weight, row_pitch, step, x, z, bias, relu, input, output, stride, threads):
@@ -276,7 +336,7 @@ def _multiply(weight, row_pitch, step, x, z, bias, relu, input, output, stride, 
     workers = min(threads, panel_count)
     tasks = -(-panel_count // (workers * most)) * workers
     task_panels = -(-panel_count // tasks)
-    taken = terms * (min(size, task_panels * width) + 2 * output[2]) if input != output else 0
+    taken = min(size, task_panels * width) if input != output else 0
     run = pointwise_kernel if workers > 1 else pointwise_kernel.serial
     run(
         groups, int(bias is not None), x.reshape(-1), z.reshape(-1), relu, batch, inner, results, input, output, stride,
@@ -284,16 +344,6 @@ def _multiply(weight, row_pitch, step, x, z, bias, relu, input, output, stride, 
         workspace("pointwise sums", (workers, task_panels * results * width), x.dtype),
         workspace("pointwise taken", (workers, taken), x.dtype),
     )  # fmt: skip
-
-
-def _taken(x, shape):
-    """x, or what a stride reads of it."""
-    if shape.input == shape.output or x.size == 0:
-        return x.reshape(*x.shape[:2], -1) if x.size else np.empty((*x.shape[:2], shape.out_size), x.dtype)
-    taken = workspace("pointwise taken", (*x.shape[:2], math.prod(shape.output)), x.dtype)
-    take = pointwise_take_kernel if threads_of(shape) > 1 else pointwise_take_kernel.serial
-    take(x.reshape(-1), shape.batch * x.shape[1], shape.input, shape.output, shape.stride, taken.reshape(-1))
-    return taken
 
 
 def _given(bias, dtype):

@@ -1,13 +1,17 @@
-"""Lines of vectors around the products of a pointwise convolution: into panels and out of them, with bias and ReLU, and
-every other element of a line."""
+"""Lines of vectors around the products of a pointwise convolution: into panels and out of them, with ReLU, their
+sums, and every other element of lines."""
+
+import functools
 
 from numba import types
 from numba.core import cgutils
 from numba.extending import intrinsic
 
+from ..cpu_product import TALL
 from .cpu_lanes import Vectors
 
 _WIDTH = 2  # vectors across a panel
+_TERMS = 4  # added at a time
 
 
 @intrinsic
@@ -68,48 +72,81 @@ def finish_rows(typing_context, sums, start, pitch, count, rows, result, to, res
 
 
 @intrinsic
-def add_rows(typing_context, panel, start, rows, totals, to):
-    """totals, a panel's row from `to`, += the sum of a panel's rows."""
+def add_rows(typing_context, groups, start, terms, rows, totals, to, add):
+    """totals[to + r] = (add: itself +) the sum over all terms of row r of a group (`cpu_groups.py`), up to its last."""
 
     def generate(context, builder, signature, arguments):
-        _, start, rows, _, to = arguments
+        _, start, terms, rows, _, to, add = arguments
         vectors = Vectors(context, builder, signature, arguments)
-        panel, totals = vectors.data(0, 3)
-        everything = vectors.everywhere(vectors.true)
-        places = [vectors.constant(part * vectors.lanes) for part in range(_WIDTH)]
-        sums = [cgutils.alloca_once_value(builder, vectors.zero) for _ in places]
-        with cgutils.for_range(builder, rows) as row:
-            there = vectors.add(start, vectors.times(row.index, _WIDTH * vectors.lanes))
-            for place, slot in zip(places, sums):
-                value = vectors.load(vectors.at(panel, there, place), everything)
-                builder.store(builder.fadd(builder.load(slot), value), slot)
-        for place, slot in zip(places, sums):
+        groups, totals = vectors.data(0, 4)
+        places = [vectors.constant(place) for place in range(0, TALL, vectors.lanes)]
+        masks = [vectors.inside(place, rows) for place in places]
+        whole = [vectors.inside(place, vectors.constant(TALL)) for place in places]
+        # Each of a few terms to sums of its own: none waits for the one before.
+        sums = [[cgutils.alloca_once_value(builder, vectors.zero) for _ in places] for _ in range(_TERMS)]
+
+        def add_terms(first, count):
+            for term in range(count):
+                there = vectors.add(start, vectors.times(vectors.add(first, vectors.constant(term)), TALL))
+                for place, mask, slot in zip(places, whole, sums[term]):
+                    value = vectors.load(vectors.at(groups, there, place), mask)
+                    builder.store(builder.fadd(builder.load(slot), value), slot)
+
+        together = vectors.constant(_TERMS)
+        with cgutils.for_range(builder, builder.udiv(terms, together)) as loop:
+            add_terms(builder.mul(loop.index, together), _TERMS)
+        done = builder.sub(terms, builder.urem(terms, together))
+        with cgutils.for_range_slice(builder, done, terms, vectors.constant(1)) as (term, _):
+            add_terms(term, 1)
+        sums = [[builder.load(slot) for slot in slots] for slots in zip(*sums)]
+        sums = [functools.reduce(builder.fadd, values) for values in sums]
+        for place, mask, slot in zip(places, masks, sums):
             target = vectors.at(totals, to, place)
-            vectors.store(builder.fadd(vectors.load(target, everything), builder.load(slot)), target, everything)
+            before = builder.select(add, vectors.load(target, mask), vectors.zero)
+            vectors.store(builder.fadd(before, slot), target, mask)
         return context.get_dummy_value()
 
     integer = types.intp
-    return types.void(panel, integer, integer, totals, integer), generate
+    return types.void(groups, integer, integer, integer, totals, integer, types.boolean), generate
 
 
 @intrinsic
-def take_even(typing_context, source, start, width, target, to):
-    """target[to...] = every other element of a line of `width`, from its first."""
+def take_even(typing_context, source, start, pitch, lines, count, target, to):
+    """target[to + line * count + i] = source[start + line * pitch + 2 i]: the first of all pairs of so many lines."""
 
     def generate(context, builder, signature, arguments):
-        _, start, width, _, to = arguments
+        _, start, pitch, lines, count, _, to = arguments
         vectors = Vectors(context, builder, signature, arguments)
-        source, target = vectors.data(0, 3)
-        count = builder.lshr(vectors.add(width, vectors.constant(1)), vectors.constant(1))
-        with vectors.pairs(width) as (column, half):
-            parts = [vectors.add(column, vectors.constant(part * vectors.lanes)) for part in range(2)]
-            pair = [vectors.load(vectors.at(source, start, part), vectors.inside(part, width)) for part in parts]
-            value = vectors.chosen(*pair, list(range(0, 2 * vectors.lanes, 2)))
-            vectors.store(value, vectors.at(target, to, half), vectors.inside(half, count))
+        source, target = vectors.data(0, 5)
+        lanes = vectors.constant(vectors.lanes)
+        whole, rest = builder.udiv(count, lanes), builder.urem(count, lanes)
+
+        zero, order = vectors.constant(0), list(range(0, 2 * vectors.lanes, 2))
+
+        def masks(count):
+            read = builder.sub(vectors.times(count, 2), vectors.constant(1))  # no further: there may be no memory
+            return [vectors.inside(zero, read), vectors.inside(lanes, read)], vectors.inside(zero, count)
+
+        whole_masks, rest_masks = masks(lanes), masks(rest)
+
+        def take(there, place, masks):
+            to_read, to_write = masks
+            pair = [vectors.load(vectors.at(there, part), mask) for part, mask in zip((zero, lanes), to_read)]
+            vectors.store(vectors.chosen(*pair, order), place, to_write)
+
+        with cgutils.for_range(builder, lines) as line:
+            there = vectors.at(source, start, builder.mul(line.index, pitch))
+            place = vectors.at(target, to, builder.mul(line.index, count))
+            with cgutils.for_range(builder, whole) as part:
+                first = builder.mul(part.index, lanes)
+                take(vectors.at(there, vectors.times(first, 2)), vectors.at(place, first), whole_masks)
+            with builder.if_then(builder.icmp_signed(">", rest, zero)):
+                first = builder.mul(whole, lanes)
+                take(vectors.at(there, vectors.times(first, 2)), vectors.at(place, first), rest_masks)
         return context.get_dummy_value()
 
     integer = types.intp
-    return types.void(source, integer, integer, target, integer), generate
+    return types.void(source, *[integer] * 4, target, integer), generate
 
 
 @intrinsic
