@@ -42,12 +42,16 @@ def _pitch(size, dtype):
     return (lines + 1 - lines % 2) * line
 
 
-def _inputs_backward(walk, weight_ih, needed):
-    """W_ih packed, room for its products and for the gradient of x; all of them empty where that is not needed."""
-    dtype = weight_ih.dtype
-    packed = pack(weight_ih) if needed else no_weight(dtype)
-    grad_x = walk.at_places(weight_ih.shape[1], dtype) if needed else empty((0, 0), dtype)
-    return packed, walk.products(packed), grad_x
+def _grad_inputs(walk, grad_sums, weight_ih):
+    """The gradient of x, [T, N, I], from that of W_ih x, [S, at least its columns]: one product at the end leaves the
+    caches to W_hh while the kernels walk."""
+    grad_sums, size = grad_sums[:, : weight_ih.shape[0]], weight_ih.shape[1]
+    grad_x = walk.at_places(size, weight_ih.dtype)
+    if walk.valid is None:
+        matmul(grad_sums, weight_ih, grad_x)
+    else:
+        grad_x[walk.valid] = matmul(grad_sums, weight_ih, empty((len(grad_sums), size), weight_ih.dtype))
+    return walk.by_time(grad_x)
 
 
 def _is_few(batch, weight_hr=None):
@@ -98,10 +102,9 @@ def _few_forward(kind, walk, x_rows, weight_ih, weight_hh, h0, bias, bias_new, g
 
 
 def _few_backward(
-    kind, walk, weight_ih, weight_hh, gates, extra, output, before, c0, grad_output, grad_h, grad_c, grad_gates,
-    grad_hidden_new, needed,
-):  # fmt: skip
-    """Walks back through time on few sequences; what cpu_few.py says is written. Returns grad_x where it is needed."""
+    kind, walk, weight_hh, gates, extra, output, before, c0, grad_output, grad_h, grad_c, grad_gates, grad_hidden_new
+):
+    """Walks back through time on few sequences; what cpu_few.py says is written."""
     batch, size, dtype = len(walk.order), weight_hh.shape[1], output.dtype
     run, board, scratch = _share(few_backward_kernel, batch, weight_hh, 8 * CHUNK)
     run(
@@ -122,14 +125,6 @@ def _few_backward(
         grad_gates,
         grad_hidden_new,
     )
-    if not needed:
-        return None
-    grad_gates = grad_gates[:, : weight_ih.shape[0]]
-    grad_x = walk.at_places(weight_ih.shape[1], dtype)
-    if walk.valid is None:
-        return matmul(grad_gates, weight_ih, grad_x)
-    grad_x[walk.valid] = matmul(grad_gates, weight_ih, empty((len(grad_gates), weight_ih.shape[1]), dtype))
-    return grad_x
 
 
 def _for(needs, *grads):
@@ -181,15 +176,12 @@ def rnn_backward(saved, grads, needs):
     grad_h, grad_output = initial_state(grad_h_n, batch, size, dtype), _grad_output_rows(grad_output, size, dtype)
     if _is_few(batch):
         none, kind = empty((0, size), dtype), RELU if relu else TANH
-        grad_x = _few_backward(
-            kind, walk, weight_ih, weight_hh, none, none, output, before, none, grad_output, grad_h, none, grad_sums,
-            none, needs[0],
-        )  # fmt: skip
+        _few_backward(
+            kind, walk, weight_hh, none, none, output, before, none, grad_output, grad_h, none, grad_sums, none
+        )
     else:
         packed = pack(weight_hh)
-        packed_ih, input_products, grad_x = _inputs_backward(walk, weight_ih, needs[0])
         rnn_grad_sums_kernel(
-            packed_ih,
             packed,
             relu,
             *walk.tables,
@@ -197,12 +189,11 @@ def rnn_backward(saved, grads, needs):
             grad_output,
             grad_h,
             walk.products(packed),
-            input_products,
             grad_sums,
-            grad_x,
         )
+    grad_x = _grad_inputs(walk, grad_sums, weight_ih) if needs[0] else None
     weights = weight_gradients(needs, grad_sums[:, :size], x_rows, before)
-    return _for(needs, walk.by_time(grad_x) if needs[0] else None, *weights, grad_h, None)[:length]
+    return _for(needs, grad_x, *weights, grad_h, None)[:length]
 
 
 def lstm_forward(
@@ -264,17 +255,15 @@ def lstm_backward(saved, grads, needs):
     grad_h, grad_c = initial_state(grad_h_n, batch, state_size, dtype), initial_state(grad_c_n, batch, size, dtype)
     c0, grad_output = initial_state(c0, batch, size, dtype), _grad_output_rows(grad_output, state_size, dtype)
     if _is_few(batch, weight_hr):
-        grad_x = _few_backward(
-            LSTM, walk, weight_ih, weight_hh, gates, cells, walk.output(states), before, c0, grad_output, grad_h,
-            grad_c, grad_gates, empty((0, size), dtype), needs[0],
+        _few_backward(
+            LSTM, walk, weight_hh, gates, cells, walk.output(states), before, c0, grad_output, grad_h, grad_c,
+            grad_gates, empty((0, size), dtype),
         )  # fmt: skip
     else:
         packed, packed_projection = pack(weight_hh), no_weight(dtype) if weight_hr is None else pack(weight_hr)
-        packed_ih, input_products, grad_x = _inputs_backward(walk, weight_ih, needs[0])
         lstm_grad_gates_kernel(
             gates,
             cells,
-            packed_ih,
             packed,
             packed_projection,
             *walk.tables,
@@ -284,17 +273,14 @@ def lstm_backward(saved, grads, needs):
             grad_c,
             walk.scratch(size, dtype),
             walk.products(packed),
-            input_products,
             walk.products(packed_projection),
             grad_gates,
             grad_projected,
-            grad_x,
         )
+    grad_x = _grad_inputs(walk, grad_gates, weight_ih) if needs[0] else None
     weights = weight_gradients(needs, grad_gates[:, : 4 * size], x_rows, before)
     grad_weight_hr = product_of_rows(grad_projected, hidden) if needs[7] else None
-    return _for(needs, walk.by_time(grad_x) if needs[0] else None, *weights, grad_h, grad_c, grad_weight_hr, None)[
-        :length
-    ]
+    return _for(needs, grad_x, *weights, grad_h, grad_c, grad_weight_hr, None)[:length]
 
 
 def gru_forward(x, weight_ih, weight_hh, bias_ih=None, bias_hh=None, h0=None, lengths=None, *, reverse=False):
@@ -339,31 +325,28 @@ def gru_backward(saved, grads, needs):
     grad_h, grad_output = initial_state(grad_h_n, batch, size, dtype), _grad_output_rows(grad_output, size, dtype)
     if _is_few(batch):
         none = empty((0, size), dtype)
-        grad_x = _few_backward(
-            GRU, walk, weight_ih, weight_hh, gates, hidden_new, walk.output(states), before, none, grad_output, grad_h,
-            none, grad_gates, grad_hidden_new, needs[0],
+        _few_backward(
+            GRU, walk, weight_hh, gates, hidden_new, walk.output(states), before, none, grad_output, grad_h, none,
+            grad_gates, grad_hidden_new,
         )  # fmt: skip
     else:
         packed = pack(weight_hh)
-        packed_ih, input_products, grad_x = _inputs_backward(walk, weight_ih, needs[0])
         gru_grad_gates_kernel(
             gates,
             hidden_new,
             before,
-            packed_ih,
             packed,
             *walk.tables,
             grad_output,
             grad_h,
             walk.scratch(_pitch(3 * size, dtype), dtype),
             walk.products(packed),
-            input_products,
             grad_gates,
             grad_hidden_new,
-            grad_x,
         )
+    grad_x = _grad_inputs(walk, grad_gates, weight_ih) if needs[0] else None
     weights = _gru_weight_gradients(needs, grad_gates, grad_hidden_new, x_rows, before)
-    return _for(needs, walk.by_time(grad_x) if needs[0] else None, *weights, grad_h, None)[:length]
+    return _for(needs, grad_x, *weights, grad_h, None)[:length]
 
 
 def _gru_weight_gradients(needs, grad_gates, grad_hidden_new, x_rows, before):
@@ -374,8 +357,8 @@ def _gru_weight_gradients(needs, grad_gates, grad_hidden_new, x_rows, before):
         grad_weight_ih = product_of_rows(grad_gates, x_rows)
     if needs[2]:
         grad_weight_hh = empty((grad_gates.shape[1], before.shape[1]), before.dtype)
-        matmul(grad_gates[:, :split].T, before, grad_weight_hh[:split])
-        matmul(grad_hidden_new.T, before, grad_weight_hh[split:])
+        product_of_rows(grad_gates[:, :split], before, grad_weight_hh[:split])
+        product_of_rows(grad_hidden_new, before, grad_weight_hh[split:])
     if needs[3] or needs[4]:
         grad_bias_ih = grad_gates.sum(axis=0)
     if needs[4]:

@@ -5,7 +5,7 @@ from numba import prange
 from ..cpu_jit import kernel, serial_kernel
 from ..cpu_math import sigmoid, tanh
 from .cpu_product import multiply_rows, row_starts
-from .cpu_time import add, add_two, copy, multiply_back, multiply_inputs, running_again, still_running
+from .cpu_time import add, add_two, copy, multiply_inputs, running_again, still_running
 
 
 @serial_kernel
@@ -80,19 +80,18 @@ def gru_forward_kernel(
 
 @kernel
 def gru_grad_gates_kernel(
-    gates, hidden_new, before, packed_ih, packed, order, lengths, rows, places, grad_output, grad_h, gate_scratch,
-    products, input_products, grad_gates, grad_hidden_new, grad_x,
+    gates, hidden_new, before, packed, order, lengths, rows, places, grad_output, grad_h, gate_scratch, products,
+    grad_gates, grad_hidden_new,
 ):  # fmt: skip
-    """Gradients of the sums before the gates, of x and of h0.
+    """Gradients of the sums before the gates, and of h0.
 
     Args:
         gates, hidden_new: what the forward pass left; before: [S, H], the state that each step started from.
-        packed_ih, packed: W_ih and W_hh, packed; the former without panels where grad_x is not wanted.
+        packed: W_hh, packed.
         grad_output: [T * N, H], or no rows for none.
         grad_h: [N, H], the gradient of h_n, then that of h0.
         gate_scratch: [blocks, rows, at least 3H]; products: [blocks, rows, H filled up], the state's gradient.
-        grad_gates: [S, 3H], of W_ih x, and for r and z of W_hh h; grad_hidden_new: [S, H], of W_n h; grad_x:
-            [T * N, I], at places.
+        grad_gates: [S, 3H], of W_ih x, and for r and z of W_hh h; grad_hidden_new: [S, H], of W_n h.
     """
     size = hidden_new.shape[1]
     for block in prange(products.shape[0]):
@@ -111,13 +110,6 @@ def gru_grad_gates_kernel(
                     add(grad_output[places[step, n]], dh)
                 gru_grad_gates(gates[row], hidden_new[row], before[row], dh, grad_sums[i])
                 copy(grad_sums[i], grad_gates[row])
-            if packed_ih.shape[0] > 0:
-                multiply_back(
-                    grad_sums.reshape(-1), starts, active, packed_ih, input_products[block], places, members, step,
-                    grad_x,
-                )  # fmt: skip
-            for i in range(active):
-                row = rows[step, members[i]]
                 grad_n, gate_r = grad_sums[i][2 * size : 3 * size], gates[row]
                 for j in range(size):
                     grad_n[j] *= gate_r[j]

@@ -6,7 +6,7 @@ from numba import prange
 from ..cpu_jit import kernel, serial_kernel
 from ..cpu_math import sigmoid, tanh
 from .cpu_product import multiply_rows, row_starts
-from .cpu_time import add, add_two, copy, multiply_back, multiply_inputs, running_again, still_running
+from .cpu_time import add, add_two, copy, multiply_inputs, running_again, still_running
 
 
 @serial_kernel
@@ -101,20 +101,18 @@ def lstm_forward_kernel(
 
 @kernel
 def lstm_grad_gates_kernel(
-    gates, cells, packed_ih, packed, packed_projection, order, lengths, rows, places, c0, grad_output, grad_h, grad_c,
-    cell_scratch, products, input_products, projections, grad_gates, grad_projected, grad_x,
+    gates, cells, packed, packed_projection, order, lengths, rows, places, c0, grad_output, grad_h, grad_c,
+    cell_scratch, products, projections, grad_gates, grad_projected,
 ):  # fmt: skip
-    """Gradients of the sums before the gates, of x, h0 and c0.
+    """Gradients of the sums before the gates, of h0 and c0.
 
     Args:
         gates, cells: what the forward pass left.
-        packed_ih, packed, packed_projection: W_ih, W_hh and W_hr, packed; the first without panels where grad_x is not
-            wanted, the last where there is no projection.
+        packed, packed_projection: W_hh and W_hr, packed; the latter without panels where there is no projection.
         grad_output: [T * N, P], or no rows for none.
         grad_h, grad_c: [N, P] and [N, H], the gradients of h_n and c_n, then those of h0 and c0.
         cell_scratch: [blocks, rows, H]; products: [blocks, rows, P filled up], the state's gradient.
-        grad_gates: [S, at least 4H]; grad_projected: [S, P], of h', where there is a projection; grad_x: [T * N, I],
-            at places.
+        grad_gates: [S, at least 4H]; grad_projected: [S, P], of h', where there is a projection.
     """
     state_size = grad_h.shape[1]
     projected = packed_projection.shape[0] > 0
@@ -146,10 +144,6 @@ def lstm_grad_gates_kernel(
                     grad_cell[i], grad_gates[row],
                 )  # fmt: skip
                 starts[i] = row * grad_gates.shape[1]
-            if packed_ih.shape[0] > 0:
-                multiply_back(
-                    grad_sums, starts, active, packed_ih, input_products[block], places, members, step, grad_x
-                )
             multiply_rows(grad_sums, starts, active, packed, grad_state, 0, False)
         for i in range(len(members)):
             copy(grad_state[i], grad_h[members[i]])

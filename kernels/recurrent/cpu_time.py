@@ -72,14 +72,6 @@ def multiply_inputs(x, rows, members, lengths, step, active, packed, sums):
     return step
 
 
-@serial_kernel
-def multiply_back(grad_sums, starts, active, packed, product, places, members, step, grad_x):
-    """grad_x = W_ih^T grad_sums for the block's sequences at `step`; `starts` has their rows in grad_sums."""
-    multiply_rows(grad_sums, starts, active, packed, product, 0, False)
-    for i in range(active):
-        copy(product[i], grad_x[places[step, members[i]]])
-
-
 @kernel
 def rnn_forward_kernel(
     x, packed_ih, bias, packed, relu, order, lengths, rows, places, h, sums, output, h_n
@@ -120,18 +112,15 @@ def rnn_forward_kernel(
 
 
 @kernel
-def rnn_grad_sums_kernel(
-    packed_ih, packed, relu, order, lengths, rows, places, output, grad_output, grad_h, products,
-    input_products, grad_sums, grad_x,
-):  # fmt: skip
-    """Gradients of the sums before the nonlinearity, of x and of h0.
+def rnn_grad_sums_kernel(packed, relu, order, lengths, rows, places, output, grad_output, grad_h, products, grad_sums):
+    """Gradients of the sums before the nonlinearity, and of h0.
 
     Args:
-        packed_ih, packed: W_ih and W_hh, packed; the former without panels where grad_x is not wanted.
+        packed: W_hh, packed.
         grad_output: [T * N, H], or no rows for none.
         grad_h: [N, H], the gradient of h_n, then that of h0.
         products: [blocks, rows, H filled up], the state's gradient.
-        grad_sums: [S, at least H]; grad_x: [T * N, I], at places.
+        grad_sums: [S, at least H].
     """
     size = grad_h.shape[1]
     for block in prange(products.shape[0]):
@@ -156,11 +145,6 @@ def rnn_grad_sums_kernel(
                 else:
                     for j in range(size):
                         grad[j] *= grad.dtype.type(1) - h[j] * h[j]
-            if packed_ih.shape[0] > 0:
-                multiply_back(
-                    grad_sums.reshape(-1), starts, active, packed_ih, input_products[block], places, members, step,
-                    grad_x,
-                )  # fmt: skip
             multiply_rows(grad_sums.reshape(-1), starts, active, packed, grad_state, 0, False)
         for i in range(len(members)):
             copy(grad_state[i], grad_h[members[i]])

@@ -6,7 +6,7 @@ import numpy as np
 from numba import get_num_threads
 
 from ..cpu_matmul import matmul
-from ..memory import empty, zeros
+from ..memory import empty, workspace, zeros
 from .cpu_product import product_scratch
 
 _ROWS_PER_BLOCK = 64  # states and sums of so many sequences fit into the second-level cache
@@ -125,9 +125,15 @@ def initial_state(given, batch, size, dtype):
     return state
 
 
-def product_of_rows(left, right):
-    """left^T right: the gradient of a weight from all its rows."""
-    return matmul(left.T, right, empty((left.shape[1], right.shape[1]), left.dtype))
+def product_of_rows(left, right, out=None):
+    """left^T right, in `out` if it is given: the gradient of a weight from all its rows."""
+    shape = left.shape[1], right.shape[1]
+    out = empty(shape, left.dtype) if out is None else out
+    if shape[0] <= shape[1]:
+        return matmul(left.T, right, out)
+    # Of the two it takes longer to pack the first: by columns rather than by rows. That had better be the narrow one.
+    np.copyto(out, matmul(right.T, left, workspace("turned gradient", shape[::-1], left.dtype)).T)
+    return out
 
 
 def weight_gradients(needs, grad_sums, x_rows, before):
