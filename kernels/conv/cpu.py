@@ -9,9 +9,9 @@ Three maps, each used by both directions:
 
 Where every channel has its own kernel (`cpu_planes.py`, `cpu_depthwise.py`) they are direct; where kernels have one
 position, products of images as they lie (`cpu_pointwise.py`). Otherwise they are products of combinations where these
-need fewer multiplications (`cpu_winograd.py`); with many images of few channels, sums of as many images at once as a
-vector holds (`cpu_images.py`); else products of frames (`cpu_frames.py`), or put together tile by tile
-(`cpu_tiles.py`). Ranks 1 and 2 run as rank 3 with leading axes of size 1.
+need fewer multiplications (`cpu_winograd.py`, `cpu_winograd_strided.py`); with many images of few channels, sums of as
+many images at once as a vector holds (`cpu_images.py`); else products of frames (`cpu_frames.py`), or put together tile
+by tile (`cpu_tiles.py`). Ranks 1 and 2 run as rank 3 with leading axes of size 1.
 """
 
 import math
@@ -31,6 +31,7 @@ from . import (
     cpu_tiles,
     cpu_winograd,
     cpu_winograd_gradient,
+    cpu_winograd_strided,
 )
 from .shape import conv_shape, transposed_conv_shape
 
@@ -178,6 +179,8 @@ def _method(shape, gradient=False):
         return cpu_pointwise
     if cpu_winograd.suits(shape):
         return cpu_winograd
+    if cpu_winograd_strided.suits(shape, gradient):
+        return cpu_winograd_strided
     if cpu_images.suits(shape, gradient):
         return cpu_images
     return cpu_frames if cpu_frames.suits(shape, gradient) else cpu_tiles
@@ -195,6 +198,8 @@ def _grad_weight(planes, grad_z, shape, weight_shape, grad_bias=None):
         return grad_weight.reshape(weight_shape)
     if method is cpu_winograd:
         method = cpu_winograd_gradient
+    elif method is cpu_winograd_strided:
+        method = cpu_frames if cpu_frames.suits(shape) else cpu_tiles
     method.grad_weight(planes, grad_z, shape, grad_weight)
     if grad_bias is not None:
         _in_threads_of(grad_z, conv_grad_bias_kernel)(grad_z, grad_bias)

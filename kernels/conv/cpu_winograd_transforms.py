@@ -1,4 +1,4 @@
-"""The combinations that F(4x4, 3x3) makes of patches, kernels and sums, a vector of channels at a time.
+"""The combinations that F(4x4, 3x3) and F(4x4, 2x2) make of patches, kernels and sums, a vector of channels at a time.
 
 A polynomial of degree 5 is known by its values at 0, +-a, +-b and its leading coefficient. With a^2 = 1/2, b^2 = 2 the
 factors lie close to each other, and so do the rounding errors (B. Barabasz et al., "Error analysis and improving the
@@ -12,6 +12,14 @@ points 0, +-1, +-2. Of a line, or a column, each of which is transformed in its 
                          with p, r = m1 +- m2 and q, s = m3 +- m4
     gradients   4 -> 6   A z   of the results, for the gradient of a kernel
     sums        6 -> 3   G^T m, which is that gradient
+
+F(4x4, 2x2) does with a polynomial of degree 4, here known by its values at +-c, +-e and its leading coefficient: c and
+e were searched for the least rounding errors, which are those of the above.
+
+    patches     5 -> 5   (d3 - e^2 d1) +- c (d2 - e^2 d0), (d3 - c^2 d1) +- e (d2 - c^2 d0),
+                         d4 - (c^2 + e^2) d2 + c^2 e^2 d0
+    kernels     2 -> 5   c' (c g1 +- g0), -e' (e g1 +- g0), g1, with c' = 1 / (2 c (c^2 - e^2)), e' = c c' / e
+    results     5 -> 4   p + q, c r + e s, c^2 p + e^2 q, c^3 r + e^3 s + m4 with p, r = m0 +- m1 and q, s = m2 +- m3
 """
 
 import math
@@ -24,7 +32,9 @@ from ..cpu_product import REGISTER_BYTES
 from ..cpu_vectors import data_of, everywhere, load, store
 
 POINTS = 36  # combinations of a patch
+SHORT_POINTS = 25  # and of one for a kernel of 2x2
 _A, _B = math.sqrt(0.5), math.sqrt(2)
+_C, _E = 0.375, 1.3
 
 
 class _Vectors:
@@ -115,6 +125,33 @@ def _of_sums(v, m):
     )
 
 
+def _of_short_patches(v, d):
+    return (
+        *v.both(v.minus(d[3], v.times(_E**2, d[1])), v.times(_C, v.minus(d[2], v.times(_E**2, d[0])))),
+        *v.both(v.minus(d[3], v.times(_C**2, d[1])), v.times(_E, v.minus(d[2], v.times(_C**2, d[0])))),
+        v.plus(v.minus(d[4], v.times(_C**2 + _E**2, d[2])), v.times(_C**2 * _E**2, d[0])),
+    )
+
+
+def _of_short_kernels(v, g):
+    c, e = (1 / (2 * point * (point**2 - other**2)) for point, other in ((_C, _E), (_E, _C)))
+    return (
+        *v.both(v.times(c * _C, g[1]), v.times(c, g[0])),
+        *v.both(v.times(e * _E, g[1]), v.times(e, g[0])),
+        g[1],
+    )
+
+
+def _of_short_results(v, m):
+    (p, r), (q, s) = v.both(m[0], m[1]), v.both(m[2], m[3])
+    return (
+        v.plus(p, q),
+        v.plus(v.times(_C, r), v.times(_E, s)),
+        v.plus(v.times(_C**2, p), v.times(_E**2, q)),
+        v.plus(v.plus(v.times(_C**3, r), v.times(_E**3, s)), m[4]),
+    )
+
+
 def _transformer(transform, size):
     """A function that transforms a square of size x size vectors into another, line by line."""
 
@@ -144,26 +181,41 @@ combine_patch = _transformer(_of_patches, 6)
 combine_kernel = _transformer(_of_kernels, 3)
 combine_gradient = _transformer(_of_gradients, 4)
 gradient_of_kernel = _transformer(_of_sums, 6)
+combine_short_patch = _transformer(_of_short_patches, 5)
+combine_short_kernel = _transformer(_of_short_kernels, 2)
 
 
-@intrinsic
-def results_of(typing_context, sums, start, point_step, bias, channel, relu, target, to, line_step, step):
-    """target[to + line * line_step + place * step] = the 4x4 results of the 36 sums at start + point * point_step, plus
-    bias[channel ...], through relu or not."""
+def _results(transform, size):
+    """A function that makes 4x4 results of sums."""
 
-    def generate(context, builder, signature, arguments):
-        _, start, point_step, _, channel, relu, _, to, line_step, step = arguments
-        v = _Vectors(context, builder, signature, arguments, (0, 3, 6))
-        square = [[v.load(0, start, (point_step, 6 * line + place)) for place in range(6)] for line in range(6)]
-        biases, zero = v.load(3, channel), ir.Constant(v.vector, None)
-        cut = everywhere(builder, relu, v.lanes)
-        for line, values in enumerate(v.twice(_of_results, square)):
-            for place, value in enumerate(values):
-                value = v.plus(value, biases)
-                negative = builder.and_(builder.fcmp_ordered("<", value, zero), cut)
-                value = builder.select(negative, zero, value)  # a NaN stays one
-                v.store(value, 6, to, (line_step, line), (step, place))
-        return context.get_dummy_value()
+    @intrinsic
+    def results_of(typing_context, sums, start, point_step, bias, channel, relu, target, to, line_step, step):
+        """target[to + line * line_step + place * step] = the results of the sums at start + point * point_step, plus
+        bias[channel ...], through relu or not."""
 
-    integer = types.intp
-    return types.void(sums, integer, integer, bias, integer, types.boolean, target, integer, integer, integer), generate
+        def generate(context, builder, signature, arguments):
+            _, start, point_step, _, channel, relu, _, to, line_step, step = arguments
+            v = _Vectors(context, builder, signature, arguments, (0, 3, 6))
+            square = [
+                [v.load(0, start, (point_step, size * line + place)) for place in range(size)] for line in range(size)
+            ]
+            biases, zero = v.load(3, channel), ir.Constant(v.vector, None)
+            cut = everywhere(builder, relu, v.lanes)
+            for line, values in enumerate(v.twice(transform, square)):
+                for place, value in enumerate(values):
+                    value = v.plus(value, biases)
+                    negative = builder.and_(builder.fcmp_ordered("<", value, zero), cut)
+                    value = builder.select(negative, zero, value)  # a NaN stays one
+                    v.store(value, 6, to, (line_step, line), (step, place))
+            return context.get_dummy_value()
+
+        integer = types.intp
+        return types.void(
+            sums, integer, integer, bias, integer, types.boolean, target, integer, integer, integer
+        ), generate  # fmt: skip
+
+    return results_of
+
+
+results_of = _results(_of_results, 6)
+short_results_of = _results(_of_short_results, 5)
