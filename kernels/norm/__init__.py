@@ -127,6 +127,7 @@ batch_norm = Operation(
         _channel_sample("no_rows_of_features", (0, 4)),
         _channel_sample("empty_planes", (2, 4, 0)),
         _channel_sample("resnet_layer1", (32, 64, 56, 56), large=True),
+        _channel_sample("resnet_layer1_relu", (32, 64, 56, 56), activation="relu", large=True),
         _channel_sample("resnet_layer4", (32, 512, 7, 7), large=True),
         _channel_sample("mlp", (1024, 512), large=True),
     ],
@@ -174,6 +175,7 @@ batch_norm_inference = Operation(
         _inference_sample("rectified_features", (33, 70), bias=False, activation="relu"),
         _inference_sample("no_rows", (0, 4, 3, 3)),
         _inference_sample("resnet_layer1", (32, 64, 56, 56), large=True),
+        _inference_sample("resnet_layer1_relu", (32, 64, 56, 56), activation="relu", large=True),
     ],
     refused=[
         Refused(
