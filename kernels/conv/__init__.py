@@ -350,7 +350,7 @@ conv2d = _declare_conv(
         _sample("resnet_56", (8, 64, 56, 56), (64, 64, 3, 3), padding=1, large=True),
         _sample("resnet_stem", (8, 3, 224, 224), (64, 3, 7, 7), stride=2, padding=3, large=True),
         _sample(
-            "resnet_7",
+            "resnet_7_residual",
             (8, 512, 7, 7),
             (512, 512, 3, 3),
             padding=1,

@@ -11,8 +11,10 @@ if os.environ.get("TRITON_INTERPRET") == "1":
 
 from compiling import ARCHITECTURES, Array, assert_fits, compile_kernel
 
-from ranvier.kernels.conv import gpu, gpu_depthwise, gpu_products
+from ranvier.kernels import tuning
+from ranvier.kernels.conv import conv2d, gpu, gpu_depthwise, gpu_products
 from ranvier.kernels.conv.shape import ConvShape
+from ranvier.profiling.launches import launches_of_sample
 
 
 class Image(Array):
@@ -106,3 +108,22 @@ def test_channels_last_images_are_copied_16_bytes_at_a_time_to_tensor_cores(name
     assert "mma.sync" in text
     assert "cp.async.cg.shared.global" in text  # the form that copies 16 bytes
     assert "cp.async.ca.shared.global" not in text
+
+
+def grids(name):
+    """Of the launches for a declared convolution and its gradient of x, in float16."""
+    sample = next(sample for sample in conv2d.samples if sample.name == name)
+    made = launches_of_sample(conv2d, sample, np.dtype(np.float16))
+    return [launch.grid for launch in made if launch.kernel is gpu_products.conv_correlate_kernel]
+
+
+def test_sums_are_split_where_tiles_are_few():
+    # 8 x 4 tiles of 64 x 128, 144 steps of 32: eight parts make 256 programs, forward and for the gradient of x.
+    tuning.forget()
+    assert grids("resnet_7_residual") == [(32, 8)] * 2
+    (question,) = [question for question in tuning.asked() if question.kernel == "conv.correlate"]
+    whole = (64, 128, 32, 4, 3, 0)
+    assert whole in gpu_products.CORRELATE.configurations(90, np.dtype(np.float16), question.bucket)
+    with tuning.trying(question, whole):
+        assert grids("resnet_7_residual") == [(32, 1)] * 2
+    assert grids("resnet_56") == [(196, 1)] * 2

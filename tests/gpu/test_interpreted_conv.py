@@ -78,6 +78,28 @@ def test_many_channels(name, arrange, dtype):
     agree(conv.conv2d, inputs, attributes, rng, dtype, "gpu", arrange)
 
 
+@pytest.mark.parametrize(
+    ("name", "dtype", "parts", "arrange"),
+    [
+        ("channels_at_a_tap", "float32", 3, channels_last),
+        ("strided", "float64", 2, np.ascontiguousarray),
+        ("patches", "float32", 5, np.ascontiguousarray),  # more than the sum has steps: a part without any is zeros
+        ("grouped", "bfloat16", 2, channels_last),
+    ],
+)
+def test_sums_in_parts_agree_and_have_the_same_bits_each_time(name, dtype, parts, arrange, monkeypatch):
+    monkeypatch.setattr(memory, "poison", True)
+    monkeypatch.setattr(gpu_products, "parts_of", lambda tiles, steps: parts)
+    x, weight, attributes = WIDER[name]
+    rng, attributes = np.random.default_rng(0), attributes | {"activation": "relu"}
+    inputs = [rng.standard_normal(shape).astype(DTYPES[dtype]) for shape in (x, weight, weight[:1])]
+    first, _ = conv.conv2d.forward(*map(arrange, inputs), **attributes, implementation="gpu")
+    again, _ = conv.conv2d.forward(*map(arrange, inputs), **attributes, implementation="gpu")
+    np.testing.assert_array_equal(first, again)
+    inputs.append(rng.standard_normal(first.shape).astype(DTYPES[dtype]))
+    agree(conv.conv2d, inputs, attributes, rng, dtype, "gpu", arrange)
+
+
 def test_positions_are_counted_in_64_bits_where_there_are_many(monkeypatch):
     monkeypatch.setattr(gpu_products, "_WIDE", 0)
     rng = np.random.default_rng(0)
@@ -101,7 +123,8 @@ def test_channels_last_stays_channels_last(groups):
 def test_results_go_where_they_are_wanted():
     x, weight = np.ones((2, 3, 4, 4), np.float32), np.ones((5, 3, 2, 2), np.float32)
     out = np.zeros((2, 3, 3, 5), np.float32).transpose(0, 3, 1, 2)
-    assert conv.conv2d.forward(x, weight, out=out, implementation="gpu")[0] is out
-    assert (out == 12).all()
+    for residual, sums in ((None, 12), (np.arange(90, dtype=np.float32).reshape(2, 5, 3, 3), 12)):
+        assert conv.conv2d.forward(x, weight, None, residual, out=out, implementation="gpu")[0] is out
+        assert (out == (sums if residual is None else sums + residual)).all()
     with pytest.raises(ValueError, match=r"conv2d: expected out of shape \(2, 5, 3, 3\)"):
         conv.conv2d.forward(x, weight, out=out[:1], implementation="gpu")
