@@ -126,9 +126,9 @@ def combine_patches(
 
 @serial_kernel
 def _combine_kernels(
-    weight, start, result_pitch, term_pitch, results, terms, depth, flipped, taps, panels, to, panel_terms
+    weight, start, result_pitch, term_pitch, results, terms, depth, flipped, taps, panels, to, point_pitch
 ):
-    """panels[to + ((d * POINTS + point) * panel_terms + term) * panel width + result] for a vector of results."""
+    """panels[to + (d * POINTS + point) * point_pitch + term * panel width + result] for a vector of results."""
     lanes, width = REGISTER_BYTES // weight.itemsize, PANEL_BYTES // weight.itemsize
     inner = depth * 9
     if results < lanes:
@@ -156,39 +156,39 @@ def _combine_kernels(
     for term in range(terms):
         for d in range(depth):
             first = (term * inner + ((depth - d) * 9 - 1 if flipped else d * 9)) * lanes
-            target = to + (d * POINTS * panel_terms + term) * width
-            combine_kernel(taps, first, 3 * step, step, panels, target, panel_terms * width)
+            target = to + d * POINTS * point_pitch + term * width
+            combine_kernel(taps, first, 3 * step, step, panels, target, point_pitch)
 
 
 @serial_kernel
 def _combine_panels(
-    weight, start, result_pitch, term_pitch, results, terms, depth, flipped, taps, panels, to, panel_terms
+    weight, start, result_pitch, term_pitch, results, terms, depth, flipped, taps, panels, to, point_pitch
 ):
     """As many whole panels as `results` need."""
     lanes, width = REGISTER_BYTES // weight.itemsize, PANEL_BYTES // weight.itemsize
     for first in range(0, results, width):
         for part in range(first, first + width, lanes):
             count = max(0, min(lanes, results - part))
-            there = to + first * depth * POINTS * panel_terms + part - first
+            there = to + first // width * depth * POINTS * point_pitch + part - first
             for term in range(0, terms, _TERMS):
                 _combine_kernels(
                     weight, start + part * result_pitch + term * term_pitch, result_pitch, term_pitch, count,
-                    min(_TERMS, terms - term), depth, flipped, taps, panels, there + term * width, panel_terms,
+                    min(_TERMS, terms - term), depth, flipped, taps, panels, there + term * width, point_pitch,
                 )  # fmt: skip
 
 
 @kernel
 def winograd_weight_kernel(weight, groups, results, terms, depth, flipped, result_pitch, term_pitch, combined):
-    """combined [groups, panels, depth, POINTS, terms, panel width] = the combinations of all kernels."""
+    """combined [groups, panels, depth, POINTS, terms and a vector, panel width] = the combinations of all kernels."""
     width, lanes = PANEL_BYTES // weight.itemsize, REGISTER_BYTES // weight.itemsize
-    panels = (results + width - 1) // width
+    panels, point_pitch = (results + width - 1) // width, terms * width + lanes
     for index in prange(groups * panels):
         group, first = index // panels, index % panels * width
         taps = np.empty((2 * _TERMS * depth * 9 + lanes) * lanes, weight.dtype)
         _combine_panels(
             weight, group * results * terms * depth * 9 + first * result_pitch, result_pitch, term_pitch,
-            min(width, results - first), terms, depth, flipped, taps, combined,
-            index * width * depth * POINTS * terms, terms,
+            min(width, results - first), terms, depth, flipped, taps, combined, index * depth * POINTS * point_pitch,
+            point_pitch,
         )  # fmt: skip
 
 
@@ -238,7 +238,10 @@ def winograd_kernel(
     in_plane, out_plane = source[1] * source[2], result[1] * result[2]
     in_size, out_size = source[0] * in_plane, result[0] * out_plane
     channel_lanes = (channels + lanes - 1) // lanes * lanes
-    row_pitch, sum_pitch = POINTS * channel_lanes + lanes, POINTS * results_at_a_time + lanes
+    # A vector more than a power of two: a patch's combinations, and a kernel's, would take each other's places in the
+    # nearest cache.
+    point_pitch = channel_lanes + lanes
+    row_pitch, sum_pitch = POINTS * point_pitch, POINTS * results_at_a_time + lanes
     blocks = (len(bands) - 2 + bands_at_a_time) // bands_at_a_time
     result_panels = (results + width - 1) // width
     band_rows = TILE * dilation[1]
@@ -269,7 +272,7 @@ def winograd_kernel(
                             x, ((n + image) * groups + group) * channels * in_size + plane * in_plane, in_size,
                             channels, (source[1], source[2]), read_low, read_high, (padding[1], padding[2]),
                             (dilation[1], dilation[2]), there_rows, there_columns, False, frame, edge,
-                            v, (plane * together + image * patches) * row_pitch, row_pitch, channel_lanes,
+                            v, (plane * together + image * patches) * row_pitch, row_pitch, point_pitch,
                         )  # fmt: skip
                 for first in range(begin, end, results_at_a_time):
                     count = min(results_at_a_time, end - first)
@@ -278,27 +281,26 @@ def winograd_kernel(
                     for term in range(0, channels, terms_at_a_time):
                         terms = min(terms_at_a_time, channels - term)
                         if ready:
-                            kernels, panel_terms = weight, channels
-                            panel_start = ((group * result_panels * width + first) * depth * POINTS * channels) + (
-                                term * width
-                            )
+                            kernels, panel_pitch = weight, channels * width + lanes
+                            panel_start = (group * result_panels + first // width) * depth * POINTS * panel_pitch
+                            panel_start += term * width
                         else:
-                            kernels, panel_terms, panel_start = panels[worker], terms, 0
+                            kernels, panel_pitch, panel_start = panels[worker], terms * width + lanes, 0
                             there = group * results * channels * depth * 9
                             there += first * result_pitch + term * term_pitch
                             _combine_panels(
                                 weight, there, result_pitch, term_pitch, count, terms, depth, flipped, taps, kernels,
-                                0, terms,
+                                0, panel_pitch,
                             )  # fmt: skip
                         for d in range(depth):
                             shift = d * dilation[0] - padding[0]
                             from_plane, to_plane = max(0, -shift), min(result[0], source[0] - shift)
                             for point in range(POINTS):
                                 multiply_panels(
-                                    v, shift * together * row_pitch + point * channel_lanes + term, left_rows,
+                                    v, shift * together * row_pitch + point * point_pitch + term, left_rows,
                                     from_plane * together, to_plane * together, kernels,
-                                    panel_start + (d * POINTS + point) * panel_terms * width,
-                                    depth * POINTS * panel_terms * width, width, terms, (count + width - 1) // width,
+                                    panel_start + (d * POINTS + point) * panel_pitch,
+                                    depth * POINTS * panel_pitch, width, terms, (count + width - 1) // width,
                                     m, point * results_at_a_time, sum_pitch, adds or term > 0,
                                 )  # fmt: skip
                     for plane in range(result[0]):
@@ -373,13 +375,13 @@ def _run(x, weight, flipped, shape, channels, results, source, result, z, bias, 
     panels = 0
     if tasks.ready:
         combined = workspace(
-            "winograd weight", groups * -(-results // width) * width * depth * POINTS * channels, x.dtype
+            "winograd weight", groups * -(-results // width) * depth * POINTS * (channels * width + lanes), x.dtype
         )
         transform = winograd_weight_kernel if workers > 1 else winograd_weight_kernel.serial
         transform(flat, groups, results, channels, depth, flipped, *pitches, combined)
         flat = combined
     else:
-        panels = depth * POINTS * tasks.terms * tasks.results
+        panels = depth * POINTS * (tasks.terms * width + lanes) * (tasks.results // width)
     places = patches_of(*result[1:], *shape.dilation[1:])
     band = TILE * shape.dilation[1] * tasks.bands
     positions = max((band + 2 * shape.dilation[1]) * source[2], band * result[2])
@@ -414,7 +416,7 @@ def _run(x, weight, flipped, shape, channels, results, source, result, z, bias, 
         workspace("winograd frames", (workers, positions * lanes), x.dtype),
         workspace(
             "winograd patches",
-            (workers, source[0] * tasks.patches * (POINTS * -(-channels // lanes) * lanes + lanes)),
+            (workers, source[0] * tasks.patches * POINTS * (-(-channels // lanes) + 1) * lanes),
             x.dtype,
         ),
         workspace("winograd panels", (workers, panels), x.dtype),
