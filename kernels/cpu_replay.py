@@ -27,7 +27,7 @@ from numba.core.callconv import RETCODE_NONE, RETCODE_OK
 from numba.core.compiler_lock import global_compiler_lock
 from numba.core.registry import cpu_target
 
-from .cpu_jit import Kernel
+from .cpu_jit import Kernel, serial_kernel
 
 _BYTE, _STATUS, _SLOT = llvm.IntType(8), llvm.IntType(32), llvm.IntType(64)
 _POINTER, _SLOTS = _BYTE.as_pointer(), _SLOT.as_pointer()
@@ -77,6 +77,19 @@ def call(kernel: Kernel, arguments: tuple):
 
 def _noted(kernel, *arguments):
     return call(kernel, arguments) if _thread.note is None else _thread.note(kernel, arguments)
+
+
+def checksum(array) -> int:
+    """A number that changes with the bytes of a C-contiguous array."""
+    return call(_checksum, (array.reshape(-1).view(np.uint8 if array.nbytes % 8 else np.uint64),))
+
+
+@serial_kernel
+def _checksum(words):
+    total = np.uint64(0)
+    for i in range(words.size):
+        total += np.uint64(words[i]) * np.uint64(2 * i + 1)
+    return total
 
 
 def can_replay(kernel: Kernel, arguments: tuple) -> bool:

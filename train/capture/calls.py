@@ -129,11 +129,10 @@ def _watched(recording, closely: bool, operation, given) -> Iterator[Callable[[]
     if recording.on_gpu:
         yield lambda: None
         return
-    closely = closely and recording.supply is not None and native.is_own(operation)
-    watch = native.Watch(given, recording.knows, recording.scratch, closely)
+    watch = native.Watch(recording, given, closely and recording.supply is not None and native.is_own(operation))
     with native.watching(watch):
-        yield lambda: watch.calls if here and watch.plain else None
-    here = recording.are_there_again(watch.strangers)
+        yield lambda: kernels
+    kernels = watch.kernels()
 
 
 def _backward(original: Callable) -> Callable:

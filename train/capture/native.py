@@ -2,8 +2,8 @@
 
 A pass is watched while it is recorded. Its kernels may be called again without it, on the same arrays and numbers, if
 - it changes no memory but through its kernels: between two of their calls no array has other bytes than before,
-- what the kernels look at lies where it will lie in each replay: it is the pass's own, taken from the step's plan, it
-  was given to the pass, or it is one that the library keeps and that was there at the first recording too,
+- what the kernels look at lies where it will lie in each replay: in memory of the step's plan, or in an array that was
+  there at the first recording too; or it is integers that the pass has computed from shapes, which stay as they are,
 - nothing that is computed comes back to Python: no kernel returns something, and none gets a number that depends on an
   array's values.
 
@@ -18,7 +18,6 @@ import itertools
 import math
 import sys
 import threading
-import zlib
 from collections.abc import Callable, Iterator
 from typing import Any
 
@@ -27,12 +26,12 @@ import numpy as np
 from ...kernels import memory
 from ...kernels.operation import Operation
 from ..hooks import modules_that_show
-from .arrays import address_of, owner_of
-from .recording import Call
+from .arrays import address_of
+from .recording import Call, Recording
 
 _LIBRARY = Operation.__module__.rpartition(".")[0]  # the package of all families
 # Looking at all that a pass works on takes time, and what works on so many bytes is not kept waiting by Python.
-_MOST_BYTES = 2 << 20
+_MOST_BYTES = 8 << 20
 _UNLIKELY = 0xA5  # a byte
 
 
@@ -45,68 +44,70 @@ class Watch:
     """What a pass does to memory.
 
     Args:
+        recording: what the pass belongs to.
         given: the arrays that it gets, in tuples, lists and dicts.
-        knows: whether an array lies in memory that each replay finds in the same place.
-        scratch: pieces of memory by the name of a workspace; grows.
-        closely: whether to find out if the pass is plain, too.
-
-    Attributes:
-        calls: of its kernels, as long as it is plain.
-        strangers: what owns the arrays that kernels got though they are not known, in the order of the calls.
-        plain: whether the pass has done nothing but call kernels that can be called again.
+        closely: whether to find out if its kernels can be called without it.
     """
 
-    def __init__(self, given, knows: Callable[[Any], bool], scratch: dict[str, np.ndarray], closely: bool):
-        self.calls: list = []
-        self.strangers: list = []
-        self.plain = closely
-        self._knows, self._scratch = knows, scratch
+    def __init__(self, recording: Recording, given, closely: bool):
+        self._recording = recording
+        self._calls: list = []
+        self._strangers: list = []  # arrays that kernels got though they lie elsewhere, in the order of the calls
+        self._plain = closely  # it has done nothing, so far, but call kernels that can be called again
+        self._with_tables = any(array.dtype.kind in "iu" for array in _arrays_in(given))
         self._sums: dict[tuple, tuple[np.ndarray, int]] = {}
-        for array in _arrays_in(given):
-            self.look_at(array)
+        self._look_at(_arrays_in(given))
 
     def take_in(self, array) -> None:
-        """Looks at new memory, after writing to it what hardly anybody writes, so that every other change is one."""
-        if self.plain:
+        """Takes note of new memory, after writing to it what hardly anybody writes, so that others show who write."""
+        self._check()
+        if self._plain:
             array.reshape(-1).view(np.uint8).fill(_UNLIKELY)
-            self.look_at(array)
-
-    def look_at(self, array) -> None:
-        """From here on the array has these contents, until a kernel is called."""
-        if self.plain:
-            self._sums[address_of(array), array.shape, array.strides] = array, _sum_of(array)
-            self.plain = sum(seen.nbytes for seen, _ in self._sums.values()) <= _MOST_BYTES
-
-    def check(self) -> None:
-        """Looks whether something has changed other than by a kernel."""
-        self.plain = self.plain and all(_sum_of(array) == before for array, before in self._sums.values())
+            self._look_at([array])
 
     def call(self, kernel, arguments: tuple):
         """Calls a kernel, between two looks at memory."""
         from ...kernels import cpu_replay  # not before a kernel was called: `import ranvier` goes without Numba
 
-        self.check()
+        self._check()
         result = cpu_replay.call(kernel, arguments)
-        for array in _arrays_in(arguments):
-            owner = owner_of(array)
-            if array.size and not self._knows(array) and not any(owner is own for own in self._scratch.values()):
-                self.strangers.append(owner)
-        if self.plain:
-            self.plain = result is None and cpu_replay.can_replay(kernel, arguments)
-            self.calls.append(cpu_replay.KernelCall(kernel, arguments))
-            for array in [*_arrays_in(arguments), *(array for array, _ in self._sums.values())]:
-                self.look_at(array)
+        arrays = list(_arrays_in(arguments))
+        self._strangers += [x for x in arrays if x.size and not self._recording.knows(x)]
+        if self._plain:
+            self._plain = result is None and cpu_replay.can_replay(kernel, arguments)
+            self._calls.append(cpu_replay.KernelCall(kernel, arguments))
+            self._look_at(arrays)
         return result
 
     def workspace(self, name: str, shape: int | tuple[int, ...], dtype) -> np.ndarray:
         """As `memory.workspace`, of memory that is not the thread's: replays may run on another one."""
         size = (math.prod(shape) if isinstance(shape, tuple) else shape) * np.dtype(dtype).itemsize
-        if name not in self._scratch or self._scratch[name].size < size:
+        scratch = self._recording.scratch
+        if name not in scratch or scratch[name].size < size:
             with memory.supplied_by(None):
-                self._scratch[name] = memory.empty(size, np.uint8)
-        array = self._scratch[name][:size].view(dtype).reshape(shape)
+                scratch[name] = memory.empty(size, np.uint8)
+        self._recording.remember(scratch[name])
+        array = scratch[name][:size].view(dtype).reshape(shape)
         self.take_in(array)
         return array
+
+    def kernels(self) -> list | None:
+        """The calls that can be made instead of the pass, which has ended; None if they do not do the same."""
+        self._check()
+        # Integers that it computes from shapes are as good as numbers. From tables it may compute what others cannot.
+        lasting = self._recording.meets_again(self._strangers, or_equal=() if self._with_tables else "iu")
+        return self._calls if self._plain and lasting else None
+
+    def _look_at(self, arrays) -> None:
+        """From here on these, and what has been looked at before, have their present contents."""
+        if self._plain:
+            seen = itertools.chain((array for array, _ in self._sums.values()), arrays)
+            self._sums = {(address_of(x), x.shape, x.strides): (x, _sum_of(x)) for x in seen}
+            self._plain = sum(array.nbytes for array, _ in self._sums.values()) <= _MOST_BYTES
+
+    def _check(self) -> None:
+        """Looks whether something has changed since."""
+        self._plain = self._plain and all(_sum_of(array) == before for array, before in self._sums.values())
 
 
 def kernels_of(name: str, *arguments) -> list | None:
@@ -140,7 +141,6 @@ def watching(watch: Watch) -> Iterator[None]:
     try:
         with memory.supplied_by(taken), cpu_replay.noted_by(watch.call):
             yield
-        watch.check()
     finally:
         _thread.watch = None
 
@@ -193,7 +193,9 @@ def _zeros(original: Callable) -> Callable:
 
 
 def _sum_of(array) -> int:
-    return zlib.crc32(np.ascontiguousarray(array).reshape(-1).view(np.uint8))
+    from ...kernels.cpu_replay import checksum
+
+    return checksum(np.ascontiguousarray(array))
 
 
 def _arrays_in(value) -> Iterator[np.ndarray]:

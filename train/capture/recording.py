@@ -209,13 +209,22 @@ class Recording:
         else:
             self._made[identity] = owner
 
-    def are_there_again(self, strangers: list) -> bool:
-        """Whether the first recording met the same owners of arrays at this place: those that outlive the step."""
+    def meets_again(self, strangers: list, or_equal: str) -> bool:
+        """Whether the first recording met the same arrays at this place: those that outlive the step.
+
+        Args:
+            strangers: arrays whose memory the step has not made.
+            or_equal: kinds of types of which arrays with equal elements will do.
+        """
         self._strangers.append(strangers)
-        if self._first is None:
+        place = len(self._strangers) - 1
+        if self._first is None or place >= len(self._first._strangers):
             return False
-        before = dict(enumerate(self._first._strangers)).get(len(self._strangers) - 1, ())
-        return len(before) == len(strangers) and all(a is b for a, b in zip(before, strangers))
+        before = self._first._strangers[place]
+        return len(before) == len(strangers) and all(
+            owner_of(a) is owner_of(b) or (b.dtype.kind in or_equal and np.array_equal(a, b))
+            for a, b in zip(before, strangers)
+        )
 
     def check_agreement(self) -> None:
         """Raises CaptureError unless the first recording wrote down the same."""
