@@ -104,14 +104,14 @@ def norm_join_kernel(
     if CENTRED:
         for start in range(0, outer * chunks, ITEMS):
             part = start + tl.arange(0, ITEMS)[:, None]
-            offset = ((part // chunks) * lines + line) * chunks + part % chunks
+            offset = ((part // chunks).to(tl.int64) * lines + line) * chunks + part % chunks
             inside = (line < lines) & (part < outer * chunks)
             size = tl.minimum(n - (part % chunks).to(tl.int64) * CHUNK, CHUNK).to(ACCUMULATOR)
             centre += tl.sum(size * tl.load(means + offset, mask=inside, other=0.0), axis=0, keep_dims=True)
         centre /= count
     for start in range(0, outer * chunks, ITEMS):
         part = start + tl.arange(0, ITEMS)[:, None]
-        offset = ((part // chunks) * lines + line) * chunks + part % chunks
+        offset = ((part // chunks).to(tl.int64) * lines + line) * chunks + part % chunks
         inside = (line < lines) & (part < outer * chunks)
         value = tl.load(squares + offset, mask=inside, other=0.0).to(ACCUMULATOR)
         if CENTRED:
@@ -229,11 +229,10 @@ def norm_grad_x_kernel(
     statistic, known = line % statistics, line < lines
     rstd = 1 / tl.sqrt(tl.load(variance + statistic, mask=known, other=1.0).to(ACCUMULATOR) + EPS)
     gradient = tl.load(grad_y + offset, mask=inside, other=0.0).to(ACCUMULATOR)
-    if RELU or sums is not None:
-        centre = tl.load(mean + statistic, mask=known, other=0.0).to(ACCUMULATOR)
-        value = tl.load(x + offset, mask=inside, other=0.0).to(ACCUMULATOR) - centre
     if RELU:
-        gradient = _rectified(gradient, value * rstd, weight, bias, line % groups, known, ACCUMULATOR)
+        centre = tl.load(mean + statistic, mask=known, other=0.0).to(ACCUMULATOR)
+        value = (tl.load(x + offset, mask=inside, other=0.0).to(ACCUMULATOR) - centre) * rstd
+        gradient = _rectified(gradient, value, weight, bias, line % groups, known, ACCUMULATOR)
     factor = rstd
     if weight is not None:
         channel = _channel(line, item, groups, members, spatial, BY_LINE, INDEX)
@@ -242,6 +241,9 @@ def norm_grad_x_kernel(
             factor *= tl.load(weight + line % groups, mask=known, other=0.0).to(ACCUMULATOR)
     result = gradient * rstd
     if sums is not None:
+        # With RELU the compiler has both in registers; without, it shall load them here and not before.
+        centre = tl.load(mean + statistic, mask=known, other=0.0).to(ACCUMULATOR)
+        value = tl.load(x + offset, mask=inside, other=0.0).to(ACCUMULATOR) - centre
         slope = -tl.load(products + statistic, mask=known, other=0.0).to(ACCUMULATOR) * factor * rstd
         constant = tl.zeros(slope.shape, ACCUMULATOR)
         if CENTRED:
@@ -260,7 +262,7 @@ def inference_grad_statistics_kernel(
     EPS: tl.constexpr, ACCUMULATOR: tl.constexpr, BLOCK: tl.constexpr,
 ):  # fmt: skip
     """The gradients of a given mean and variance [C] from the channels' sums of grad_y and grad_y x^."""
-    channel = tl.program_id(0) * BLOCK + tl.arange(0, BLOCK)
+    channel = tl.program_id(0).to(tl.int64) * BLOCK + tl.arange(0, BLOCK)
     inside = channel < channels
     factor = 1 / tl.sqrt(tl.load(variance + channel, mask=inside, other=1.0).to(ACCUMULATOR) + EPS)
     slope = -0.5 * factor * factor
@@ -281,7 +283,7 @@ def running_average_kernel(
 ):  # fmt: skip
     """result = running + factor (share * sum of value's rows - running), value [rows, C]; in float64, as there are few
     and the factors are not known when this is compiled."""
-    channel = tl.program_id(0) * LINES + tl.arange(0, LINES)[None, :]
+    channel = tl.program_id(0).to(tl.int64) * LINES + tl.arange(0, LINES)[None, :]
     total = tl.zeros((1, LINES), tl.float64)
     for start in range(0, rows, ITEMS):
         row = (start + tl.arange(0, ITEMS)[:, None]).to(tl.int64)
