@@ -15,6 +15,7 @@ if not standin.installed():
 import cupy
 import numpy as np
 
+import ranvier as rv
 from ranvier.kernels.device import reshaped, to_device
 from ranvier.kernels.operation import all_operations
 
@@ -83,3 +84,20 @@ def test_what_cannot_be_seen_in_another_shape_is_copied_by_a_kernel_of_ours(shap
     assert (y.data.ptr != x.data.ptr) is copied
     with pytest.raises(ValueError, match="reshape"):
         reshaped(x, (5, 5))
+
+
+def test_a_deep_convolution_adds_its_parts_with_bias_residual_and_activation():
+    layer = rv.Conv2d(256, 256, 3, padding=1, activation="relu").to("cuda")
+    x, residual = (rv.Tensor(cupy.empty((1, 256, 4, 4), np.float32), requires_grad=True) for _ in range(2))
+    with standin.only_our_kernels(), standin.recorded() as launches:
+        y = layer(x, residual=residual)
+        y.backward(cupy.empty(y.shape, np.float32))
+    names = [launch.name for launch in launches]
+    assert [name for name in names if name in ("conv_correlate_kernel", "conv_sum_of_parts_kernel")] == [
+        "conv_correlate_kernel", "conv_sum_of_parts_kernel"
+    ] * 2  # fmt: skip
+    split = launches[names.index("conv_correlate_kernel")]
+    assert split.grid == (4, 9, 1)  # tiles of 64 features and 16 positions; 72 steps
+    assert residual.grad.shape == y.shape
+    with pytest.raises(TypeError, match="conv2d: expected arrays of one device"):
+        layer(x, residual=np.empty(y.shape, np.float32))
