@@ -25,7 +25,7 @@ from ..tuning import Choice, has_room
 
 _FEW_CHANNELS = 16  # the least that tl.dot sums over
 _WIDE = 2**31 - 2**20  # from so many positions on, they are counted in 64 bits
-_LONG = 2**31  # steps of a sum that any number of tiles may split
+_LONG = 2**31  # steps: more than any sum has
 _SUM_BLOCK = 256  # elements that a program sums over the parts; few elements make up for what a program waits
 
 
@@ -321,6 +321,7 @@ def _correlate(
 ):
     if result.size == 0:
         return
+    # Sizes are those of the sum: `channels` are summed over, `features` are made.
     channels, features = shape.in_channels // shape.groups, shape.out_channels // shape.groups
     if spread:
         channels, features = features, channels
@@ -334,11 +335,7 @@ def _correlate(
     gathered = flat or source_strides[1] != 1
     tile = dict(CORRELATE.pick(source, features, positions, lanes, gathered))
     may_split = tile.pop("SPLIT")
-    steps = [stride // math.gcd(stride, dilation) for stride, dilation in zip(shape.stride, shape.dilation)]
-    inverses = [
-        pow(dilation // math.gcd(stride, dilation), -1, step)
-        for stride, dilation, step in zip(shape.stride, shape.dilation, steps)
-    ]
+    steps, inverses = _tap_steps(shape)
     tiles = ceil_div(features, tile["BLOCK_M"]) * ceil_div(positions, tile["BLOCK_P"]) * shape.groups * classes
     # A class of a transpose with strides has its share of the taps.
     longest = ceil_div(lanes, tile["BLOCK_K"]) * (1 if flat else ceil_div(shape.taps, classes))
@@ -365,6 +362,15 @@ def _correlate(
             result.size, features * shape.groups, parts, *sizes, *result_strides,
             CHANNELS_LAST=result_strides[1] == 1, RELU=relu, BLOCK=_SUM_BLOCK,
         )  # fmt: skip
+
+
+def _tap_steps(shape) -> tuple[list[int], list[int]]:
+    """What `taps_of_class` wants of each axis: how many taps on the next one of a class is, and the dilation's inverse
+    modulo that."""
+    common = [math.gcd(stride, dilation) for stride, dilation in zip(shape.stride, shape.dilation)]
+    steps = [stride // divisor for stride, divisor in zip(shape.stride, common)]
+    inverses = [pow(dilation // divisor, -1, step) for dilation, divisor, step in zip(shape.dilation, common, steps)]
+    return steps, inverses
 
 
 def _dense_strides(channels, sizes, channels_last) -> tuple[int, ...]:
