@@ -44,21 +44,44 @@ def _pack_block(typing_context, source, start, pitch, last_row, groups, to):
         lanes = REGISTER_BYTES * 8 // signature.args[0].dtype.bitwidth
         vector = ir.VectorType(context.get_data_type(signature.args[0].dtype), lanes)
 
-        def line(row):
+        def place(row, k):
             row = ir.Constant(pitch.type, row)
             row = builder.select(builder.icmp_signed("<", row, last_row), row, last_row)
-            return load(builder, vector, source, builder.add(start, builder.mul(row, pitch)))
+            offset = builder.add(start, builder.mul(row, pitch))
+            return builder.gep(source, [builder.add(offset, ir.Constant(pitch.type, k))])
 
         # From the last rows down: where these are fewer than a vector's lanes, what it holds beyond is overwritten.
         for first in reversed(range(0, TALL, lanes)):
-            rows = [line(row) for row in range(first, min(first + lanes, TALL))]
-            rows += [ir.Constant(vector, ir.Undefined)] * (lanes - len(rows))
-            for k, terms in enumerate(transposed(builder, rows)):
+
+            def line(row, k, first=first):
+                return place(first + row, k) if first + row < TALL else None
+
+            for k, terms in enumerate(transposed(builder, vector.element, line, lanes)):
                 store(builder, terms, groups, builder.add(to, ir.Constant(to.type, k * TALL + first)))
         return context.get_dummy_value()
 
     integer = types.intp
     return types.void(source, integer, integer, integer, groups, integer), generate
+
+
+@intrinsic
+def _copy_lines(typing_context, source, start, groups, to, group_size):
+    """A line of each of `_TOGETHER` groups, from lines that follow one another."""
+
+    def generate(context, builder, signature, arguments):
+        source, groups = data_of(context, builder, signature, arguments, 0, 2)
+        _, start, _, to, group_size = arguments
+        lanes = REGISTER_BYTES * 8 // signature.args[0].dtype.bitwidth
+        vector = ir.VectorType(context.get_data_type(signature.args[0].dtype), lanes)
+        for group in range(_TOGETHER):
+            for lane in range(0, TALL, lanes):
+                value = load(builder, vector, source, builder.add(start, start.type(group * TALL + lane)))
+                store(builder, value, groups, builder.add(to, to.type(lane)))
+            to = builder.add(to, group_size)
+        return context.get_dummy_value()
+
+    integer = types.intp
+    return types.void(source, integer, groups, integer, integer), generate
 
 
 @serial_kernel
@@ -74,16 +97,22 @@ def pack_groups(left, start, row_pitch, step, rows, terms, groups):
         return
     line = (TALL + lanes - 1) // lanes * lanes
     for first_row in range(0, rows, _TOGETHER * TALL):
+        last_row = min(first_row + _TOGETHER * TALL, rows)
         for k in range(terms):
-            for row in range(first_row, min(first_row + _TOGETHER * TALL, rows), TALL):
-                place, to = start + row * row_pitch + k * step, row * terms + k * TALL
-                # What lies behind a group's last line may be packed already.
-                if row_pitch == 1 and k < terms - 1 and place + line <= len(left):
+            place, to = start + first_row * row_pitch + k * step, first_row * terms + k * TALL
+            # What lies behind a group's last line may be packed already.
+            in_vectors = row_pitch == 1 and k < terms - 1 and place + last_row - first_row - TALL + line <= len(left)
+            if in_vectors and last_row - first_row == _TOGETHER * TALL:
+                _copy_lines(left, place, groups, to, TALL * terms)
+                continue
+            for row in range(first_row, last_row, TALL):
+                if in_vectors:
                     for lane in range(0, TALL, lanes):
                         copy_vector(left, place + lane, groups, to + lane)
                 else:
                     for r in range(TALL):
                         groups[to + r] = left[place + min(r, rows - row - 1) * row_pitch]
+                place, to = place + TALL * row_pitch, to + TALL * terms
 
 
 @serial_kernel
@@ -93,15 +122,29 @@ def multiply_groups(
 ):  # fmt: skip
     """Packed rows times whole panels, to result or added to it, as `multiply_panels` has it; but group by group, across
     all panels: a group stays in the nearest cache, and rows of the result are written from left to right."""
+    multiply_groups_ahead(
+        groups, rows, panels, panels_start, panel_step, row_step, inner, panel_count, result, result_start,
+        result_pitch, add, panels, panels_start, 0, 0,
+    )  # fmt: skip
+
+
+@serial_kernel
+def multiply_groups_ahead(
+    groups, rows, panels, panels_start, panel_step, row_step, inner, panel_count,
+    result, result_start, result_pitch, add, ahead, ahead_start, ahead_step, ahead_part,
+):  # fmt: skip
+    """`multiply_groups` that asks meanwhile for the memory of what will be packed next: for an eighth of it with each
+    tile, as `multiply_tile` has it; eighths are ahead_part apart."""
     width = PANEL_BYTES // result.itemsize
     for row in range(0, rows, TALL):
         count, group = rows - row, row * (inner - 1)
-        for panel in range(panel_count):
-            start, to = panels_start + panel * panel_step, result_start + panel * width
+        for p in range(panel_count):
+            start, to = panels_start + p * panel_step, result_start + p * width
             if count > MIDDLE:
+                eighth = row // TALL + p if row // TALL + p < 8 else 0
                 multiply_tall(
                     groups, group, None, row, min(count, TALL), panels, start, row_step, inner, result, to,
-                    result_pitch, add, TALL,
+                    result_pitch, add, TALL, ahead, ahead_start + eighth * ahead_part, ahead_step,
                 )  # fmt: skip
             elif count > LOW:
                 multiply_middle(

@@ -6,14 +6,19 @@ the other has work. So it only gets what it computes on the calling thread. A pr
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from functools import lru_cache
 from typing import NamedTuple
 
 import numpy as np
-from numba import prange
+from llvmlite import ir
+from numba import prange, types
+from numba.core import cgutils
+from numba.extending import intrinsic
 
-from .cpu_groups import multiply_groups, pack_groups
+from .cpu_groups import multiply_groups_ahead, pack_groups
 from .cpu_jit import kernel, serial_kernel, threads_for
+from .cpu_lines import memory
 from .cpu_product import (
     PANEL_BYTES,
     REGISTER_BYTES,
@@ -24,11 +29,12 @@ from .cpu_product import (
     panel_width,
     transpose,
 )
+from .cpu_vectors import load, store
 from .memory import workspace
 
-_INNER = 256  # terms at a time: a panel of them stays in the first-level cache
-_COLUMNS = 1024  # columns at a time, as packed panels,
-_ROWS = 480  # and rows at a time, as packed groups, both in the second-level cache
+_INNER = 288  # terms at a time: a panel of them stays in the first-level cache,
+_ROWS = 480  # and rows at a time; of these
+_PACKED = 1 << 18  # elements are packed at a time, which stay in the second-level cache
 _TURNED_ROWS = 240  # rows of the transposed result at a time, beside all of the packed left matrix
 _FEW_ROWS = 64  # up to which packing the right matrix takes longer than transposing the result
 _FEW = 1 << 18  # elements of a left matrix that, packed as a whole, leaves room for more in the second-level cache
@@ -37,86 +43,216 @@ _ALIASES = 4096  # bytes; rows that lie a multiple of this apart meet in the sam
 _PACKING = 14  # multiply-adds in whose time an element is packed
 
 
-@serial_kernel
-def _multiply_block(
-    packed, groups, left, start, places, rows, panels, panels_start, row_step, terms, count, result, to, pitch, adds
-):  # fmt: skip
-    """Rows of left, packed or where they lie, times panels that follow each other's, or lie beside each other."""
-    width = PANEL_BYTES // result.itemsize
-    panel_step = terms * width if row_step == width else width
-    if packed:
-        multiply_groups(groups, rows, panels, panels_start, panel_step, row_step, terms, count, result, to, pitch, adds)
-    else:
-        multiply_panels(
-            left, start, places, 0, rows, panels, panels_start, panel_step, row_step, terms, count,
-            result, to, pitch, adds,
-        )  # fmt: skip
+@intrinsic
+def _finish_panel_row(typing_context, result, start, bias, first_bias, adds, clips):
+    """As many elements as a panel is wide: what `_finish_rows` does to them."""
+
+    def generate(context, builder, signature, arguments):
+        result, start, bias, first_bias, adds, clips = arguments
+        lanes = REGISTER_BYTES * 8 // signature.args[0].dtype.bitwidth
+        vector = ir.VectorType(context.get_data_type(signature.args[0].dtype), lanes)
+        zero = ir.Constant(vector, None)
+        for part in range(0, PANEL_BYTES // REGISTER_BYTES * lanes, lanes):
+            place = builder.add(start, start.type(part))
+            total = cgutils.alloca_once_value(builder, load(builder, vector, result, place))
+            with builder.if_then(adds):
+                addend = load(builder, vector, bias, builder.add(first_bias, start.type(part)))
+                builder.store(builder.fadd(builder.load(total), addend), total)
+            value = builder.load(total)
+            clipped = builder.select(builder.fcmp_ordered("<", value, zero), zero, value)
+            store(builder, builder.select(clips, clipped, value), result, place)
+        return context.get_dummy_value()
+
+    return types.void(result, types.intp, bias, types.intp, types.boolean, types.boolean), generate
 
 
 @serial_kernel
 def _multiply_part(
     left, left_start, left_pitch, left_step, rows, right, right_start, right_pitch, right_by_columns, inner, columns,
-    bias, first_bias, result, result_start, result_pitch, groups, panels, last_panel,
+    bias, first_bias, clips, result, result_start, result_pitch, packed, piece, last_panel,
 ):  # fmt: skip
-    """result [rows, columns] = left x right + bias for a task's rows and columns."""
+    """result [rows, columns] = left x right + bias for a task's rows and columns.
+
+    The one side is packed into the second-level cache as a whole; of the other one a piece is packed when its turn
+    comes, and stays in the first-level cache while it meets all of the first.
+    """
     width = PANEL_BYTES // result.itemsize
+    panels = (columns + width - 1) // width
     # Copying takes longer than what it saves where what is copied is read only a few times.
-    packs_left = left_step != 1 or columns > 4 * width or left_pitch * left.itemsize % _ALIASES == 0
-    packs_right = right_by_columns or rows > 2 * TALL
-    for column in range(0, columns, _COLUMNS):
-        wide = min(_COLUMNS, columns - column)
-        whole, rest = wide // width, wide % width
-        for k in range(0, inner, _INNER):
-            terms, adds = min(_INNER, inner - k), len(bias) > 0 or k > 0
-            if right_by_columns:
-                pack_columns(right, right_start + column * right_pitch + k, right_pitch, terms, wide, panels, 0)
-            elif packs_right or rest:
-                pack_rows(right, right_start + k * right_pitch + column, right_pitch, terms, wide, panels, 0)
-            for row in range(0, rows, _ROWS):
-                count, start = min(_ROWS, rows - row), left_start + row * left_pitch + k * left_step
-                if packs_left:
-                    pack_groups(left, start, left_pitch, left_step, count, terms, groups)
-                places = np.arange(0 if packs_left else count) * left_pitch
-                to = result_start + row * result_pitch + column
-                if k == 0 and len(bias):
-                    _fill_rows(bias[first_bias + column :][:wide], result, to, result_pitch, count)
-                if packs_right:
-                    _multiply_block(
-                        packs_left, groups, left, start, places, count, panels, 0, width, terms, whole,
-                        result, to, result_pitch, adds,
-                    )  # fmt: skip
-                else:
-                    _multiply_block(
-                        packs_left, groups, left, start, places, count, right, right_start + k * right_pitch + column,
-                        right_pitch, terms, whole, result, to, result_pitch, adds,
-                    )  # fmt: skip
-                if rest:
-                    place = to + whole * width
-                    for r in range(count if adds else 0):
-                        for i in range(rest):
-                            last_panel[r * width + i] = result[place + r * result_pitch + i]
-                    _multiply_block(
-                        packs_left, groups, left, start, places, count, panels, whole * terms * width, width, terms, 1,
-                        last_panel, 0, width, adds,
-                    )  # fmt: skip
-                    for r in range(count):
-                        for i in range(rest):
-                            result[place + r * result_pitch + i] = last_panel[r * width + i]
+    few_rows = rows <= 2 * TALL and left_step == 1 and not right_by_columns
+    few_columns = left_step == 1 and panels <= 4 and left_pitch * left.itemsize % _ALIASES != 0
+    if few_rows or few_columns:
+        high = _block_of(rows, _ROWS, TALL)
+        for row in range(0, rows, high):
+            _multiply_in_place(
+                left, left_start + row * left_pitch, left_pitch, min(high, rows - row), right, right_start, right_pitch,
+                right_by_columns, inner, columns, result, result_start + row * result_pitch, result_pitch, not few_rows,
+                packed, last_panel,
+            )  # fmt: skip
+        _finish_rows(result, result_start, result_pitch, rows, columns, bias, first_bias, clips)
+    elif inner * panels * width <= _PACKED and columns <= 2 * rows:
+        _multiply_by_groups(
+            left, left_start, left_pitch, left_step, rows, right, right_start, right_pitch, right_by_columns, inner,
+            columns, bias, first_bias, clips, result, result_start, result_pitch, packed, piece, last_panel,
+        )  # fmt: skip
+    else:
+        _multiply_by_panels(
+            left, left_start, left_pitch, left_step, rows, right, right_start, right_pitch, right_by_columns, inner,
+            columns, bias, first_bias, clips, result, result_start, result_pitch, packed, piece, last_panel,
+        )  # fmt: skip
 
 
 @serial_kernel
-def _fill_rows(line, result, start, pitch, rows):
-    """A line as each of the rows."""
+def _multiply_in_place(
+    left, left_start, left_pitch, rows, right, right_start, right_pitch, right_by_columns, inner, columns,
+    result, result_start, result_pitch, packs_right, packed, last_panel,
+):  # fmt: skip
+    """Rows of left are read where they lie, and so are right's, but for the last columns, or where it is packed."""
+    width = PANEL_BYTES // result.itemsize
+    whole, rest, terms = columns // width, columns % width, _block_of(inner, _INNER, 8)
+    places = np.arange(rows) * left_pitch
+    for k in range(0, inner, terms):
+        now, start = min(terms, inner - k), left_start + k
+        if right_by_columns:
+            pack_columns(right, right_start + k, right_pitch, now, columns, packed, 0)
+        elif packs_right:
+            pack_rows(right, right_start + k * right_pitch, right_pitch, now, columns, packed, 0)
+        elif rest:
+            pack_rows(right, right_start + k * right_pitch + whole * width, right_pitch, now, rest, packed, 0)
+        if packs_right:
+            multiply_panels(
+                left, start, places, 0, rows, packed, 0, now * width, width, now, whole, result, result_start,
+                result_pitch, k > 0,
+            )  # fmt: skip
+        else:
+            multiply_panels(
+                left, start, places, 0, rows, right, right_start + k * right_pitch, width, right_pitch, now, whole,
+                result, result_start, result_pitch, k > 0,
+            )  # fmt: skip
+        if rest:
+            to = result_start + whole * width
+            _copy_columns(result, to, result_pitch, last_panel, 0, width, rows, rest)
+            multiply_panels(
+                left, start, places, 0, rows, packed, whole * now * width if packs_right else 0, 0, width, now, 1,
+                last_panel, 0, width, k > 0,
+            )  # fmt: skip
+            _copy_columns(last_panel, 0, width, result, to, result_pitch, rows, rest)
+
+
+@serial_kernel
+def _multiply_by_groups(
+    left, left_start, left_pitch, left_step, rows, right, right_start, right_pitch, right_by_columns, inner, columns,
+    bias, first_bias, clips, result, result_start, result_pitch, packed, piece, last_panel,
+):  # fmt: skip
+    """For a right side that is packed as a whole: group by group of left, which meets all panels."""
+    width = PANEL_BYTES // result.itemsize
+    whole, rest, terms = columns // width, columns % width, _block_of(inner, _INNER, 8)
+    padded = (columns + width - 1) // width * width
+    for k in range(0, inner, terms):
+        block = packed[k * padded :]
+        if right_by_columns:
+            pack_columns(right, right_start + k, right_pitch, min(terms, inner - k), columns, block, 0)
+        else:
+            pack_rows(right, right_start + k * right_pitch, right_pitch, min(terms, inner - k), columns, block, 0)
+    ahead_step = left_pitch if left_step == 1 else left_step
+    for row in range(0, rows, TALL):
+        count, to = min(TALL, rows - row), result_start + row * result_pitch
+        for k in range(0, inner, terms):
+            now, start = min(terms, inner - k), left_start + row * left_pitch + k * left_step
+            pack_groups(left, start, left_pitch, left_step, count, now, piece)
+            ahead = start + terms * left_step if k + terms < inner else left_start + (row + TALL) * left_pitch
+            ahead_part = width if left_step == 1 else now // 8 * left_step
+            multiply_groups_ahead(
+                piece, count, packed, k * padded, now * width, width, now, whole, result, to, result_pitch, k > 0,
+                left, ahead, ahead_step, ahead_part,
+            )  # fmt: skip
+            if rest:
+                multiply_groups_ahead(
+                    piece, count, packed, k * padded + whole * width * now, 0, width, now, 1, last_panel, 0, width,
+                    k > 0, left, ahead, ahead_step, ahead_part,
+                )  # fmt: skip
+        if rest:
+            _copy_columns(last_panel, 0, width, result, to + whole * width, result_pitch, count, rest)
+        _finish_rows(result, to, result_pitch, count, columns, bias, first_bias, clips)
+
+
+@serial_kernel
+def _multiply_by_panels(
+    left, left_start, left_pitch, left_step, rows, right, right_start, right_pitch, right_by_columns, inner, columns,
+    bias, first_bias, clips, result, result_start, result_pitch, packed, piece, last_panel,
+):  # fmt: skip
+    """Panel by panel of right, which meets all groups of left: of a block of it, if there are too many."""
+    width = PANEL_BYTES // result.itemsize
+    high, terms = _block_of(rows, _ROWS, TALL), _block_of(inner, _INNER, 8)
+    deep = max(_PACKED // (high * terms), 1) * terms
+    step, panel_step = (1, width * right_pitch) if right_by_columns else (right_pitch, width)
+    for first_term in range(0, inner, deep):
+        last_term = min(first_term + deep, inner)
+        for row in range(0, rows, high):
+            count = min(high, rows - row)
+            for k in range(first_term, last_term, terms):
+                block = packed[(k - first_term) * high :]
+                start = left_start + row * left_pitch + k * left_step
+                pack_groups(left, start, left_pitch, left_step, count, min(terms, last_term - k), block)
+            for column in range(0, columns, width):
+                wide, to = min(width, columns - column), result_start + row * result_pitch + column
+                target, target_to, pitch = (result, to, result_pitch) if wide == width else (last_panel, 0, width)
+                if wide < width and first_term > 0:
+                    _copy_columns(result, to, result_pitch, last_panel, 0, width, count, wide)
+                panel_start = right_start + column // width * panel_step
+                for k in range(first_term, last_term, terms):
+                    now, place = min(terms, last_term - k), panel_start + k * step
+                    if right_by_columns:
+                        pack_columns(right, place, right_pitch, now, wide, piece, 0)
+                    else:
+                        pack_rows(right, place, right_pitch, now, wide, piece, 0)
+                    ahead = (
+                        place + terms * step if k + terms < last_term else panel_start + panel_step + first_term * step
+                    )
+                    multiply_groups_ahead(
+                        packed[(k - first_term) * high :], count, piece, 0, 0, width, now, 1, target, target_to, pitch,
+                        k > 0, right, ahead, right_pitch, width if right_by_columns else now // 8 * right_pitch,
+                    )  # fmt: skip
+                if wide < width:
+                    _copy_columns(last_panel, 0, width, result, to, result_pitch, count, wide)
+                if last_term == inner:
+                    _finish_rows(result, to, result_pitch, count, wide, bias, first_bias + column, clips)
+
+
+@serial_kernel
+def _block_of(count, most, multiple):
+    """How many at a time: at most `most`, or few more, in blocks of about one length."""
+    blocks = (count + most - 1) // most
+    return ((count + blocks - 1) // blocks + multiple - 1) // multiple * multiple
+
+
+@serial_kernel
+def _copy_columns(source, start, pitch, target, to, target_pitch, rows, columns):
+    """A block of some columns."""
+    elements, target_elements = memory(source), memory(target)
     for row in range(rows):
-        to = result[start + row * pitch :][: len(line)]
-        for i in range(len(line)):
-            to[i] = line[i]
+        for column in range(columns):
+            target_elements[to + row * target_pitch + column] = elements[start + row * pitch + column]
+
+
+@serial_kernel
+def _finish_rows(result, start, pitch, rows, columns, bias, first_bias, clips):
+    """Adds the bias, if there is one, to each of the rows, and `clips` them at 0; what is not a number stays so."""
+    y, line, zero, adds = memory(result), memory(bias), result.dtype.type(0), len(bias) > 0
+    whole = columns - columns % (PANEL_BYTES // result.itemsize)
+    for row in range(rows if adds or clips else 0):
+        to = start + row * pitch
+        for i in range(0, whole, PANEL_BYTES // result.itemsize):
+            _finish_panel_row(y, to + i, line, first_bias + i, adds, clips)
+        for i in range(whole, columns):
+            total = y[to + i] + line[first_bias + i] if adds else y[to + i]
+            y[to + i] = zero if clips and total < zero else total
 
 
 @kernel
 def matmul_kernel(
-    left, left_size, left_pitch, left_step, right, right_size, right_pitch, right_by_columns, bias, result, result_size,
-    result_pitch, batch, rows, inner, columns, row_parts, column_parts, scratch,
+    left, left_size, left_pitch, left_step, right, right_size, right_pitch, right_by_columns, bias, clips, result,
+    result_size, result_pitch, batch, rows, inner, columns, row_parts, column_parts, scratch,
 ):  # fmt: skip
     """result [batch, rows, columns] = left x right + bias; an empty bias is none.
 
@@ -126,15 +262,15 @@ def matmul_kernel(
     columns.
 
     Args:
-        scratch: a row a worker: panels of right, the last panel of the result, and packed rows of left. Panels begin at
-            cache lines.
+        scratch: a row a worker: a packed piece of a side, the result's last panel, and a packed side. Each begins at a
+            cache line.
     """
     workers, width = len(scratch), PANEL_BYTES // result.itemsize
     panel_count, group_count = (columns + width - 1) // width, (rows + TALL - 1) // TALL
-    panels_size, last_size = min(inner, _INNER) * min(panel_count * width, _COLUMNS), min(rows, _ROWS) * width
+    piece_size, last_size = (_block_of(inner, _INNER, 8) + 1) * width, _block_of(rows, _ROWS, TALL) * width
     for worker in prange(workers):
-        panels, last_panel = scratch[worker][:panels_size], scratch[worker][panels_size:][:last_size]
-        groups = scratch[worker][panels_size + last_size :]
+        piece, last_panel = scratch[worker][:piece_size], scratch[worker][piece_size:][:last_size]
+        packed = scratch[worker][piece_size + last_size :]
         for task in range(worker, batch * row_parts * column_parts, workers):
             item, part = task // (row_parts * column_parts), task % (row_parts * column_parts)
             row_part, column_part = part // column_parts, part % column_parts
@@ -144,14 +280,14 @@ def matmul_kernel(
             _multiply_part(
                 left, item * left_size + low * left_pitch, left_pitch, left_step, high - low, right,
                 item * right_size + first * (right_pitch if right_by_columns else 1), right_pitch, right_by_columns,
-                inner, last - first, bias, first, result, item * result_size + low * result_pitch + first, result_pitch,
-                groups, panels, last_panel,
+                inner, last - first, bias, first, clips, result, item * result_size + low * result_pitch + first,
+                result_pitch, packed, piece, last_panel,
             )  # fmt: skip
 
 
 @kernel
 def turned_matmul_kernel(
-    left, left_pitch, right, right_pitch, bias, result, result_pitch, rows, inner, columns, parts, scratch
+    left, left_pitch, right, right_pitch, bias, clips, result, result_pitch, rows, inner, columns, parts, scratch
 ):
     """result [rows, columns] = left x right + bias, computed as the transpose of right^T x left^T.
 
@@ -164,7 +300,7 @@ def turned_matmul_kernel(
     """
     workers, width, lanes = len(scratch), PANEL_BYTES // result.itemsize, REGISTER_BYTES // result.itemsize
     padded = (rows + width - 1) // width * width
-    pitch = padded + lanes  # not a power of two
+    pitch, block = padded + lanes, _block_of(inner, _INNER, 8)  # the pitch is no power of two
     for worker in prange(workers):
         panels, sums = scratch[worker][: padded * inner], scratch[worker][padded * inner :]
         pack_columns(left, 0, left_pitch, inner, rows, panels, 0)
@@ -173,27 +309,38 @@ def turned_matmul_kernel(
             for column in range(low, high, _TURNED_ROWS):
                 count = min(_TURNED_ROWS, high - column)
                 places = np.arange(count) * right_pitch
-                for r in range(count if len(bias) else 0):
-                    sums[r * pitch : r * pitch + padded] = bias[column + r]
-                for k in range(0, inner, _INNER):
+                for k in range(0, inner, block):
                     multiply_panels(
                         right, column * right_pitch + k, places, 0, count, panels, k * width, inner * width, width,
-                        min(_INNER, inner - k), padded // width, sums, 0, pitch, k > 0 or len(bias) > 0,
+                        min(block, inner - k), padded // width, sums, 0, pitch, k > 0,
                     )  # fmt: skip
                 transpose(sums, 0, pitch, count, rows, result, column, result_pitch)
+                if clips or len(bias):
+                    _finish_rows(result, column, result_pitch, rows, count, bias, column, clips)
 
 
-class _Layout(NamedTuple):
-    """A stack of matrices as flat memory: where an element stands is item * size + row * pitch + column * step."""
+class _Lines(NamedTuple):
+    """Where elements of a stack of matrices stand in flat memory: item * size + row * pitch + column * step."""
 
-    flat: np.ndarray
+    flat: Callable  # the array as one line
     size: int
     pitch: int
     step: int
 
 
-def matmul(left, right, out, bias=None):
-    """out = left x right (+ bias).
+class _Plan(NamedTuple):
+    """How matrices of some shapes and strides are multiplied: the kernel, and what it is called with."""
+
+    kernel: Callable
+    flat: tuple[Callable, Callable, Callable]
+    left: tuple[int, ...]
+    right: tuple[int, ...]
+    result: tuple[int, ...]
+    scratch: tuple[int, int]
+
+
+def matmul(left, right, out, bias=None, clips=False):
+    """out = left x right (+ bias), or 0 where that is below and `clips`.
 
     Args:
         left: [rows, inner] or [batch, rows, inner].
@@ -202,44 +349,52 @@ def matmul(left, right, out, bias=None):
         out: [rows, columns] or [batch, rows, columns], rows contiguous.
         bias: [columns], or None.
     """
-    rows, inner = left.shape[-2:]
-    batch, columns = out.shape[0] if out.ndim == 3 else 1, out.shape[-1]
-    if out.size == 0:
+    multiply_adds = left.shape[-1] * out.size
+    if multiply_adds == 0:
+        out[...] = 0 if bias is None else np.maximum(bias, 0) if clips else bias
         return out
-    if inner == 0:
-        out[...] = 0 if bias is None else bias
-        return out
-    if batch == 1 and rows * inner * columns <= _SMALL:
+    if multiply_adds <= _SMALL and (out.ndim == 2 or len(out) == 1):
         np.matmul(left, right, out=out)
-        return out if bias is None else np.add(out, bias, out=out)
-    (a, a_size, a_pitch, a_step), (b, b_size, b_pitch, b_step) = _layout(left), _layout(right)
-    c, c_size, c_pitch, _ = _layout(out)
+        if bias is not None:
+            np.add(out, bias, out=out)
+        return np.maximum(out, 0, out=out) if clips else out
+    plan = _plan(
+        left.shape, left.strides, right.shape, right.strides, out.shape, out.strides, out.itemsize,
+        threads_for(multiply_adds),
+    )  # fmt: skip
     bias = _NO_BIAS[out.dtype.char] if bias is None else np.ascontiguousarray(bias)
-    by_columns = b_step != 1
-    threads, width = threads_for(batch * rows * inner * columns), panel_width(out.itemsize)
-    if batch == 1 and by_columns and a_step == 1 and rows <= _FEW_ROWS and rows * inner <= _FEW and 2 * rows <= columns:
+    a, b, c = plan.flat
+    scratch = workspace("matmul", plan.scratch, out.dtype)
+    plan.kernel(a(left), *plan.left, b(right), *plan.right, bias, clips, c(out), *plan.result, scratch)
+    return out
+
+
+_NO_BIAS = {char: np.empty(0, char) for char in "fd"}
+
+
+@lru_cache(maxsize=4096)
+def _plan(left_shape, left_strides, right_shape, right_strides, out_shape, out_strides, itemsize, threads) -> _Plan:
+    (rows, inner), columns = left_shape[-2:], out_shape[-1]
+    batch, width = out_shape[0] if len(out_shape) == 3 else 1, panel_width(itemsize)
+    a, b = _lines(left_shape, left_strides, itemsize), _lines(right_shape, right_strides, itemsize)
+    c = _lines(out_shape, out_strides, itemsize)
+    by_columns = b.step != 1
+    flat, b_pitch = (a.flat, b.flat, c.flat), b.step if by_columns else b.pitch
+    if batch == 1 and by_columns and a.step == 1 and rows <= _FEW_ROWS and rows * inner <= _FEW and 2 * rows <= columns:
         workers = min(threads, -(-columns // TALL))
         run = turned_matmul_kernel if workers > 1 else turned_matmul_kernel.serial
         padded = -(-rows // width) * width
         size = padded * inner + min(columns, _TURNED_ROWS) * (padded + width)
-        scratch = workspace("matmul", (workers, size), out.dtype)
-        run(a, a_pitch, b, b_step, bias, c, c_pitch, rows, inner, columns, workers, scratch)
-        return out
+        return _Plan(run, flat, (a.pitch,), (b_pitch,), (c.pitch, rows, inner, columns, workers), (workers, size))
     row_parts, column_parts = (1, 1) if batch >= 4 * threads else _parts(threads, rows, columns, width)
     workers = min(threads, batch * row_parts * column_parts)
-    terms, wide = min(inner, _INNER), min(-(-columns // width) * width, _COLUMNS)
-    high = -(-min(rows, _ROWS) // TALL) * TALL
-    size = -(-(terms * wide + high * (terms + width) + width) // width) * width
+    packed = min(_PACKED, (max(rows, columns) + width) * (inner + 8))
+    size = width * (min(inner, _INNER) + min(rows, _ROWS) + packed // width + TALL + 10)
     run = matmul_kernel if workers > 1 else matmul_kernel.serial
-    run(
-        a, a_size, a_pitch, a_step, b, b_size, b_step if by_columns else b_pitch, by_columns, bias, c, c_size, c_pitch,
-        batch, rows, inner, columns, row_parts, column_parts,
-        workspace("matmul", (workers, size), out.dtype),
-    )  # fmt: skip
-    return out
+    result = c.size, c.pitch, batch, rows, inner, columns, row_parts, column_parts
+    return _Plan(run, flat, a[1:], (b.size, b_pitch, by_columns), result, (workers, size))
 
 
-@lru_cache(maxsize=1024)
 def _parts(threads, rows, columns, width):
     """(parts of the rows, parts of the columns), a part a thread, so that the thread with most to do has least: to
     multiply, and to pack of both sides. Parts are whole groups of rows and whole panels of columns."""
@@ -253,18 +408,42 @@ def _parts(threads, rows, columns, width):
     return row_parts, min(threads // row_parts, panels)
 
 
-_NO_BIAS = {char: np.empty(0, char) for char in "fd"}
+def _lines(shape, strides, itemsize) -> _Lines:
+    rows, columns = shape[-2:]
+    size = strides[0] // itemsize if len(shape) == 3 else 0
+    if _is_dense(shape, strides, itemsize):
+        return _Lines(_in_rows, size, columns, 1)
+    if _is_dense((*shape[:-2], columns, rows), (*strides[:-2], strides[-1], strides[-2]), itemsize):
+        return _Lines(_in_columns, size, 1, rows)
+    pitch, step = (stride // itemsize for stride in strides[-2:])
+    if min(strides) < 0 or 1 not in (pitch, step):
+        return _Lines(_copied, rows * columns if len(shape) == 3 else 0, columns, 1)
+    return _Lines(_spread, size, pitch, step)
 
 
-def _layout(x) -> _Layout:
-    size = x.strides[0] // x.itemsize if x.ndim == 3 else 0
-    if x.flags.c_contiguous:
-        return _Layout(x.reshape(-1), size, x.shape[-1], 1)
-    turned = x.swapaxes(-1, -2)
-    if turned.flags.c_contiguous:
-        return _Layout(turned.reshape(-1), size, 1, x.shape[-2])
-    pitch, step = (stride // x.itemsize for stride in x.strides[-2:])
-    if min(x.strides) < 0 or 1 not in (pitch, step):
-        return _layout(np.ascontiguousarray(x))
+def _is_dense(shape, strides, itemsize) -> bool:
+    """Whether elements follow one another in C's order."""
+    expected = itemsize
+    for length, stride in zip(reversed(shape), reversed(strides)):
+        if length != 1 and stride != expected:
+            return False
+        expected *= length
+    return True
+
+
+def _in_rows(x):
+    return x.reshape(-1)
+
+
+def _in_columns(x):
+    return x.swapaxes(-1, -2).reshape(-1)
+
+
+def _copied(x):
+    return np.ascontiguousarray(x).reshape(-1)
+
+
+def _spread(x):
+    """Memory from the first element to the last one, whatever lies between."""
     length = 1 + sum((n - 1) * stride for n, stride in zip(x.shape, x.strides)) // x.itemsize
-    return _Layout(np.lib.stride_tricks.as_strided(x, (length,), (x.itemsize,)), size, pitch, step)
+    return np.lib.stride_tricks.as_strided(x, (length,), (x.itemsize,))

@@ -17,6 +17,8 @@ All arrays are flat; where an element stands is the sum of where its row starts 
 
 from __future__ import annotations
 
+import itertools
+
 import llvmlite.binding
 from llvmlite import ir
 from numba import types
@@ -44,6 +46,14 @@ def _lanes(array_type):
     return REGISTER_BYTES // (4 if array_type.dtype == types.float32 else 8)
 
 
+def _prefetch(builder, pointer, to_write=False):
+    """Asks for a line of memory: to be written, in the nearest cache, or to be read, in the second."""
+    byte, flag = ir.IntType(8).as_pointer(), ir.IntType(32)
+    kind = ir.FunctionType(ir.VoidType(), [byte, flag, flag, flag])
+    function = cgutils.get_or_insert_function(builder.module, kind, "llvm.prefetch.p0")
+    builder.call(function, [builder.bitcast(pointer, byte), flag(int(to_write)), flag(3 if to_write else 2), flag(1)])
+
+
 def _tile_product(height, vectors=_VECTORS):
     """A function that computes up to `height` rows of a panel's width, or of its first vectors, with the sums in vector
     registers."""
@@ -51,20 +61,25 @@ def _tile_product(height, vectors=_VECTORS):
     @intrinsic
     def multiply_tile(
         typing_context, left, left_start, left_rows, row, rows, panels, panel_start, row_step, inner,
-        result, result_start, result_pitch, add, left_places,
+        result, result_start, result_pitch, add, left_places, ahead=None, ahead_start=None, ahead_step=None,
     ):  # fmt: skip
         """result rows row..row + rows - 1 = (add: themselves +) left rows times one panel. A tile that is higher than
-        `rows` computes its last row several times."""
+        `rows` computes its last row several times.
+
+        The highest tiles ask early for the memory of the result's next rows, and every 8 terms for a panel's width of
+        `ahead`, if it is given, from ahead_start on, ahead_step apart.
+        """
 
         def generate(context, builder, signature, arguments):
             (
-                _, left_start, _, row, rows, _, panel_start, row_step, inner, _, result_start, pitch, add, left_places
+                _, left_start, _, row, rows, _, panel_start, row_step, inner, _, result_start, pitch, add, left_places,
+                *_,
             ) = arguments  # fmt: skip
-            left, left_rows, panels, result = (
+            left, left_rows, panels, result, *asked = (
                 None
                 if signature.args[index] == types.none
                 else context.make_array(signature.args[index])(context, builder, arguments[index]).data
-                for index in (0, 2, 5, 9)
+                for index in (0, 2, 5, 9, 14)[: 4 if ahead is None else 5]
             )
             integer = inner.type
             lanes = _lanes(signature.args[0])
@@ -97,6 +112,10 @@ def _tile_product(height, vectors=_VECTORS):
                 vectors_at(at(result, builder.add(result_start, builder.mul(tile_row, pitch))))
                 for tile_row in tile_rows
             ]
+            if height == TALL:
+                for pointer in itertools.chain(*result_pointers):
+                    below = at(builder.bitcast(pointer, result.type), builder.mul(pitch, constant(TALL)))
+                    _prefetch(builder, below, to_write=True)
             # Stack slots of which LLVM makes registers.
             sums = [[cgutils.alloca_once_value(builder, zero) for _ in range(vectors)] for _ in range(height)]
             with builder.if_else(add) as (then, otherwise):
@@ -108,9 +127,9 @@ def _tile_product(height, vectors=_VECTORS):
                     for slots in sums:
                         for slot in slots:
                             builder.store(zero, slot)
-            table = isinstance(signature.args[-1], types.Array)
+            table = isinstance(signature.args[13], types.Array)
             if table:
-                places = context.make_array(signature.args[-1])(context, builder, left_places).data
+                places = context.make_array(signature.args[13])(context, builder, left_places).data
             # Where the next term stands: in registers, too.
             panel_slot = cgutils.alloca_once_value(builder, at(panels, panel_start))
             left_slots = [cgutils.alloca_once_value(builder, p) for p in ([first] if neighbours else left_pointers)]
@@ -136,8 +155,12 @@ def _tile_product(height, vectors=_VECTORS):
                     builder.store(left if table else at(left, builder.mul(constant(count), left_places)), slot)
 
             # A dozen of rows are a dozen of pointers to move on: once in several terms.
-            together = 8 if height == TALL and not neighbours and not table else 1
+            together = 8 if height == TALL and not table and (asked or not neighbours) else 1
             with cgutils.for_range(builder, builder.udiv(inner, constant(together)), intp=integer) as loop:
+                if together > 1 and asked:
+                    place = builder.add(arguments[15], builder.mul(loop.index, arguments[16]))
+                    for pointer in vectors_at(at(asked[0], place)):
+                        _prefetch(builder, pointer)
                 add_terms(together, loop.index)
             if together > 1:
                 with cgutils.for_range(builder, builder.urem(inner, constant(together)), intp=integer) as loop:
@@ -152,6 +175,7 @@ def _tile_product(height, vectors=_VECTORS):
         return types.void(
             left, integer, left_rows, integer, integer, panels, integer, integer, integer,
             result, integer, integer, types.boolean, left_places,
+            *((types.none,) * 3 if ahead is None else (ahead, integer, integer)),
         ), generate  # fmt: skip
 
     return multiply_tile
@@ -245,16 +269,46 @@ def copy_line(source, source_start, target, target_start, count):
 
 
 _TOGETHER = 4  # panels packed at once: more of each row is read on end, and what is written stays in the nearest cache
+_ROWS_TOGETHER = 4  # rows of a panel copied at once
+
+
+@intrinsic
+def _copy_rows(typing_context, source, start, pitch, panels, to):
+    """Some rows of a panel."""
+
+    def generate(context, builder, signature, arguments):
+        source, panels = (context.make_array(signature.args[i])(context, builder, arguments[i]).data for i in (0, 3))
+        _, start, pitch, _, to = arguments
+        lanes = _lanes(signature.args[0])
+        vector = ir.VectorType(context.get_data_type(signature.args[0].dtype), lanes).as_pointer()
+
+        def place(base, row, part):
+            return builder.bitcast(builder.gep(base, [builder.add(row, row.type(part * lanes))]), vector)
+
+        for row in range(_ROWS_TOGETHER):
+            for part in range(_VECTORS):
+                value = builder.load(
+                    place(source, builder.add(start, builder.mul(pitch, pitch.type(row))), part), align=4
+                )
+                builder.store(value, place(panels, to, row * _VECTORS + part), align=4)
+        return context.get_dummy_value()
+
+    integer = types.intp
+    return types.void(source, integer, integer, panels, integer), generate
 
 
 @serial_kernel
 def pack_rows(source, start, pitch, inner, columns, panels, panels_start):
     """Panels of a matrix whose rows are contiguous: element (k, column) is source[start + k * pitch + column]."""
     width, lanes = PANEL_BYTES // panels.itemsize, REGISTER_BYTES // panels.itemsize
-    whole = columns // width * width
+    whole, together = columns // width * width, inner // _ROWS_TOGETHER * _ROWS_TOGETHER
     for first in range(0, whole, _TOGETHER * width):
         last = min(first + _TOGETHER * width, whole)
-        for k in range(inner):
+        for k in range(0, together, _ROWS_TOGETHER):
+            for column in range(first, last, width):
+                to = panels_start + column * inner + k * width
+                _copy_rows(source, start + k * pitch + column, pitch, panels, to)
+        for k in range(together, inner):
             for column in range(first, last, width):
                 to = panels_start + column * inner + k * width
                 for part in range(0, width, lanes):
@@ -266,22 +320,50 @@ def pack_rows(source, start, pitch, inner, columns, panels, panels_start):
             copy_line(source, start + k * pitch + whole, panels, to + k * width, columns - whole)
 
 
-def transposed(builder, rows):
-    """The columns of a square block, given as vectors that are its rows, by exchanging elements, pairs, ... of rows."""
-    lanes, rows, distance = len(rows), list(rows), 1
+def transposed(builder, element, line, lanes):
+    """The columns of a block of rows as vectors of `lanes` elements, rows in order: as many columns as lanes.
 
-    def choose(a, b, lanes_of_both):
-        mask = ir.Constant(ir.VectorType(ir.IntType(32), lanes), lanes_of_both)
-        return builder.shuffle_vector(a, b, mask)
+    Pieces of 128 bits are loaded straight to where they belong, so that only squares of such pieces remain to be
+    transposed, by exchanges within 128 bits: half as many as there are between whole rows.
 
-    while distance < lanes:
-        for i in range(lanes):
-            if not i & distance:
-                a, b = rows[i], rows[i + distance]
-                rows[i] = choose(a, b, [lanes + (l ^ distance) if l & distance else l for l in range(lanes)])
-                rows[i + distance] = choose(a, b, [lanes + l if l & distance else l ^ distance for l in range(lanes)])
-        distance *= 2
-    return rows
+    Args:
+        line: line(row, place) -> pointer to a row's element at a place; None for a row that there is not.
+    """
+    piece = 128 // (32 if element == ir.FloatType() else 64)
+    small, index = ir.VectorType(element, piece), ir.IntType(32)
+
+    def joined(vectors):
+        while len(vectors) > 1:
+            count = vectors[0].type.count
+            mask = ir.Constant(ir.VectorType(index, 2 * count), list(range(2 * count)))
+            vectors = [builder.shuffle_vector(a, b, mask) for a, b in zip(vectors[::2], vectors[1::2])]
+        return vectors[0]
+
+    def pieces(first, place):
+        for row in range(first, lanes, piece):
+            pointer = line(row, place)
+            if pointer is None:
+                yield ir.Constant(small, ir.Undefined)
+            else:
+                yield builder.load(builder.bitcast(pointer, small.as_pointer()), align=piece_alignment)
+
+    piece_alignment = 16 // piece
+    columns = []
+    for place in range(0, lanes, piece):
+        rows, distance = [joined(list(pieces(first, place))) for first in range(piece)], 1
+        while distance < piece:
+            for i in range(piece):
+                if not i & distance:
+                    a, b = rows[i], rows[i + distance]
+                    low = [lanes + (l ^ distance) if l & distance else l for l in range(lanes)]
+                    high = [lanes + l if l & distance else l ^ distance for l in range(lanes)]
+                    rows[i], rows[i + distance] = (
+                        builder.shuffle_vector(a, b, ir.Constant(ir.VectorType(index, lanes), mask))
+                        for mask in (low, high)
+                    )
+            distance *= 2
+        columns += rows
+    return columns
 
 
 @intrinsic
@@ -294,13 +376,16 @@ def _transpose_block(typing_context, source, source_start, source_pitch, target,
         lanes = _lanes(signature.args[0])
         vector = ir.VectorType(context.get_data_type(signature.args[0].dtype), lanes)
 
-        def line(base, start, pitch, index):
-            offset = builder.add(start, builder.mul(pitch, ir.Constant(pitch.type, index)))
-            return builder.bitcast(builder.gep(base, [offset]), vector.as_pointer())
+        def place(base, start, pitch, row, column=0):
+            offset = builder.add(start, builder.mul(pitch, ir.Constant(pitch.type, row)))
+            return builder.gep(base, [builder.add(offset, ir.Constant(pitch.type, column))])
 
-        rows = [builder.load(line(source, source_start, source_pitch, i), align=4) for i in range(lanes)]
-        for i, row in enumerate(transposed(builder, rows)):
-            builder.store(row, line(target, target_start, target_pitch, i), align=4)
+        def line(row, column):
+            return place(source, source_start, source_pitch, row, column)
+
+        for i, column in enumerate(transposed(builder, vector.element, line, lanes)):
+            to = place(target, target_start, target_pitch, i)
+            builder.store(column, builder.bitcast(to, vector.as_pointer()), align=4)
         return context.get_dummy_value()
 
     integer = types.intp

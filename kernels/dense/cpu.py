@@ -1,10 +1,11 @@
-"""Dense products on NumPy arrays; activations and their derivatives are one pass over the result."""
+"""Dense products on NumPy arrays. A rectifier is part of the product; other activations are one pass over its result,
+and so is what comes before the products backward: derivatives, and the bias' sums."""
 
 import math
 from functools import cache
 
 import numpy as np
-from numba import prange
+from numba import get_num_threads, prange
 
 from ..cpu_jit import kernel
 from ..cpu_math import erf, exp, sigmoid, tanh
@@ -14,7 +15,8 @@ from ..memory import empty
 
 _IDENTITY, _RELU, _SIGMOID, _TANH, _GELU = range(5)
 # Elements from which on threads are worth it: fewer are done before another thread has woken up.
-_WORTH_THREADS = {_RELU: 1 << 18, _SIGMOID: 1 << 15, _TANH: 1 << 15, _GELU: 1 << 15}
+_WORTH_THREADS = 1 << 15
+_SUMS_WORTH_THREADS = {code: _WORTH_THREADS if code > _RELU else 1 << 16 for code in range(5)}
 _NO_DENSITY = 80.0  # e^-x from here on counts as 0: products with what is left of it, near to subnormal, are slow
 _CODES = {None: _IDENTITY, "relu": _RELU, "sigmoid": _SIGMOID, "tanh": _TANH, "gelu": _GELU}
 
@@ -27,10 +29,7 @@ def _activation_kernel(code):
     def dense_activation_kernel(z, y):
         """y = activation(z), row by row; y may be z, but for GELU, whose backward needs z."""
         for r in prange(z.shape[0]):
-            if code == _RELU:
-                for c in range(z.shape[1]):
-                    y[r, c] = max(z[r, c], z.dtype.type(0)) if z[r, c] == z[r, c] else z[r, c]
-            elif code == _SIGMOID:
+            if code == _SIGMOID:
                 for c in range(z.shape[1]):
                     y[r, c] = sigmoid(z[r, c])
             elif code == _TANH:
@@ -49,28 +48,40 @@ def _grad_sum_kernel(code):
     """The kernel of one activation's derivative."""
 
     @kernel
-    def dense_grad_sum_kernel(grad_y, state, grad_z):
-        """grad_z = grad_y * activation'(z), from the activation's result (`state` = y) or for GELU its argument (z)."""
+    def dense_grad_sum_kernel(grad_y, state, grad_z, grad_bias, parts):
+        """grad_z = grad_y * activation'(z), from the activation's result (`state` = y) or GELU's argument (z); and
+        its sums over all rows, if grad_bias has elements. Without activation grad_z is grad_y, and remains.
+
+        A task is a part of the columns, of which it walks down the rows.
+        """
         zero, one = grad_y.dtype.type(0), grad_y.dtype.type(1)
-        for r in prange(grad_y.shape[0]):
-            if code == _RELU:
-                for c in range(grad_y.shape[1]):
-                    grad_z[r, c] = grad_y[r, c] if state[r, c] > 0 else zero
-            elif code == _SIGMOID:
-                for c in range(grad_y.shape[1]):
-                    grad_z[r, c] = grad_y[r, c] * state[r, c] * (one - state[r, c])
-            elif code == _TANH:
-                for c in range(grad_y.shape[1]):
-                    grad_z[r, c] = grad_y[r, c] * (one - state[r, c] * state[r, c])
-            elif code == _GELU:
-                half, scale = grad_y.dtype.type(0.5), grad_y.dtype.type(math.sqrt(0.5))
-                density, limit = grad_y.dtype.type(1 / math.sqrt(2 * math.pi)), grad_y.dtype.type(_NO_DENSITY)
-                for c in range(grad_y.shape[1]):
-                    z = state[r, c]
-                    exponent = half * z * z
-                    bell = exp(-exponent if exponent < limit else -limit)
-                    bell = bell if exponent < limit else zero
-                    grad_z[r, c] = grad_y[r, c] * (half * (one + erf(z * scale)) + z * density * bell)
+        half, scale = grad_y.dtype.type(0.5), grad_y.dtype.type(math.sqrt(0.5))
+        density, limit = grad_y.dtype.type(1 / math.sqrt(2 * math.pi)), grad_y.dtype.type(_NO_DENSITY)
+        rows, columns = grad_y.shape
+        for part in prange(parts):
+            low, high = columns * part // parts, columns * (part + 1) // parts
+            totals = grad_bias[low:high]
+            totals[:] = zero
+            for r in range(rows):
+                grads, states, results = grad_y[r, low:high], state[r, low:high], grad_z[r, low:high]
+                if code == _RELU:
+                    for c in range(high - low):
+                        results[c] = grads[c] if states[c] > 0 else zero
+                elif code == _SIGMOID:
+                    for c in range(high - low):
+                        results[c] = grads[c] * states[c] * (one - states[c])
+                elif code == _TANH:
+                    for c in range(high - low):
+                        results[c] = grads[c] * (one - states[c] * states[c])
+                elif code == _GELU:
+                    for c in range(high - low):
+                        z = states[c]
+                        exponent = half * z * z
+                        bell = exp(-exponent if exponent < limit else -limit)
+                        bell = bell if exponent < limit else zero
+                        results[c] = grads[c] * (half * (one + erf(z * scale)) + z * density * bell)
+                for c in range(len(totals)):
+                    totals[c] += results[c]
 
     return dense_grad_sum_kernel
 
@@ -79,32 +90,32 @@ def dense_forward(x, weight, bias=None, *, activation=None, out=None):
     rows, columns = _rows(x), weight.shape[0]
     y = empty((*x.shape[:-1], columns), x.dtype) if out is None else out
     y_rows = y if y.ndim == 2 else y.reshape(rows.shape[0], columns)
-    if activation is None:
-        multiply(rows, weight.T, y_rows, bias)
-        return y, (x.shape, rows, weight, y_rows, _IDENTITY)
     code = _CODES[activation]
+    if code in (_IDENTITY, _RELU):
+        multiply(rows, weight.T, y_rows, bias, clips=code == _RELU)
+        return y, (x.shape, rows, weight, y_rows, code)
     z = empty(y_rows.shape, x.dtype) if code == _GELU else y_rows
     multiply(rows, weight.T, z, bias)
     activate = _activation_kernel(code)
-    (activate if z.size > _WORTH_THREADS[code] else activate.serial)(z, y_rows)
+    (activate if z.size > _WORTH_THREADS else activate.serial)(z, y_rows)
     return y, (x.shape, rows, weight, z if code == _GELU else y_rows, code)
 
 
 def dense_backward(saved, grad_y, needs):
     x_shape, rows, weight, state, code = saved
     grad_z = np.ascontiguousarray(grad_y).reshape(rows.shape[0], weight.shape[0])
-    if code != _IDENTITY:
-        grad_y_rows, grad_z = grad_z, empty(grad_z.shape, grad_z.dtype)
+    grad_bias = empty(weight.shape[0] if needs[2] else 0, weight.dtype)
+    if code != _IDENTITY or needs[2]:
+        grad_y_rows, grad_z = grad_z, grad_z if code == _IDENTITY else empty(grad_z.shape, grad_z.dtype)
+        threads = get_num_threads() if grad_z.size > _SUMS_WORTH_THREADS[code] else 1
         differentiate = _grad_sum_kernel(code)
-        (differentiate if grad_z.size > _WORTH_THREADS[code] else differentiate.serial)(grad_y_rows, state, grad_z)
-    grad_x = grad_weight = grad_bias = None
+        (differentiate if threads > 1 else differentiate.serial)(grad_y_rows, state, grad_z, grad_bias, threads)
+    grad_x = grad_weight = None
     if needs[0]:
         grad_x = multiply(grad_z, weight, empty(rows.shape, rows.dtype)).reshape(x_shape)
     if needs[1]:
         grad_weight = multiply(grad_z.T, rows, empty(weight.shape, weight.dtype))
-    if needs[2]:
-        grad_bias = grad_z.sum(axis=0)
-    return grad_x, grad_weight, grad_bias
+    return grad_x, grad_weight, grad_bias if needs[2] else None
 
 
 def matmul_forward(a, b, *, out=None):
