@@ -39,6 +39,15 @@ def line_tile(tile, chunk, lines, n, inner, LINES: tl.constexpr, ITEMS: tl.const
 
 
 @triton.jit
+def block_of_row(columns, BLOCK: tl.constexpr):
+    """This program's row and its columns there, in 64 bits. The blocks of a row are neighbours in a grid of one axis: a
+    second axis would end at 65,535."""
+    blocks = tl.cdiv(columns, BLOCK)
+    column = (tl.program_id(0) % blocks).to(tl.int64) * BLOCK + tl.arange(0, BLOCK)
+    return (tl.program_id(0) // blocks).to(tl.int64), column
+
+
+@triton.jit
 def partial_sums_kernel(
     partials, totals, lines, outer, chunks, ACCUMULATOR: tl.constexpr, LINES: tl.constexpr, ITEMS: tl.constexpr
 ):
@@ -47,7 +56,7 @@ def partial_sums_kernel(
     total = tl.zeros((1, LINES), ACCUMULATOR)
     for start in range(0, outer * chunks, ITEMS):
         part = start + tl.arange(0, ITEMS)[:, None]
-        offset = ((part // chunks) * lines + line) * chunks + part % chunks
+        offset = ((part // chunks).to(tl.int64) * lines + line) * chunks + part % chunks
         inside = (line < lines) & (part < outer * chunks)
         total += tl.sum(tl.load(partials + offset, mask=inside, other=0).to(ACCUMULATOR), axis=0, keep_dims=True)
     tl.store(totals + line, total.to(totals.dtype.element_ty), mask=line < lines)

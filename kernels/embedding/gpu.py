@@ -8,6 +8,7 @@ import triton
 import triton.language as tl
 
 from ..gpu_arrays import contiguous, copy_into, zeros
+from ..gpu_lines import block_of_row
 from ..launch import ceil_div, empty, launch
 from . import count_classes
 from .gpu_bag import embedding_bag_backward, embedding_bag_forward
@@ -28,8 +29,8 @@ _SUM, _SIZES, _LARGEST, _POWERS = (tl.constexpr(code) for code in range(4))
 @triton.jit
 def embedding_kernel(indices, weight, y, count, columns, BLOCK: tl.constexpr, BLOCK_C: tl.constexpr):
     """y[i] = weight[indices[i]]. A program copies BLOCK_C columns of BLOCK rows."""
-    position = tl.program_id(0).to(tl.int64) * BLOCK + tl.arange(0, BLOCK)
-    column = tl.program_id(1) * BLOCK_C + tl.arange(0, BLOCK_C)
+    rows, column = block_of_row(columns, BLOCK_C)
+    position = rows * BLOCK + tl.arange(0, BLOCK)
     row = tl.load(indices + position, mask=position < count, other=0).to(tl.int64)
     inside = (position < count)[:, None] & (column < columns)[None, :]
     value = tl.load(weight + row[:, None] * columns + column[None, :], mask=inside)
@@ -45,8 +46,7 @@ def embedding_grad_weight_kernel(
 
     A program makes BLOCK_C columns of a row and walks its positions BLOCK at a time.
     """
-    row = tl.program_id(0).to(tl.int64)
-    column = tl.program_id(1) * BLOCK_C + tl.arange(0, BLOCK_C)
+    row, column = block_of_row(columns, BLOCK_C)
     start, stop = tl.load(starts + row), tl.load(starts + row + 1)
     number = stop - start
     if row == padding:
@@ -126,7 +126,7 @@ def embedding_forward(indices, weight, *, padding_idx=None, scale_grad_by_freq=F
     y = out if out is not None and out.flags.c_contiguous else empty(weight, shape)
     blocks = _blocks(columns, 1024)
     launch(
-        embedding_kernel, (ceil_div(indices.size, blocks["BLOCK"]), ceil_div(columns, blocks["BLOCK_C"])),
+        embedding_kernel, (ceil_div(indices.size, blocks["BLOCK"]) * ceil_div(columns, blocks["BLOCK_C"]),),
         indices, weight, y, indices.size, columns, **blocks,
     )  # fmt: skip
     if out is not None and y is not out:
@@ -143,7 +143,7 @@ def embedding_backward(saved, grad_y, needs):
     order, starts = positions_by_row(indices.reshape(indices.size), rows)
     block_c = _blocks(columns, 128)["BLOCK_C"]
     launch(
-        embedding_grad_weight_kernel, (rows, ceil_div(columns, block_c)),
+        embedding_grad_weight_kernel, (rows * ceil_div(columns, block_c),),
         order, starts, contiguous(grad_y), grad_weight, columns, -1 if padding_idx is None else int(padding_idx),
         BY_FREQUENCY=bool(scale_grad_by_freq), WIDE=_wide(grad_y), BLOCK=8, BLOCK_C=block_c,
     )  # fmt: skip

@@ -6,6 +6,7 @@ import triton
 import triton.language as tl
 
 from ..gpu_arrays import contiguous
+from ..gpu_lines import block_of_row
 from ..launch import ceil_div, empty, launch
 from .gpu_sort import how_many_below, positions_by_row
 
@@ -29,8 +30,7 @@ def embedding_bag_kernel(
 
     Bags begin at `offsets`, or have `length` positions each. Of positions p, p + BLOCK, ... a lane keeps its own.
     """
-    bag = tl.program_id(0).to(tl.int64)
-    column = tl.program_id(1) * BLOCK_C + tl.arange(0, BLOCK_C)
+    bag, column = block_of_row(columns, BLOCK_C)
     if offsets is not None:
         start = tl.load(offsets + bag).to(tl.int64)
         stop = tl.load(offsets + bag + 1, mask=bag + 1 < bags, other=total).to(tl.int64)
@@ -94,8 +94,7 @@ def embedding_bag_grad_weight_kernel(
 
     A program makes BLOCK_C columns of a row and walks its positions BLOCK at a time.
     """
-    row = tl.program_id(0).to(tl.int64)
-    column = tl.program_id(1) * BLOCK_C + tl.arange(0, BLOCK_C)
+    row, column = block_of_row(columns, BLOCK_C)
     start, stop = tl.load(starts + row), tl.load(starts + row + 1)
     number = stop - start
     if row == padding:
@@ -165,7 +164,7 @@ def embedding_bag_forward(
     counts = empty(weight, (bags,), np.int64) if mode == "mean" else None
     winner = empty(weight, y.shape, np.int64) if mode == "max" else None
     launch(
-        embedding_bag_kernel, (bags, ceil_div(columns, _columns(columns))),
+        embedding_bag_kernel, (bags * ceil_div(columns, _columns(columns)),),
         flat, offsets, factors, weight, y, counts, winner, flat.size, bags, length, columns, padding,
         MEAN=mode == "mean", WIDE=_wide(weight), BLOCK=_POSITIONS, BLOCK_C=_columns(columns),
     )  # fmt: skip
@@ -182,7 +181,7 @@ def embedding_bag_backward(saved, grad_y, needs):
         grad_weight = empty(weight)
         order, starts = positions_by_row(flat, len(weight))
         launch(
-            embedding_bag_grad_weight_kernel, (len(weight), ceil_div(columns, _columns(columns))),
+            embedding_bag_grad_weight_kernel, (len(weight) * ceil_div(columns, _columns(columns)),),
             order, starts, begun, factors, counts, winner, grad_y, grad_weight, length, columns, padding,
             BY_FREQUENCY=bool(scale_grad_by_freq), WIDE=wide, BLOCK=_POSITIONS, BLOCK_C=_columns(columns),
         )  # fmt: skip

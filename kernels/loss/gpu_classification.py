@@ -12,6 +12,7 @@ import triton
 import triton.language as tl
 
 from ..gpu_arrays import contiguous
+from ..gpu_lines import block_of_row
 from ..launch import ceil_div, empty, launch
 from .gpu_reduce import Reduction, as_wide, load_scale, load_wide, wide_type
 
@@ -21,11 +22,11 @@ _BLOCK = 1024
 
 
 @triton.jit
-def _place(positions, BLOCK_P: tl.constexpr):
-    """This program's plane, its positions there, which of them there are, and their numbers among those of all."""
+def _place(tile, positions, BLOCK_P: tl.constexpr):
+    """A tile's plane, its positions there, which of them there are, and their numbers among those of all."""
     tiles = tl.cdiv(positions, BLOCK_P)
-    plane = (tl.program_id(0) // tiles).to(tl.int64)
-    position = (tl.program_id(0) % tiles).to(tl.int64) * BLOCK_P + tl.arange(0, BLOCK_P)
+    plane = (tile // tiles).to(tl.int64)
+    position = (tile % tiles).to(tl.int64) * BLOCK_P + tl.arange(0, BLOCK_P)
     return plane, position, position < positions, plane * positions + position
 
 
@@ -73,7 +74,7 @@ def cross_entropy_kernel(
     The first walk over the classes keeps a running maximum and the sum of exponentials relative to it. A second one is
     needed where more than the label's class has a coefficient (SPREAD).
     """
-    plane, position, inside, number = _place(positions, BLOCK_P)
+    plane, position, inside, number = _place(tl.program_id(0), positions, BLOCK_P)
     start = plane * plane_stride + position * position_stride
     highest, total = tl.full((BLOCK_P,), float("-inf"), WIDE), tl.zeros((BLOCK_P,), WIDE)
     for first in range(0, classes, BLOCK_C):
@@ -127,8 +128,8 @@ def cross_entropy_grad_kernel(
 
     A program writes one tile.
     """
-    plane, position, inside, number = _place(positions, BLOCK_P)
-    column = tl.program_id(1) * BLOCK_C + tl.arange(0, BLOCK_C)
+    tile, column = block_of_row(classes, BLOCK_C)
+    plane, position, inside, number = _place(tile, positions, BLOCK_P)
     there = inside[:, None] & (column < classes)[None, :]
     start = plane * plane_stride + position * position_stride
     offset = start[:, None] + column.to(tl.int64)[None, :] * class_stride
@@ -184,8 +185,8 @@ def nll_loss_grad_x_kernel(
     EACH: tl.constexpr, WIDE: tl.constexpr, BLOCK_P: tl.constexpr, BLOCK_C: tl.constexpr,
 ):  # fmt: skip
     """grad_x = -w_y * scale at the label, 0 elsewhere. A program writes one tile."""
-    plane, position, inside, number = _place(positions, BLOCK_P)
-    column = tl.program_id(1) * BLOCK_C + tl.arange(0, BLOCK_C)
+    tile, column = block_of_row(classes, BLOCK_C)
+    plane, position, inside, number = _place(tile, positions, BLOCK_P)
     label, counted = _load_labels(labels, number, inside, ignored)
     own = _load_label_weight(weight, label, counted, tl.zeros((BLOCK_P,), WIDE))
     gradient = tl.where(counted, -own * load_scale(grad_output, factor, number, inside, EACH), 0.0)
@@ -219,8 +220,9 @@ class _Planes:
         return {"BLOCK_P": self.block_p, "BLOCK_C": self.block_c, "num_warps": 4}
 
     @property
-    def grid(self) -> tuple[int, int]:
-        return self.tiles, ceil_div(self.classes, self.block_c)
+    def grid(self) -> tuple[int]:
+        """A program a tile, those of the same positions side by side."""
+        return (self.tiles * ceil_div(self.classes, self.block_c),)
 
 
 def cross_entropy_forward(input, target, weight=None, *, ignore_index=-100, label_smoothing=0.0, reduction="mean"):

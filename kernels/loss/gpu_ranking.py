@@ -7,6 +7,7 @@ import triton
 import triton.language as tl
 
 from ..gpu_arrays import contiguous
+from ..gpu_lines import block_of_row
 from ..launch import ceil_div, empty, launch
 from .gpu_reduce import Reduction, as_wide, load_scale, load_wide, wide_type
 
@@ -54,14 +55,13 @@ def cosine_embedding_grad_kernel(
     EACH: tl.constexpr, BLOCK: tl.constexpr,
 ):  # fmt: skip
     """grad_a = scale * slope * (b / (|a| |b|) - cosine a / |a|^2), and grad_b with a and b exchanged."""
-    row = tl.program_id(0).to(tl.int64)
+    row, column = block_of_row(columns, BLOCK)
     cosine = tl.load(statistics + row)
     square_a, square_b = tl.load(statistics + rows + row), tl.load(statistics + 2 * rows + row)
     below = cosine < as_wide(margin, cosine)
     slope = tl.where(tl.load(target + row) == 1, -1.0, tl.where(below, 0.0, 1.0))
     slope = slope * load_scale(grad_output, factor, row, row < rows, EACH)
     across = slope / (tl.sqrt(square_a) * tl.sqrt(square_b))
-    column = tl.program_id(1) * BLOCK + tl.arange(0, BLOCK)
     inside = column < columns
     left, right = load_wide(a, row * columns + column, inside), load_wide(b, row * columns + column, inside)
     if grad_a is not None:
@@ -263,8 +263,7 @@ def multi_margin_grad_x_kernel(
 @triton.jit
 def multilabel_names_kernel(labels, counts, named, columns, BLOCK: tl.constexpr, BLOCK_C: tl.constexpr):
     """counts[row] = how many labels stand before the row's first -1; named[row, c] = whether class c is among them."""
-    row = tl.program_id(0).to(tl.int64)
-    column = tl.program_id(1) * BLOCK_C + tl.arange(0, BLOCK_C)
+    row, column = block_of_row(columns, BLOCK_C)
     ends = tl.zeros((BLOCK,), tl.int64) + columns
     for first in range(0, columns, BLOCK):
         place = first + tl.arange(0, BLOCK)
@@ -324,8 +323,7 @@ def multilabel_margin_grad_kernel(
 
     A program makes BLOCK_C classes of a row and walks the row's labels.
     """
-    row = tl.program_id(0).to(tl.int64)
-    column = tl.program_id(1) * BLOCK_C + tl.arange(0, BLOCK_C)
+    row, column = block_of_row(columns, BLOCK_C)
     start, count = row * columns, tl.load(counts + row)
     scale = load_scale(grad_output, factor, row, row >= 0, EACH) / columns
     value = load_wide(x, start + column, column < columns)
@@ -368,7 +366,7 @@ def cosine_embedding_loss_backward(saved, grad_output, needs):
     *scale, each = reduced.scale(grad_output)
     block = _block(columns)
     launch(
-        cosine_embedding_grad_kernel, (rows, ceil_div(columns, block["BLOCK"])),
+        cosine_embedding_grad_kernel, (rows * ceil_div(columns, block["BLOCK"]),),
         a, b, signs, statistics, *scale, *grads, rows, columns, margin, EACH=each, **block,
     )  # fmt: skip
     return *grads, None
@@ -435,7 +433,7 @@ def multilabel_margin_loss_forward(input, target, *, reduction="mean"):
     blocks = {"BLOCK": 8, "BLOCK_C": min(triton.next_power_of_2(columns), 128)}
     counts, named, hits = empty(x, (rows,), np.int64), empty(x, dtype=np.int8), empty(x, dtype=np.int32)
     launch(
-        multilabel_names_kernel, (rows, ceil_div(columns, blocks["BLOCK_C"])), labels, counts, named, columns,
+        multilabel_names_kernel, (rows * ceil_div(columns, blocks["BLOCK_C"]),), labels, counts, named, columns,
         **blocks,
     )  # fmt: skip
     reduced = Reduction(x, x.shape[:-1], reduction, rows, rows)
@@ -454,7 +452,7 @@ def multilabel_margin_loss_backward(saved, grad_output, needs):
     grad, columns = empty(x), x.shape[-1]
     *scale, each = reduced.scale(grad_output)
     launch(
-        multilabel_margin_grad_kernel, (len(counts), ceil_div(columns, constants["BLOCK_C"])),
+        multilabel_margin_grad_kernel, (len(counts) * ceil_div(columns, constants["BLOCK_C"]),),
         x, labels, counts, hits, *scale, grad, columns, EACH=each, **constants,
     )  # fmt: skip
     return grad, None
