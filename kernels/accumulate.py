@@ -1,5 +1,5 @@
-"""Sums of gradients, for the tape: out of place for what others may hold, in place for what a parameter owns; and
-counters."""
+"""Sums of gradients, for the tape: out of place for what others may hold, in place for what a parameter owns; counters;
+and what passes on the CPU leave to NumPy: behind these names a captured step finds it (`cpu_accumulate.py`)."""
 
 from __future__ import annotations
 
@@ -52,6 +52,25 @@ def fill(target, value: float) -> None:
         target.fill(value)
     else:
         _gpu().fill(target, value)
+
+
+def contiguous(x):
+    """x, or where it is not C-contiguous, a copy that is. On the CPU."""
+    if x.flags.c_contiguous:
+        return x
+    copy = empty(x.shape, x.dtype)
+    copy_into(copy, x)
+    return copy
+
+
+def sum_rows(x):
+    """The sum of a matrix's rows in a new array. On the CPU."""
+    return np.sum(x, axis=0, out=empty(x.shape[1], x.dtype))
+
+
+def divide(x, divisor: float, quotient=None):
+    """x / divisor, in a new array or in `quotient`, which may be x. On the CPU."""
+    return np.divide(x, x.dtype.type(divisor), out=empty(x.shape, x.dtype) if quotient is None else quotient)
 
 
 def _gpu():

@@ -22,7 +22,7 @@ from numba.core import caching
 
 _IMPORTS = re.compile(r"^[ \t]*from (\.+)([\w.]*) import (\([^)]*\)|.*)", re.MULTILINE)
 # Modules whose functions and numbers are in no compiled kernel, though files with kernels import them.
-_PYTHON_ONLY = {"check.py", "device.py", "memory.py", "operation.py"}
+_PYTHON_ONLY = {"accumulate.py", "check.py", "device.py", "memory.py", "operation.py"}
 
 
 class KernelCache(caching.FunctionCache):

@@ -19,9 +19,10 @@ from typing import NamedTuple
 import numpy as np
 from numba import prange
 
+from ..accumulate import copy_into
 from ..cpu_jit import kernel, serial_kernel
 from ..cpu_product import PANEL_BYTES, REGISTER_BYTES, copy_line, copy_vector, multiply_panels, panel_width, transpose
-from ..memory import workspace
+from ..memory import workspace, zeros
 from .cpu_tiles import threads_of
 from .cpu_winograd_transforms import POINTS, combine_gradient, combine_kernel, combine_patch, results_of
 from .plan import INNER
@@ -385,9 +386,9 @@ def _run(x, weight, flipped, shape, channels, results, source, result, z, bias, 
     places = patches_of(*result[1:], *shape.dilation[1:])
     band = TILE * shape.dilation[1] * tasks.bands
     positions = max((band + 2 * shape.dilation[1]) * source[2], band * result[2])
-    biases = np.zeros(groups * results + lanes, x.dtype)
+    biases = zeros(groups * results + lanes, x.dtype)
     if bias is not None:
-        biases[: len(bias)] = bias
+        copy_into(biases[: len(bias)], bias)
     run = winograd_kernel if workers > 1 else winograd_kernel.serial
     run(
         x.reshape(-1),

@@ -8,7 +8,7 @@ from typing import NamedTuple
 import numpy as np
 
 from ..cpu_jit import serial_kernel
-from ..memory import empty
+from ..memory import empty, zeros
 from . import cpu_columns, cpu_planes, cpu_short_planes
 from .cpu_planes import Sets
 from .cpu_response import local_response_norm_backward, local_response_norm_forward
@@ -208,4 +208,4 @@ def _from_rows(rows, shape):
 
 
 def _or_zeros(gradient, like):
-    return np.zeros_like(like) if gradient is None else np.ascontiguousarray(gradient).reshape(-1)
+    return zeros(like.shape, like.dtype) if gradient is None else np.ascontiguousarray(gradient).reshape(-1)

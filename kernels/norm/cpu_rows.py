@@ -5,6 +5,7 @@ import math
 import numpy as np
 from numba import prange
 
+from ..accumulate import contiguous, sum_rows
 from ..cpu_jit import kernel, serial_kernel
 from ..cpu_lines import memory
 from ..cpu_math import wide_vectors
@@ -104,7 +105,7 @@ def _backward(saved, grad_y, needs):
     rows_kernel = normalize_rows_grad_kernel if x.size >= _WORTH_THREADS else normalize_rows_grad_kernel.serial
     rows_kernel(
         x,
-        np.ascontiguousarray(grad_y).reshape(x.shape),
+        contiguous(grad_y).reshape(x.shape),
         weight,
         centred,
         mean,
@@ -117,6 +118,6 @@ def _backward(saved, grad_y, needs):
     )
     return (
         grad_x if needs[0] else None,
-        shares[0].sum(axis=0).reshape(normalized_shape) if needs[1] else None,
-        shares[1].sum(axis=0).reshape(normalized_shape) if needs[2] else None,
+        sum_rows(shares[0]).reshape(normalized_shape) if needs[1] else None,
+        sum_rows(shares[1]).reshape(normalized_shape) if needs[2] else None,
     )

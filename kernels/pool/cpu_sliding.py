@@ -14,6 +14,7 @@ from typing import NamedTuple
 import numpy as np
 from numba import get_num_threads, prange
 
+from ..accumulate import fill
 from ..cpu_jit import kernel, serial_kernel
 from ..cpu_lines import join_line, memory, split_line, weighted_sum_line
 from ..memory import empty, workspace
@@ -290,7 +291,7 @@ def max_forward(x, windows, y, return_indices):
     pitch = max((width + padding[2]) // step + 1, across + (kernel_size[2] - 1) * dilation[2] // step)
     slots = kernel_size[0] * kernel_size[1]
     lines = workspace("pool lines", (_parts(windows.planes * outer * inner), slots, step, pitch), x.dtype)
-    lines.fill(-np.inf)
+    fill(lines, -np.inf)
     across_offsets = _phases(kernel_size[2], step, dilation[2]) @ (pitch, 1)
     offsets = (np.arange(slots)[:, None] * step * pitch + across_offsets).reshape(-1)
     codes = empty(y.size, np.uint8)
@@ -318,7 +319,7 @@ def average_forward(x, windows, divisors, y):
     phases = _phases(kernel_size[2], step, 1)
     parts = _parts(windows.planes * outer * inner)
     lines = workspace("pool lines", (parts, step * pitch + width), x.dtype)
-    lines.fill(0)
+    fill(lines, 0)
     offsets = workspace("pool offsets", (parts, rows), np.int64)
     ones = np.ones(max(rows, kernel_size[2]), x.dtype)
     avg_pool_kernel(x, windows, *divisors, phases @ (pitch, 1), ones, pitch, lines, offsets, y)

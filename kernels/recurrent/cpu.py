@@ -8,6 +8,7 @@ effect.
 import numpy as np
 from numba import get_num_threads
 
+from ..accumulate import copy_into, sum_rows
 from ..cpu_matmul import matmul
 from ..memory import empty
 from .cpu_few import GRU, LSTM, RELU, TANH, few_backward_kernel, few_forward_kernel
@@ -360,9 +361,11 @@ def _gru_weight_gradients(needs, grad_gates, grad_hidden_new, x_rows, before):
         product_of_rows(grad_gates[:, :split], before, grad_weight_hh[:split])
         product_of_rows(grad_hidden_new, before, grad_weight_hh[split:])
     if needs[3] or needs[4]:
-        grad_bias_ih = grad_gates.sum(axis=0)
+        grad_bias_ih = sum_rows(grad_gates)
     if needs[4]:
-        grad_bias_hh = np.concatenate([grad_bias_ih[:split], grad_hidden_new.sum(axis=0)])
+        grad_bias_hh = empty(grad_bias_ih.shape, before.dtype)
+        copy_into(grad_bias_hh[:split], grad_bias_ih[:split])
+        copy_into(grad_bias_hh[split:], sum_rows(grad_hidden_new))
     return grad_weight_ih, grad_weight_hh, grad_bias_ih, grad_bias_hh
 
 

@@ -5,6 +5,7 @@ from typing import NamedTuple
 import numpy as np
 from numba import get_num_threads
 
+from ..accumulate import add_into, copy_into, fill, sum_rows
 from ..cpu_matmul import matmul
 from ..memory import empty, workspace, zeros
 from .cpu_product import product_scratch
@@ -46,7 +47,10 @@ class Walk(NamedTuple):
         states = (empty if self.valid is None else zeros)((self.places.size + len(self.order), size), dtype)
         batch = len(self.order)
         initial = states[len(states) - batch :] if self.backwards else states[:batch]
-        initial[...] = 0 if h0 is None else h0
+        if h0 is None:
+            fill(initial, 0)
+        else:
+            copy_into(initial, h0)
         return states
 
     def output(self, states):
@@ -104,7 +108,7 @@ def bias_sum(size, dtype, *biases):
     total = zeros(size, dtype)
     for bias in biases:
         if bias is not None:
-            total += bias
+            add_into(total, bias)
     return total
 
 
@@ -112,8 +116,8 @@ def gru_bias_sums(size, dtype, bias_ih, bias_hh):
     """The bias beside W_ih x, and that of n beside W_n h, which is reset together with it: the rest adds to b_ih."""
     bias, bias_new = bias_sum(3 * size, dtype, bias_ih), zeros(size, dtype)
     if bias_hh is not None:
-        bias[: 2 * size] += bias_hh[: 2 * size]
-        bias_new[...] = bias_hh[2 * size :]
+        add_into(bias[: 2 * size], bias_hh[: 2 * size])
+        copy_into(bias_new, bias_hh[2 * size :])
     return bias, bias_new
 
 
@@ -121,7 +125,7 @@ def initial_state(given, batch, size, dtype):
     """A copy of the initial state, or of a final state's gradient, for a kernel to write on."""
     state = zeros((batch, size), dtype)
     if given is not None:
-        state[...] = given
+        copy_into(state, given)
     return state
 
 
@@ -132,16 +136,16 @@ def product_of_rows(left, right, out=None):
     if shape[0] <= shape[1]:
         return matmul(left.T, right, out)
     # Of the two it takes longer to pack the first: by columns rather than by rows. That had better be the narrow one.
-    np.copyto(out, matmul(right.T, left, workspace("turned gradient", shape[::-1], left.dtype)).T)
+    copy_into(out, matmul(right.T, left, workspace("turned gradient", shape[::-1], left.dtype)).T)
     return out
 
 
 def weight_gradients(needs, grad_sums, x_rows, before):
     """Gradients of weight_ih, weight_hh, bias_ih and bias_hh where the gates add what both weights make."""
-    grad_bias = grad_sums.sum(axis=0) if needs[3] or needs[4] else None
+    grad_bias = sum_rows(grad_sums) if needs[3] or needs[4] else None
     return (
         product_of_rows(grad_sums, x_rows) if needs[1] else None,
         product_of_rows(grad_sums, before) if needs[2] else None,
         grad_bias,
-        grad_bias.copy() if needs[3] and needs[4] else grad_bias,
+        sum_rows(grad_sums) if needs[3] and needs[4] else grad_bias,
     )

@@ -6,6 +6,7 @@ import math
 import numpy as np
 from numba import prange
 
+from ..accumulate import divide
 from ..cpu_jit import kernel
 from ..cpu_sums import line_deviations, line_magnitude, line_product, line_sum
 from ..elementwise.broadcasting import broadcast_to, merged
@@ -201,16 +202,14 @@ def sum_backward(saved, grad_y, needs):
 
 
 def mean_forward(x, *, axis, keepdims=False):
-    y = _total(x, axis, keepdims) if axis else x.copy()
-    return np.divide(y, _count(x.shape, axis), out=y), (x.shape, axis)
+    return divide(_total(x, axis, keepdims) if axis else x, _count(x.shape, axis)), (x.shape, axis)
 
 
 def mean_backward(saved, grad_y, needs):
     if not needs[0]:
         return (None,)
     shape, axis = saved
-    share = np.asarray(_kept(grad_y, shape, axis) / grad_y.dtype.type(_count(shape, axis)))
-    return (broadcast_to(share, shape),)
+    return (broadcast_to(divide(_kept(grad_y, shape, axis), _count(shape, axis)), shape),)
 
 
 def var_forward(x, *, axis, keepdims=False, correction=1.0):

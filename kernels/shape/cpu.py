@@ -6,6 +6,7 @@ import math
 import numpy as np
 from numba import prange
 
+from ..accumulate import copy_into, fill
 from ..cpu_jit import kernel
 from ..memory import empty, zeros
 from .cpu_copies import WORTH_THREADS, concatenate, pad_planes, take_rows
@@ -45,7 +46,8 @@ def concatenate_forward(*arrays, axis, out=None):
         shape[axis] = sum(x.shape[axis] for x in arrays)
         out = empty(tuple(shape), arrays[0].dtype)
     if out.nbytes < WORTH_THREADS or not out.flags.c_contiguous:
-        np.concatenate(arrays, axis, out=out)
+        for part, x in zip(_parts(out, [x.shape[axis] for x in arrays], axis), arrays):
+            copy_into(part, x)
     else:
         concatenate(arrays, axis, out)
     return out, ([x.shape[axis] for x in arrays], axis)
@@ -68,7 +70,10 @@ def split_backward(saved, grads, needs):
     shape, sizes, axis = saved
     grad_x = empty(shape, next(grad.dtype for grad in grads if grad is not None))
     for target, grad in zip(_parts(grad_x, sizes, axis), grads):
-        target[...] = 0 if grad is None else grad
+        if grad is None:
+            fill(target, 0)
+        else:
+            copy_into(target, grad)
     return (grad_x,)
 
 
@@ -85,8 +90,11 @@ def scatter_slice_forward(x, *, shape, index, out=None):
     if out is None:
         out = zeros(shape, x.dtype)
     else:
-        out.fill(0)
-    out[index] = x
+        fill(out, 0)
+    if isinstance(target := out[index], np.ndarray):
+        copy_into(target, x)
+    else:  # NumPy gives a single element as a number
+        out[index] = x
     return out, index
 
 

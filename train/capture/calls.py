@@ -34,7 +34,7 @@ _tape = sys.modules[Tensor.__module__]  # `layers.tensor` is the function of tha
 _READS = ("__array__", "__bool__", "__float__", "__int__", "item", "numpy")
 _CONSTANTS = ("arange", "empty", "eye", "full", "full_like", "linspace", "ones", "ones_like", "zeros", "zeros_like")
 _DRAWS = ("rand", "randint", "randn", "randperm")
-_SUMS = ("add", "add_into", "copy_into", "count", "fill")  # of kernels/accumulate.py
+_SUMS = ("add", "add_into", "copy_into", "count", "divide", "fill", "sum_rows")  # of kernels/accumulate.py
 _COPIES = ("cast", "clone", "reshape", "to")
 
 
@@ -88,16 +88,20 @@ def _forward(original: Callable) -> Callable:
         if recording.on_gpu and not seeds:
             return launches.forward(recording, operation, inputs, attributes)
         function, kinds = functools.partial(original, operation), {x.dtype for x in inputs if isinstance(x, np.ndarray)}
+        tables = any(kind.kind in "iu" for kind in kinds)
         # Half-precision inputs are converted on the way, and others say themselves where they want to go.
-        usual = not (recording.on_gpu or kinds & HALF_TYPES or {"implementation", "out"} & attributes.keys())
+        usual = not (recording.on_gpu or kinds & HALF_TYPES or "implementation" in attributes)
         if usual:
             _check(recording, operation, inputs, attributes)
             function = operation.passes("cpu")[0]
         position = recording.position
-        with recording.inside(), _watched(recording, usual and not seeds, operation, (inputs, attributes)) as kernels:
+        closely = usual and not seeds
+        with recording.inside(), _watched(recording, operation, (inputs, attributes), tables, closely) as kernels:
             output, saved = function(*inputs, **attributes)
-        outputs = output if type(output) is tuple else (output,)
-        place, elsewhere = recording.save(saved, changes=bool(seeds)), recording.keep(outputs)
+        outputs, given = (x if type(x) is tuple else (x,) for x in (output, attributes.get("out")))
+        place = recording.save(saved, changes=bool(seeds))
+        recording.tables |= {place} if tables else set()
+        elsewhere = recording.keep([None if any(x is y for y in given) else x for x in outputs])
 
         def run():
             for name in seeds:
@@ -114,6 +118,7 @@ def _forward(original: Callable) -> Callable:
 def _check(recording, operation, inputs: tuple, attributes: dict) -> None:
     """An operation's check, which each replay repeats where an input is a table of indices: no kernel may touch memory
     with a wrong one. Before all else, if the step does not make the table."""
+    attributes = {name: value for name, value in attributes.items() if name != "out"}
     check = functools.partial(operation.check, *inputs, **attributes)
     with recording.inside():
         check()
@@ -124,12 +129,13 @@ def _check(recording, operation, inputs: tuple, attributes: dict) -> None:
 
 
 @contextlib.contextmanager
-def _watched(recording, closely: bool, operation, given) -> Iterator[Callable[[], list | None]]:
+def _watched(recording, operation, given, tables: bool, closely: bool) -> Iterator[Callable[[], list | None]]:
     """Within it runs a pass; after it, what it gives is a function that says which kernels do the same, or None."""
     if recording.on_gpu:
         yield lambda: None
         return
-    watch = native.Watch(recording, given, closely and recording.supply is not None and native.is_own(operation))
+    closely = closely and recording.supply is not None and native.is_own(operation)
+    watch = native.Watch(recording, given, tables, closely)
     with native.watching(watch):
         yield lambda: kernels
     kernels = watch.kernels()
@@ -144,8 +150,8 @@ def _backward(original: Callable) -> Callable:
         recording.claim(f"{operation.name} backward", grad_output if type(grad_output) is tuple else (grad_output,))
         if recording.on_gpu and not recording.changes(place):
             return original(operation, saved, grad_output, needs, implementation)
-        closely = implementation is None and not recording.changes(place)
-        with recording.inside(), _watched(recording, closely, operation, (saved, grad_output)) as kernels:
+        closely, tables = implementation is None and not recording.changes(place), place in recording.tables
+        with recording.inside(), _watched(recording, operation, (saved, grad_output), tables, closely) as kernels:
             grads = original(operation, saved, grad_output, needs, implementation)
         elsewhere = recording.keep(grads)
 
@@ -213,11 +219,11 @@ def _record(original: Callable) -> Callable:
                     raise CaptureError(f"capture: expected operations, views and copies, got {name}")
                 recording.keep((output,))
                 position = recording.position
-                in_order = source.flags.c_contiguous
+                target = output if source.flags.c_contiguous else output.reshape(source.shape)  # a view: it is new
                 recording.add(
                     position, name, (source, output.shape),
                     lambda: np.copyto(output, source.reshape(output.shape), casting="unsafe"),
-                    kernels=native.kernels_of("copy_into", output, source.reshape(output.shape)) if in_order else None,
+                    kernels=native.kernels_of("copy_into", (target, source.reshape(target.shape))),
                 )  # fmt: skip
         return original(name, backward, saved, inputs, output)
 
@@ -228,15 +234,14 @@ def _accumulated(name: str, original: Callable) -> Callable:
     def call(*arguments):
         recording = current()
         if recording is None:
-            return original(*arguments)
+            return native.accumulated(name, original, arguments)
         recording.claim(name, arguments)
         if recording.on_gpu:
             return original(*arguments)
         position = recording.position
         with recording.inside():
             result = original(*arguments)
-        touched = (*arguments, result) if name == "add" else arguments
-        kernels = native.kernels_of(name, *touched)
+        kernels = native.kernels_of(name, arguments, result)
         recording.add(position, name, arguments, functools.partial(original, *arguments), kernels=kernels)
         return result
 

@@ -46,15 +46,16 @@ class Watch:
     Args:
         recording: what the pass belongs to.
         given: the arrays that it gets, in tuples, lists and dicts.
+        tables: whether there are integers among its operation's inputs.
         closely: whether to find out if its kernels can be called without it.
     """
 
-    def __init__(self, recording: Recording, given, closely: bool):
+    def __init__(self, recording: Recording, given, tables: bool, closely: bool):
         self._recording = recording
         self._calls: list = []
         self._strangers: list = []  # arrays that kernels got though they lie elsewhere, in the order of the calls
         self._plain = closely  # it has done nothing, so far, but call kernels that can be called again
-        self._with_tables = any(array.dtype.kind in "iu" for array in _arrays_in(given))
+        self._with_tables = tables
         self._sums: dict[tuple, tuple[np.ndarray, int]] = {}
         self._look_at(_arrays_in(given))
 
@@ -76,6 +77,18 @@ class Watch:
         if self._plain:
             self._plain = result is None and cpu_replay.can_replay(kernel, arguments)
             self._calls.append(cpu_replay.KernelCall(kernel, arguments))
+            self._look_at(arrays)
+        return result
+
+    def accumulate(self, name: str, original: Callable, arguments: tuple):
+        """Calls a function of `accumulate.py`, between two looks at memory, and notes the kernel that does the same."""
+        self._check()
+        result = original(*arguments)
+        calls = kernels_of(name, arguments, result) if self._plain else []
+        arrays = [*_arrays_in(arguments), *_arrays_in(result)]
+        self._strangers += [x for x in arrays if x.size and not self._recording.knows(x)]
+        if self._plain and calls is not None:
+            self._calls += calls
             self._look_at(arrays)
         return result
 
@@ -110,12 +123,23 @@ class Watch:
         self._plain = self._plain and all(_sum_of(array) == before for array, before in self._sums.values())
 
 
-def kernels_of(name: str, *arguments) -> list | None:
-    """The calls of kernels that do what the function of that name in `accumulate.py` does; None if none do."""
+def kernels_of(name: str, arguments: tuple, result=None) -> list | None:
+    """The calls of kernels that do what the function of that name in `accumulate.py` does; None if none do.
+
+    Args:
+        result: what it has returned.
+    """
     from ...kernels import cpu_accumulate
 
-    call = getattr(cpu_accumulate, name)(*arguments)
+    given = arguments if result is None or any(x is result for x in arguments) else (*arguments, result)
+    call = getattr(cpu_accumulate, name)(*given)
     return None if call is None else [call]
+
+
+def accumulated(name: str, original: Callable, arguments: tuple):
+    """A call of the function of that name in `accumulate.py`, outside of what is recorded by itself."""
+    watch = _thread.watch
+    return original(*arguments) if watch is None else watch.accumulate(name, original, arguments)
 
 
 class _Thread(threading.local):

@@ -81,6 +81,7 @@ class Recording:
     Attributes:
         calls: what does again what the step did, in order.
         saved: what forward passes saved for backward passes, by the order of the former.
+        tables: the places in `saved` of operations that have integers among their inputs.
         leaves: the tensors that got a gradient.
         supply: where the step's arrays come from; None while measuring.
         scratch: what kernels use as workspaces, by name.
@@ -90,6 +91,7 @@ class Recording:
     def __init__(self, inputs: list, first: Recording | None = None):
         self.calls: list[Call] = []
         self.saved: list = []
+        self.tables: set[int] = set()
         self.leaves: dict[int, Tensor] = {}
         self.supply = None if first is None else Supply(first.plan())
         self.scratch: dict[str, np.ndarray] = {} if first is None else first.scratch
