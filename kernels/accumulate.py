@@ -16,7 +16,7 @@ def add(a, b):
 
 
 def add_into(target, gradient) -> None:
-    """target += gradient, for a C-contiguous target."""
+    """target += gradient, for a C-contiguous target. On the CPU the gradient may be stretched."""
     if type(target) is np.ndarray:
         np.add(target, gradient, out=target)
     else:
@@ -61,6 +61,16 @@ def contiguous(x):
     copy = empty(x.shape, x.dtype)
     copy_into(copy, x)
     return copy
+
+
+def multiply_into(target, left, right) -> None:
+    """target = the product of two matrices. On the CPU."""
+    np.matmul(left, right, out=target)
+
+
+def rectify(x):
+    """x, in which 0 takes the place of what is below. On the CPU."""
+    return np.maximum(x, 0, out=x)
 
 
 def sum_rows(x):

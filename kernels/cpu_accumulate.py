@@ -1,7 +1,8 @@
 """What `accumulate.py` has NumPy do, as calls of kernels, for steps that are replayed without Python in between.
 
-A function of the same name takes the same arguments, and where the original returns an array, that, and gives the call
-that does it again with the same bits; None for arrays in whose type or order of memory no kernel does.
+A function of the same name takes the same arguments, and where the original returns a new array, that, and gives the
+call that does it again with the same bits; None for arrays in whose type or order of memory no kernel does. Products
+and what comes with them stay NumPy's.
 """
 
 from __future__ import annotations
@@ -55,6 +56,15 @@ def add_kernel(a, b, total):
 
 
 @serial_kernel
+def add_blocks_kernel(target, addend):
+    """target += addend for arrays of three axes."""
+    for i in range(target.shape[0]):
+        for k in range(target.shape[1]):
+            for m in range(target.shape[2]):
+                target[i, k, m] += addend[i, k, m]
+
+
+@serial_kernel
 def sum_rows_kernel(x, total):
     """total = the sum of x's rows, one after another."""
     for c in range(total.size):
@@ -81,7 +91,10 @@ def add(a, b, total) -> KernelCall | None:
 
 
 def add_into(target, gradient) -> KernelCall | None:
-    return add(target, gradient, target)
+    if _alike(target, gradient) or target.dtype != gradient.dtype:
+        return add(target, gradient, target)
+    blocks = _blocks(target, broadcast_to(gradient, target.shape))
+    return None if blocks is None else KernelCall(add_blocks_kernel, blocks)
 
 
 def count(counter) -> KernelCall | None:

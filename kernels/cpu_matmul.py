@@ -16,6 +16,7 @@ from numba import prange, types
 from numba.core import cgutils
 from numba.extending import intrinsic
 
+from .accumulate import add_into, multiply_into, rectify
 from .cpu_groups import multiply_groups_ahead, pack_groups
 from .cpu_jit import kernel, serial_kernel, threads_for
 from .cpu_lines import memory
@@ -354,10 +355,10 @@ def matmul(left, right, out, bias=None, clips=False):
         out[...] = 0 if bias is None else np.maximum(bias, 0) if clips else bias
         return out
     if multiply_adds <= _SMALL and (out.ndim == 2 or len(out) == 1):
-        np.matmul(left, right, out=out)
+        multiply_into(out, left, right)
         if bias is not None:
-            np.add(out, bias, out=out)
-        return np.maximum(out, 0, out=out) if clips else out
+            add_into(out, bias)
+        return rectify(out) if clips else out
     plan = _plan(
         left.shape, left.strides, right.shape, right.strides, out.shape, out.strides, out.itemsize,
         threads_for(multiply_adds),

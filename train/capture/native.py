@@ -14,6 +14,7 @@ values; of a user's own nobody knows, and their Python runs in each replay.
 from __future__ import annotations
 
 import contextlib
+import functools
 import itertools
 import math
 import sys
@@ -81,10 +82,13 @@ class Watch:
         return result
 
     def accumulate(self, name: str, original: Callable, arguments: tuple):
-        """Calls a function of `accumulate.py`, between two looks at memory, and notes the kernel that does the same."""
+        """Calls a function of `accumulate.py`, between two looks at memory, and notes the kernel that does the same, or
+        the function itself where it makes no array."""
         self._check()
         result = original(*arguments)
         calls = kernels_of(name, arguments, result) if self._plain else []
+        if calls is None and (result is None or any(result is x for x in arguments)):
+            calls = [functools.partial(original, *arguments)]
         arrays = [*_arrays_in(arguments), *_arrays_in(result)]
         self._strangers += [x for x in arrays if x.size and not self._recording.knows(x)]
         if self._plain and calls is not None:
@@ -132,7 +136,8 @@ def kernels_of(name: str, arguments: tuple, result=None) -> list | None:
     from ...kernels import cpu_accumulate
 
     given = arguments if result is None or any(x is result for x in arguments) else (*arguments, result)
-    call = getattr(cpu_accumulate, name)(*given)
+    write_down = getattr(cpu_accumulate, name, None)
+    call = None if write_down is None else write_down(*given)
     return None if call is None else [call]
 
 
@@ -171,15 +176,17 @@ def watching(watch: Watch) -> Iterator[None]:
 
 def joined(calls: list[Call]) -> list[Call]:
     """The calls of a step with all kernels that follow each other as one call."""
-    from ...kernels.cpu_replay import Program
+    from ...kernels.cpu_replay import KernelCall, Program
 
+    steps = []
+    for call in calls:
+        steps += [call] if call.kernels is None else call.kernels
     result: list[Call] = []
-    for native, group in itertools.groupby(calls, key=lambda call: call.kernels is not None):
-        group = list(group)
-        if not native:
-            result += group
-        elif kernels := [kernel for call in group for kernel in call.kernels]:
-            result.append(Call(group[0].position, Program(kernels)))
+    for native, group in itertools.groupby(steps, key=lambda step: isinstance(step, KernelCall)):
+        if native:
+            result.append(Call(0, Program(list(group))))
+        else:
+            result += [step if isinstance(step, Call) else Call(0, step) for step in group]
     return result
 
 

@@ -40,7 +40,7 @@ class Call(NamedTuple):
         run: does it again.
         fixed: it is the same launch of a kernel each time, so that a CUDA graph can hold it.
         idle: it gives a GPU nothing to do, so that it may come before a launch that was before it.
-        kernels: the calls of CPU kernels that do the same; None if it takes more than that.
+        kernels: the calls of CPU kernels, and of functions beside them, that do the same; None if nobody knows.
     """
 
     position: int
