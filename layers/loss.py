@@ -174,8 +174,17 @@ class MultiLabelSoftMarginLoss(_Loss):
 class CrossEntropyLoss(_Loss):
     """-log softmax of logits at the target: functional.cross_entropy."""
 
-    def __init__(self, weight=None, ignore_index: int = -100, reduction: str = "mean", label_smoothing: float = 0.0):
-        super().__init__(ignore_index=ignore_index, reduction=reduction, label_smoothing=label_smoothing)
+    def __init__(
+        self,
+        weight=None,
+        ignore_index: int = -100,
+        reduction: str = "mean",
+        label_smoothing: float = 0.0,
+        inplace: bool = False,
+    ):
+        super().__init__(
+            ignore_index=ignore_index, reduction=reduction, label_smoothing=label_smoothing, inplace=inplace
+        )
         self._hold("weight", weight)
 
     def forward(self, input, target):

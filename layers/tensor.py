@@ -17,7 +17,8 @@ import numpy as np
 from numpy import ndarray
 
 from ..kernels import accumulate, device
-from ..kernels.check import FLOATS
+from ..kernels.check import FLOATS, refuse_value
+from .overwritten import Overwritten, Place, place_of, reads
 
 
 class _State(threading.local):
@@ -27,6 +28,7 @@ class _State(threading.local):
 _state = _State()
 _order = itertools.count(0, -1)  # falling, so that a heap yields the newest node first: consumers before producers
 _FREED = object()
+_overwritten = Overwritten()
 _new = object.__new__
 
 
@@ -37,9 +39,10 @@ class Node:
         edges: where the gradient of each input goes: None, a leaf, or (node, index of the node's output).
         needs: for each input whether it gets one.
         outputs: how many outputs the operation has.
+        overwrites: the memory that its backward writes a gradient over, None for nearly all.
     """
 
-    __slots__ = ("backward", "edges", "name", "needs", "order", "outputs", "saved")
+    __slots__ = ("backward", "edges", "name", "needs", "order", "outputs", "overwrites", "saved")
 
     def __init__(self, name: str, backward: Callable, saved, edges: list, needs: tuple[bool, ...], outputs: int):
         self.name = name
@@ -48,6 +51,7 @@ class Node:
         self.edges = edges
         self.needs = needs
         self.outputs = outputs
+        self.overwrites: Place | None = None
         self.order = next(_order)
 
 
@@ -221,6 +225,43 @@ def apply(operation, *inputs, **attributes):
     return _recorded(operation.name, operation.backward, saved, edges, needs, output)
 
 
+def apply_in_place(operation, input, *others, **attributes):
+    """As `apply`, of an operation with an attribute `inplace`: backward writes the gradient of `input` over its array.
+
+    Where no gradient is asked of input, nothing is written.
+
+    Raises:
+        ValueError: input is a leaf, is not C-contiguous, shares memory with another input, is computed in another type
+            than it has, or the operation that it comes from reads it in its own backward.
+    """
+    if not (isinstance(input, Tensor) and input.requires_grad and _state.recording):
+        return apply(operation, input, *others, **attributes)
+    name, expected, array = operation.name, "for inplace=True", input.array
+    if input._node is None:
+        refuse_value(name, "input", f"{expected} as the result of an operation", "a leaf, whose values are its own")
+    if not array.flags.c_contiguous:
+        refuse_value(name, "input", f"{expected} as a C-contiguous array", f"strides {array.strides}")
+    if type(array) is ndarray and array.itemsize == 2:
+        refuse_value(
+            name, "input", f"{expected} of float32 or float64 on the CPU", f"{array.dtype}, computed in float32"
+        )
+    place = place_of(array)
+    if reads([getattr(x, "array", x) for x in others], place):
+        refuse_value(name, "input", f"{expected} in memory of its own", "memory of another input")
+    producer = input._node
+    while True:
+        leaves = [edge.array for edge in producer.edges if isinstance(edge, Tensor)]
+        if reads((producer.saved, leaves), place):
+            refuse_value(name, "input", f"{expected} that its backward does not read", f"a result of {producer.name}")
+        # Through views to what wrote the memory.
+        if len(producer.edges) != 1 or type(producer.edges[0]) is not tuple:
+            break
+        producer = producer.edges[0][0]
+    output = apply(operation, input, *others, inplace=True, **attributes)
+    output._node.overwrites = place
+    return output
+
+
 def _taken_apart(inputs: tuple) -> tuple[list, list, list[bool]]:
     """What the kernel gets, where each gradient goes as `Node.edges` has it, and whether there is one."""
     arrays, edges, needs = [], [], []
@@ -306,6 +347,13 @@ def _run_backward(root: Tensor, grad, retain_graph: bool) -> None:
                 f"backward: {node.name} has run backward before and freed what it saved; "
                 "run the forward pass again, or call backward(retain_graph=True) the first time"
             )
+        if _overwritten.places and _overwritten.is_read_by(node.saved, node.order):
+            raise RuntimeError(
+                f"backward: {node.name} has saved values that an operation with inplace=True has written its gradient "
+                "over since; leave inplace out"
+            )
+        if node.overwrites is not None:
+            _overwritten.add(node.overwrites, next(_order))
         results = node.backward(node.saved, grads[0] if node.outputs == 1 else tuple(grads), node.needs)
         if not retain_graph:
             node.saved = _FREED

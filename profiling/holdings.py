@@ -13,9 +13,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass, field
 from time import perf_counter_ns
 
-import numpy as np
-
-from ..layers.tensor import Tensor
+from ..layers.overwritten import arrays_in, is_array
 
 _ALIGNMENT = 64  # bytes
 
@@ -126,32 +124,6 @@ class Ledger:
             else:
                 del alive[id(holding)]
         return Peak(highest, moment, sorted(alive.values(), key=lambda holding: -holding.bytes))
-
-
-def arrays_in(value) -> Iterator:
-    """All NumPy and CuPy arrays in tuples, lists, dicts and plain objects, at any depth."""
-    if is_array(value):
-        yield value
-    elif isinstance(value, (tuple, list)):
-        for member in value:
-            yield from arrays_in(member)
-    elif isinstance(value, Tensor):
-        yield value.array
-    elif isinstance(value, dict):
-        for member in value.values():
-            yield from arrays_in(member)
-    elif type(value).__module__.startswith(_OUR_PACKAGE) and hasattr(value, "__dict__"):
-        yield from arrays_in(vars(value))
-
-
-_OUR_PACKAGE = __package__.partition(".")[0] + "."
-
-
-def is_array(value) -> bool:
-    """Whether it is a NumPy or CuPy array."""
-    return isinstance(value, np.ndarray) or (
-        type(value).__module__.partition(".")[0] == "cupy" and hasattr(value, "base")
-    )
 
 
 def owner_of(array):

@@ -29,7 +29,7 @@ def _classifier(layers, shape, device, clip=False) -> Training:
     schedule = rv.optim.StepLR(optimizer, 2, 0.5)
 
     def step(x, labels):
-        loss = rv.functional.cross_entropy(model(x), labels)
+        loss = rv.functional.cross_entropy(model(x), labels, inplace=clip)
         optimizer.zero_grad()
         loss.backward()
         if clip:
@@ -56,7 +56,7 @@ def clipped(device) -> Training:
 
 def convolutional(device) -> Training:
     layers = [
-        rv.Conv2d(2, 4, 3, padding=1), rv.BatchNorm2d(4), rv.ReLU(), rv.MaxPool2d(2),
+        rv.Conv2d(2, 4, 3, padding=1), rv.BatchNorm2d(4, activation="relu"), rv.MaxPool2d(2),
         rv.AdaptiveAvgPool2d(1), rv.Flatten(), rv.Dense(4, CLASSES),
     ]  # fmt: skip
     return _classifier(layers, (5, 2, 8, 8), device)

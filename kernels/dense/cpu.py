@@ -93,7 +93,7 @@ def dense_forward(x, weight, bias=None, *, activation=None, out=None):
     code = _CODES[activation]
     if code in (_IDENTITY, _RELU):
         multiply(rows, weight.T, y_rows, bias, clips=code == _RELU)
-        return y, (x.shape, rows, weight, y_rows, code)
+        return y, (x.shape, rows, weight, None if code == _IDENTITY else y_rows, code)
     z = empty(y_rows.shape, x.dtype) if code == _GELU else y_rows
     multiply(rows, weight.T, z, bias)
     activate = _activation_kernel(code)
@@ -106,7 +106,11 @@ def dense_backward(saved, grad_y, needs):
     grad_z = np.ascontiguousarray(grad_y).reshape(rows.shape[0], weight.shape[0])
     grad_bias = empty(weight.shape[0] if needs[2] else 0, weight.dtype)
     if code != _IDENTITY or needs[2]:
-        grad_y_rows, grad_z = grad_z, grad_z if code == _IDENTITY else empty(grad_z.shape, grad_z.dtype)
+        grad_y_rows = grad_z
+        if code == _IDENTITY:
+            state = grad_z  # is not read
+        else:
+            grad_z = empty(grad_z.shape, grad_z.dtype)
         threads = get_num_threads() if grad_z.size > _SUMS_WORTH_THREADS[code] else 1
         differentiate = _grad_sum_kernel(code)
         (differentiate if threads > 1 else differentiate.serial)(grad_y_rows, state, grad_z, grad_bias, threads)

@@ -90,7 +90,8 @@ def dense_forward(x, weight, bias=None, *, activation=None, out=None):
     y_rows = y.reshape(1, rows.shape[1], weight.shape[0])
     z = empty(y_rows) if activation == "gelu" else None
     product(rows, weight.T[None], y_rows, None if bias is None else contiguous(bias), z, code)
-    return y, (x.shape, rows[0], weight, y_rows[0] if z is None else z[0], code)
+    state = None if activation is None else y_rows[0] if z is None else z[0]
+    return y, (x.shape, rows[0], weight, state, code)
 
 
 def dense_backward(saved, grad_y, needs):

@@ -8,7 +8,8 @@ A position whose label is ignore_index has loss and gradient 0. reduction='mean'
 positions that count, or by the number of positions where the targets are probabilities.
 
 Gradient of cross_entropy: with m the sum of the coefficients before the -log p_c, and q_c these coefficients,
-grad_x_c = m p_c - q_c. Saved is only log sum_c exp(x_c) of each position.
+grad_x_c = m p_c - q_c. Saved is only log sum_c exp(x_c) of each position. With `inplace`, backward writes grad_x over
+x, and can be called once.
 """
 
 from __future__ import annotations
@@ -26,7 +27,7 @@ from ..check import (
     refuse_value,
 )
 from ..operation import Cost, Integers, Operation, Refused, Sample, Uniform
-from .common import REDUCTIONS, check_reduction
+from .common import REDUCTIONS, check_flag, check_reduction
 
 _LOGITS, _LABELS = np.zeros((2, 3)), np.array([0, 2])
 
@@ -61,8 +62,10 @@ def _positions(input) -> tuple[int, ...]:
     return (input.shape[0], *input.shape[2:])
 
 
-def _check_cross_entropy(input, target, weight=None, *, ignore_index=-100, label_smoothing=0.0, reduction="mean"):
-    """input: logits [C] or [N, C, d1, ...]; weight: [C] or None; label_smoothing in [0, 1].
+def _check_cross_entropy(
+    input, target, weight=None, *, ignore_index=-100, label_smoothing=0.0, reduction="mean", inplace=False
+):
+    """input: logits [C] or [N, C, d1, ...]; weight: [C] or None; label_smoothing in [0, 1]; inplace: True or False.
 
     target: labels, integers [] or [N, d1, ...] in [0, C) or ignore_index; or probabilities of input's shape and type,
     for which there is no ignore_index (it must be negative).
@@ -70,6 +73,7 @@ def _check_cross_entropy(input, target, weight=None, *, ignore_index=-100, label
     check_class_scores("cross_entropy", input, weight)
     check_reduction("cross_entropy", reduction)
     check_number("cross_entropy", "label_smoothing", label_smoothing, 0, 1)
+    check_flag("cross_entropy", "inplace", inplace)
     _check_ignored("cross_entropy", ignore_index)
     if getattr(target, "dtype", None) == input.dtype:
         check_shape("cross_entropy", "target", target, input.shape, "input's, for probabilities")
@@ -79,7 +83,7 @@ def _check_cross_entropy(input, target, weight=None, *, ignore_index=-100, label
         check_labels("cross_entropy", input, target, ignore_index)
 
 
-def _cost_cross_entropy(input, target, weight=None, *, ignore_index=-100, label_smoothing=0.0, reduction="mean"):
+def _cost_cross_entropy(input, target, weight=None, *, reduction="mean", **_):
     written = input.size // classes_of(input) if reduction == "none" else 1
     return Cost(flops=5 * input.size, bytes=(input.size + written) * input.dtype.itemsize + target.nbytes)
 
@@ -184,6 +188,9 @@ cross_entropy = Operation(
             ValueError,
             r"label_smoothing in \[0, 1\], got 1.5",
             {"label_smoothing": 1.5},
+        ),
+        Refused(
+            "inplace", {"input": _LOGITS, "target": _LABELS}, TypeError, "inplace as True or False", {"inplace": 1}
         ),
     ],
 )

@@ -69,37 +69,63 @@ def _weight_sum(weight, plain):
     return weight.dtype.type(0) if plain else line_sum(weight)
 
 
-@serial_kernel
-def _row_grad_line(x, start, count, log_sum, mass, weight, spread, grad_x):
-    wide_vectors()
-    for i in range(count):
-        grad_x[start + i] = exp(x[start + i] - log_sum) * mass - weight[i] * spread
+# Lines of the gradient, in memory of their own and in x's: they vectorise only where they see that the two are one.
 
 
-@kernel
-def cross_entropy_rows_grad_kernel(x, labels, targets, by_label, weight, ignored, smoothing, log_sums, scales, grad_x):
-    """grad_x: [N, C] = (m p - q) * scale; scales: [N], or one for all."""
-    rows, classes = x.shape
-    keep, share = x.dtype.type(1 - smoothing), x.dtype.type(smoothing / classes)
-    weight_sum = _weight_sum(weight, by_label and smoothing == 0)
-    for r in prange(rows):
-        scale = scales[r] if scales.size > 1 else scales[0]
-        log_sum = log_sums[r]
-        if not by_label:
-            mass = keep * line_product(weight, targets[r]) + share * weight_sum
-            for c in range(classes):
-                q = weight[c] * (keep * targets[r, c] + share)
-                grad_x[r, c] = (exp(x[r, c] - log_sum) * mass - q) * scale
-        elif labels[r] == ignored:
-            for c in range(classes):
-                grad_x[r, c] = 0
-        else:
-            label = labels[r]
-            own = keep * weight[label]
-            mass = (own + share * weight_sum) * scale
-            spread = share * scale
-            _row_grad_line(memory(x), r * classes, classes, log_sum, mass, memory(weight), spread, memory(grad_x))
-            grad_x[r, label] -= own * scale
+def _row_grad_line_of(inplace):
+    @serial_kernel
+    def row_grad_line(x, start, count, log_sum, mass, weight, spread, grad_x):
+        wide_vectors()
+        grad_x = x if inplace else grad_x
+        for i in range(count):
+            grad_x[start + i] = exp(x[start + i] - log_sum) * mass - weight[i] * spread
+
+    return row_grad_line
+
+
+_row_grad_line, _row_grad_line_inplace = _row_grad_line_of(False), _row_grad_line_of(True)
+
+
+@functools.cache
+def _rows_grad_kernel(inplace):
+    """The kernel of the gradient in an array of its own or, if inplace, over x: that these are one, it must know."""
+
+    @kernel
+    def cross_entropy_rows_grad_kernel(
+        x, labels, targets, by_label, weight, ignored, smoothing, log_sums, scales, grad_x
+    ):
+        """grad_x: [N, C] = (m p - q) * scale; scales: [N], or one for all."""
+        grad_x = x if inplace else grad_x
+        rows, classes = x.shape
+        keep, share = x.dtype.type(1 - smoothing), x.dtype.type(smoothing / classes)
+        weight_sum = _weight_sum(weight, by_label and smoothing == 0)
+        for r in prange(rows):
+            scale = scales[r] if scales.size > 1 else scales[0]
+            log_sum = log_sums[r]
+            if not by_label:
+                mass = keep * line_product(weight, targets[r]) + share * weight_sum
+                for c in range(classes):
+                    q = weight[c] * (keep * targets[r, c] + share)
+                    grad_x[r, c] = (exp(x[r, c] - log_sum) * mass - q) * scale
+            elif labels[r] == ignored:
+                for c in range(classes):
+                    grad_x[r, c] = 0
+            else:
+                label = labels[r]
+                own = keep * weight[label]
+                mass = (own + share * weight_sum) * scale
+                spread = share * scale
+                if inplace:
+                    _row_grad_line_inplace(
+                        memory(x), r * classes, classes, log_sum, mass, memory(weight), spread, memory(grad_x)
+                    )
+                else:
+                    _row_grad_line(
+                        memory(x), r * classes, classes, log_sum, mass, memory(weight), spread, memory(grad_x)
+                    )
+                grad_x[r, label] -= own * scale
+
+    return cross_entropy_rows_grad_kernel
 
 
 @serial_kernel
@@ -161,74 +187,107 @@ def cross_entropy_planes_kernel(
                         loss[to + i] += own
 
 
-@serial_kernel
-def _label_grad_line(x, start, count, log_sum, at, mass, spread, scale, label, labels, own, grad_x):
-    """grad_x[start + i] = exp(x[start + i] - log_sum[at + i]) * mass[i] - spread * scale[i], less own[i] where
-    labels[i] is `label`; own[i], 0, where it is -1."""
-    wide_vectors()
-    for i in range(count):
-        grad = exp(x[start + i] - log_sum[at + i]) * mass[i] - spread * scale[i]
-        less = grad - own[i]
-        grad = less if labels[i] == label else grad
-        grad_x[start + i] = grad if labels[i] >= 0 else own[i]
+def _label_grad_line_of(inplace):
+    @serial_kernel
+    def label_grad_line(x, start, count, log_sum, at, mass, spread, scale, label, labels, own, grad_x):
+        """grad_x[start + i] = exp(x[start + i] - log_sum[at + i]) * mass[i] - spread * scale[i], less own[i] where
+        labels[i] is `label`; own[i], 0, where it is -1."""
+        wide_vectors()
+        grad_x = x if inplace else grad_x
+        for i in range(count):
+            grad = exp(x[start + i] - log_sum[at + i]) * mass[i] - spread * scale[i]
+            less = grad - own[i]
+            grad = less if labels[i] == label else grad
+            grad_x[start + i] = grad if labels[i] >= 0 else own[i]
+
+    return label_grad_line
 
 
-@serial_kernel
-def _target_grad_line(x, start, count, log_sum, at, mass, targets, weight, keep, share, scale, grad_x):
-    """grad_x[start + i] = (exp(x[start + i] - log_sum[at + i]) * mass[i] - q) * scale[i], with q the coefficient of the
-    target."""
-    wide_vectors()
-    for i in range(count):
-        q = weight * (keep * targets[start + i] + share)
-        grad_x[start + i] = (exp(x[start + i] - log_sum[at + i]) * mass[i] - q) * scale[i]
+_label_grad_line, _label_grad_line_inplace = _label_grad_line_of(False), _label_grad_line_of(True)
 
 
-@kernel
-def cross_entropy_planes_grad_kernel(
-    x, labels, targets, by_label, weight, ignored, smoothing, log_sums, scales, grad_x,
-    masses, owns, factors, classes_of,
-):  # fmt: skip
-    """grad_x: [N, C, S] = (m p - q) * scale; scales: [N, S], or one for all.
+def _target_grad_line_of(inplace):
+    @serial_kernel
+    def target_grad_line(x, start, count, log_sum, at, mass, targets, weight, keep, share, scale, grad_x):
+        """grad_x[start + i] = (exp(x[start + i] - log_sum[at + i]) * mass[i] - q) * scale[i], with q the coefficient of
+        the target."""
+        wide_vectors()
+        grad_x = x if inplace else grad_x
+        for i in range(count):
+            q = weight * (keep * targets[start + i] + share)
+            grad_x[start + i] = (exp(x[start + i] - log_sum[at + i]) * mass[i] - q) * scale[i]
 
-    masses, owns, factors, and classes_of (int32): [parts, positions of a strip] scratch.
-    """
-    batch, classes, positions = x.shape
-    keep, share = x.dtype.type(1 - smoothing), x.dtype.type(smoothing / classes)
-    weight_sum = _weight_sum(weight, by_label and smoothing == 0)
-    parts, strip = masses.shape
-    strips = (positions + strip - 1) // strip
-    jobs = batch * strips
-    for part in prange(parts):
-        mass, own = memory(masses[part]), memory(owns[part])
-        scale, label_of = memory(factors[part]), memory(classes_of[part])
-        for job in range(part * jobs // parts, (part + 1) * jobs // parts):
-            n, start = job // strips, job % strips * strip
-            count, first, to = min(strip, positions - start), n * classes * positions + start, n * positions + start
-            for i in range(count):
-                scale[i] = scales[n, start + i] if scales.size > 1 else scales[0, 0]
-                mass[i] = 0
-            if by_label:
+    return target_grad_line
+
+
+_target_grad_line, _target_grad_line_inplace = _target_grad_line_of(False), _target_grad_line_of(True)
+
+
+@functools.cache
+def _planes_grad_kernel(inplace):
+    """The kernel of the gradient in an array of its own or, if inplace, over x: that these are one, it must know."""
+
+    @kernel
+    def cross_entropy_planes_grad_kernel(
+        x, labels, targets, by_label, weight, ignored, smoothing, log_sums, scales, grad_x,
+        masses, owns, factors, classes_of,
+    ):  # fmt: skip
+        """grad_x: [N, C, S] = (m p - q) * scale; scales: [N, S], or one for all.
+
+        masses, owns, factors, and classes_of (int32): [parts, positions of a strip] scratch.
+        """
+        grad_x = x if inplace else grad_x
+        batch, classes, positions = x.shape
+        keep, share = x.dtype.type(1 - smoothing), x.dtype.type(smoothing / classes)
+        weight_sum = _weight_sum(weight, by_label and smoothing == 0)
+        parts, strip = masses.shape
+        strips = (positions + strip - 1) // strip
+        jobs = batch * strips
+        for part in prange(parts):
+            mass, own = memory(masses[part]), memory(owns[part])
+            scale, label_of = memory(factors[part]), memory(classes_of[part])
+            for job in range(part * jobs // parts, (part + 1) * jobs // parts):
+                n, start = job // strips, job % strips * strip
+                count, first, to = min(strip, positions - start), n * classes * positions + start, n * positions + start
                 for i in range(count):
-                    label = labels[n, start + i]
-                    if label == ignored:
-                        label_of[i], own[i] = -1, 0
-                    else:
-                        label_of[i], own[i] = label, keep * weight[label] * scale[i]
-                    mass[i] = own[i] + share * weight_sum * scale[i]
-                for c in range(classes):
-                    _label_grad_line(
-                        memory(x), first + c * positions, count, memory(log_sums), to, mass, share * weight[c], scale,
-                        c, label_of, own, memory(grad_x),
-                    )  # fmt: skip
-            else:
-                for c in range(classes):
+                    scale[i] = scales[n, start + i] if scales.size > 1 else scales[0, 0]
+                    mass[i] = 0
+                if by_label:
                     for i in range(count):
-                        mass[i] += weight[c] * (keep * targets[n, c, start + i] + share)
-                for c in range(classes):
-                    _target_grad_line(
-                        memory(x), first + c * positions, count, memory(log_sums), to, mass, memory(targets), weight[c],
-                        keep, share, scale, memory(grad_x),
-                    )  # fmt: skip
+                        label = labels[n, start + i]
+                        if label == ignored:
+                            label_of[i], own[i] = -1, 0
+                        else:
+                            label_of[i], own[i] = label, keep * weight[label] * scale[i]
+                        mass[i] = own[i] + share * weight_sum * scale[i]
+                    for c in range(classes):
+                        if inplace:
+                            _label_grad_line_inplace(
+                                memory(x), first + c * positions, count, memory(log_sums), to, mass, share * weight[c],
+                                scale, c, label_of, own, memory(grad_x),
+                            )  # fmt: skip
+                        else:
+                            _label_grad_line(
+                                memory(x), first + c * positions, count, memory(log_sums), to, mass, share * weight[c],
+                                scale, c, label_of, own, memory(grad_x),
+                            )  # fmt: skip
+                else:
+                    for c in range(classes):
+                        for i in range(count):
+                            mass[i] += weight[c] * (keep * targets[n, c, start + i] + share)
+                    for c in range(classes):
+                        if inplace:
+                            _target_grad_line_inplace(
+                                memory(x), first + c * positions, count, memory(log_sums), to, mass, memory(targets),
+                                weight[c], keep, share, scale, memory(grad_x),
+                            )  # fmt: skip
+                        else:
+                            _target_grad_line(
+                                memory(x), first + c * positions, count, memory(log_sums), to, mass, memory(targets),
+                                weight[c], keep, share, scale, memory(grad_x),
+                            )  # fmt: skip
+
+    return cross_entropy_planes_grad_kernel
 
 
 @serial_kernel
@@ -283,7 +342,9 @@ def _run_for(x, by_rows):
     return by_rows if x.size >= _WORTH_THREADS else by_rows.serial
 
 
-def cross_entropy_forward(input, target, weight=None, *, ignore_index=-100, label_smoothing=0.0, reduction="mean"):
+def cross_entropy_forward(
+    input, target, weight=None, *, ignore_index=-100, label_smoothing=0.0, reduction="mean", inplace=False
+):
     x, by_label = _scores(input), target.dtype != input.dtype
     labels = _positions(target, x, np.int64) if by_label else _NO_LABELS[x.ndim]
     targets = x[:0] if by_label else _scores(target)
@@ -304,27 +365,27 @@ def cross_entropy_forward(input, target, weight=None, *, ignore_index=-100, labe
     else:
         output, factor = reduce_losses(losses, reduction, losses.size, _output_shape(input))
     state = (x, labels, targets, by_label, class_weight, ignore_index, smoothing, log_sums)
-    return output, (state, factor, reduction, input.shape)
+    return output, (state, factor, reduction, input.shape, inplace)
 
 
 def cross_entropy_backward(saved, grad_output, needs):
-    (x, labels, targets, by_label, weight, ignored, smoothing, log_sums), factor, reduction, shape = saved
+    (x, labels, targets, by_label, weight, ignored, smoothing, log_sums), factor, reduction, shape, inplace = saved
     scales = scales_of(grad_output, factor, reduction, log_sums.shape, x.dtype)
     grad_input = grad_target = None
-    if needs[0]:
-        grad_input = empty(x.shape, x.dtype)
-        arguments = x, labels, targets, by_label, weight, ignored, smoothing, log_sums, scales, grad_input
-        if x.ndim == 2:
-            _run_for(x, cross_entropy_rows_grad_kernel)(*arguments)
-        else:
-            lines = strip_lines("cross entropy gradient", x, "masses", "owns", "factors")
-            classes_of = workspace("cross entropy labels", lines[0].shape, np.int32)
-            cross_entropy_planes_grad_kernel(*arguments, *lines, classes_of)
-        grad_input = grad_input.reshape(shape)
-    if needs[1] and not by_label:
+    if needs[1] and not by_label:  # first, as it reads x
         of_class = weight.reshape(-1, *[1] * (x.ndim - 2))
         grad_target = (log_sums[:, None] - x) * of_class * (scales[:, None] * x.dtype.type(1 - smoothing))
         grad_target = grad_target.reshape(shape)
+    if needs[0]:
+        grad_input = x if inplace else empty(x.shape, x.dtype)
+        arguments = x, labels, targets, by_label, weight, ignored, smoothing, log_sums, scales, grad_input
+        if x.ndim == 2:
+            _run_for(x, _rows_grad_kernel(inplace))(*arguments)
+        else:
+            lines = strip_lines("cross entropy gradient", x, "masses", "owns", "factors")
+            classes_of = workspace("cross entropy labels", lines[0].shape, np.int32)
+            _planes_grad_kernel(inplace)(*arguments, *lines, classes_of)
+        grad_input = grad_input.reshape(shape)
     return grad_input, grad_target, None
 
 

@@ -225,7 +225,9 @@ class _Planes:
         return (self.tiles * ceil_div(self.classes, self.block_c),)
 
 
-def cross_entropy_forward(input, target, weight=None, *, ignore_index=-100, label_smoothing=0.0, reduction="mean"):
+def cross_entropy_forward(
+    input, target, weight=None, *, ignore_index=-100, label_smoothing=0.0, reduction="mean", inplace=False
+):
     planes, by_label = _Planes(input.shape), target.dtype != input.dtype
     x, target = contiguous(input), contiguous(target)
     weight = None if weight is None else contiguous(weight)
@@ -243,14 +245,17 @@ def cross_entropy_forward(input, target, weight=None, *, ignore_index=-100, labe
         BY_LABEL=by_label, SPREAD=spread, WIDE=wide, **planes.blocks,
     )  # fmt: skip
     arrays = x, labels, targets, weight, log_sums, masses
-    return reduced.output(x), (arrays, int(ignore_index), shares, planes, reduced)
+    return reduced.output(x), (arrays, int(ignore_index), shares, planes, reduced, inplace)
 
 
 def cross_entropy_backward(saved, grad_output, needs):
-    arrays, ignored, shares, planes, reduced = saved
+    arrays, ignored, shares, planes, reduced, inplace = saved
     x, labels = arrays[:2]
     by_label = labels is not None
-    grad_input = empty(x) if needs[0] else None
+    grad_input = None
+    if needs[0]:
+        # A program reads of x only the tile that it writes, and before that.
+        grad_input = x if inplace else empty(x)
     grad_target = empty(x) if needs[1] and not by_label else None
     *scale, each = reduced.scale(grad_output)
     if grad_input is not None or grad_target is not None:

@@ -24,7 +24,10 @@ def _finish(loss, reduction, divisor):
     return np.asarray(loss.sum() / divisor if divisor else np.nan), 1 / divisor if divisor else 0.0
 
 
-def cross_entropy_forward(input, target, weight=None, *, ignore_index=-100, label_smoothing=0.0, reduction="mean"):
+def cross_entropy_forward(
+    input, target, weight=None, *, ignore_index=-100, label_smoothing=0.0, reduction="mean", inplace=False
+):
+    """inplace is about memory, of which the mathematics knows nothing."""
     x = _classes_last(input)
     classes = x.shape[-1]
     w = np.ones(classes) if weight is None else weight

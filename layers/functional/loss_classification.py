@@ -4,12 +4,12 @@ import numpy as np
 
 from ...kernels import loss as kernels
 from ...kernels.device import device_of, to_device
-from ..tensor import apply
+from ..tensor import apply, apply_in_place
 
 __all__ = ["cross_entropy", "nll_loss", "multi_margin_loss", "multilabel_margin_loss", "ctc_loss"]
 
 
-def cross_entropy(input, target, weight=None, ignore_index=-100, reduction="mean", label_smoothing=0.0):
+def cross_entropy(input, target, weight=None, ignore_index=-100, reduction="mean", label_smoothing=0.0, inplace=False):
     """-log softmax(input) at the target, in one operation that never forms the probabilities.
 
     Args:
@@ -19,14 +19,21 @@ def cross_entropy(input, target, weight=None, ignore_index=-100, reduction="mean
         ignore_index: the label of positions that do not count.
         reduction: 'none', 'mean' (divided by the weights of the labels that count) or 'sum'.
         label_smoothing: how much of each target is spread evenly over the classes, in [0, 1].
+        inplace: backward writes the gradient of the logits over the logits, instead of into an array of that size:
+            after it, input holds its gradient. (PyTorch has no such argument.)
 
     Returns:
         A tensor without axes, or of the labels' shape for 'none'.
 
     Raises:
-        ValueError: a label is neither in [0, C) nor ignore_index.
+        ValueError: a label is neither in [0, C) nor ignore_index; or with inplace, input is a leaf, not C-contiguous,
+            of half precision on the CPU, in memory of the targets, or of an operation whose backward reads it, such as
+            an activation.
+        RuntimeError: in backward, where something else needs the logits that are gone, such as a second backward.
     """
     attributes = {"ignore_index": ignore_index, "label_smoothing": label_smoothing, "reduction": reduction}
+    if inplace:
+        return apply_in_place(kernels.cross_entropy, input, target, weight, **attributes)
     return apply(kernels.cross_entropy, input, target, weight, **attributes)
 
 

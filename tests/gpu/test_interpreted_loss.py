@@ -12,6 +12,7 @@ import interpreter
 from agreement import agree
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
+from parity import DTYPES
 
 from ranvier.kernels import loss
 from ranvier.kernels.loss.gpu_check import first_outside
@@ -43,6 +44,27 @@ def test_cross_entropy_over_several_tiles(shape, smoothing):
     agree(loss.cross_entropy, inputs, {"label_smoothing": smoothing}, rng, "float32", implementation="gpu")
     probabilities = [inputs[0], rng.random(shape).astype("f4"), None]
     agree(loss.cross_entropy, probabilities, {"label_smoothing": smoothing}, rng, "float32", implementation="gpu")
+
+
+@pytest.mark.parametrize("dtype", ["bfloat16", "float32", "float64"])
+@pytest.mark.parametrize("shape", [(2, 9001), (3, 40, 150)])
+@pytest.mark.parametrize("by_label", [True, False])
+def test_the_gradient_of_cross_entropy_may_go_over_the_logits(shape, dtype, by_label):
+    rng = np.random.default_rng(0)
+    x = rng.standard_normal(shape).astype(DTYPES[dtype])
+    labels = rng.integers(0, shape[1], (shape[0], *shape[2:]))
+    target = labels if by_label else rng.random(shape).astype(x.dtype)
+    weight = rng.random(shape[1]).astype(x.dtype)
+    results = []
+    for inplace in (False, True):
+        logits, needs = x.copy(), (True, not by_label, False)
+        attributes = {"label_smoothing": 0.1, "inplace": inplace, "implementation": "gpu"}
+        output, saved = loss.cross_entropy.forward(logits, target, weight, **attributes)
+        grads = loss.cross_entropy.backward(saved, np.full((), 3, x.dtype), needs, "gpu")
+        assert (grads[0] is logits) is inplace
+        results.append((output, *grads[:2]))
+    for usual, in_place in zip(*results):
+        np.testing.assert_array_equal(usual, in_place)
 
 
 def test_infinite_logits_and_ignored_rows_of_nan():

@@ -5,6 +5,7 @@ import pytest
 
 import ranvier as rv
 from ranvier import functional
+from ranvier.kernels import memory
 
 
 @pytest.fixture
@@ -50,6 +51,111 @@ def test_labels_out_of_range_are_refused():
 def test_probabilities_out_of_range_are_refused():
     with pytest.raises(ValueError, match=r"binary_cross_entropy: expected input in \[0, 1\], got 1.5"):
         rv.BCELoss()(rv.Tensor(np.full(3, 1.5)), np.ones(3))
+
+
+CALLS = {
+    "rows": ((24, 33), {}),
+    "planes": ((3, 5, 70), {"reduction": "sum"}),
+    "smoothed": ((9, 40), {"label_smoothing": 0.1, "ignore_index": 2}),
+    "weighted": ((4, 6, 3, 5), {"label_smoothing": 0.1, "reduction": "none", "weighted": True}),
+    "probabilities": ((9, 40), {"probabilities": True, "label_smoothing": 0.2}),
+    "planes_of_probabilities": ((2, 7, 40), {"probabilities": True, "weighted": True}),
+}
+
+
+def _classified(rng, shape, weighted=False, probabilities=False, **attributes):
+    """x, w and a loss of x w, whose class scores are in `shape`."""
+    x, w = (rng.standard_normal(s).astype(np.float32) for s in ((shape[0], 8), (8, int(np.prod(shape[1:])))))
+    if probabilities:
+        target = rng.dirichlet(np.ones(shape[1]), (shape[0], *shape[2:])).astype(np.float32)
+        target = np.ascontiguousarray(np.moveaxis(target, -1, 1))
+    else:
+        target = rng.integers(0, shape[1], (shape[0], *shape[2:]))
+    weight = rng.uniform(0.5, 2, shape[1]).astype(np.float32) if weighted else None
+
+    def run(inplace):
+        tensors = [rv.Tensor(a.copy(), requires_grad=True) for a in (x, w)]
+        targets = rv.Tensor(target.copy(), requires_grad=probabilities)
+        logits = (tensors[0] @ tensors[1]).reshape(shape)
+        loss = functional.cross_entropy(logits, targets, weight, inplace=inplace, **attributes)
+        return loss, logits, [*tensors, targets][: 3 if probabilities else 2]
+
+    return run
+
+
+@pytest.mark.parametrize("call", CALLS)
+def test_cross_entropy_in_place_leaves_the_gradient_in_the_logits(call, rng):
+    shape, attributes = CALLS[call]
+    run, taken = _classified(rng, shape, **attributes), []
+
+    def take(shape, dtype, gpu=None):
+        array = np.empty(shape, dtype)
+        taken[-1] += array.nbytes
+        return array
+
+    results = []
+    for inplace in (False, True):
+        loss, logits, leaves = run(inplace)
+        before, value = logits.array.copy(), loss.array.copy()
+        grad = np.random.default_rng(1).standard_normal(loss.shape).astype(np.float32)
+        taken.append(0)
+        with memory.supplied_by(take):
+            loss.backward(grad)
+        assert np.array_equal(logits.array, before) is not inplace
+        results.append([value, *(leaf.grad.array for leaf in leaves)])
+    for usual, in_place in zip(*results, strict=True):
+        np.testing.assert_array_equal(usual, in_place)
+    assert taken[0] - taken[1] == logits.array.nbytes
+    x, w = (leaf.array for leaf in leaves[:2])
+    np.testing.assert_allclose(x.T @ logits.array.reshape(len(x), -1), leaves[1].grad.array, rtol=1e-4, atol=1e-5)
+    assert w.shape[1] == logits.size // len(x)
+
+
+def test_cross_entropy_in_place_refuses_logits_that_are_needed(rng):
+    x, labels = rng.standard_normal((4, 3)), np.array([0, 2, 1, 1])
+    leaf = rv.Tensor(x, requires_grad=True)
+    cases = {
+        "as the result of an operation, got a leaf": leaf,
+        "does not read, got a result of reshape": leaf.reshape(4, 3),
+        "does not read, got a result of relu": functional.relu(leaf * 2).reshape(4, 3),
+        "C-contiguous": (leaf.reshape(3, 4) * 2).transpose(0, 1),
+        "of float32 or float64 on the CPU, got float16": rv.Tensor(x.astype("f2"), requires_grad=True) * 2,
+    }
+    for message, logits in cases.items():
+        before = logits.array.copy()
+        with pytest.raises(ValueError, match=message):
+            functional.cross_entropy(logits, labels, inplace=True).backward()
+        np.testing.assert_array_equal(logits.array, before)
+    logits = leaf * 2
+    with pytest.raises(ValueError, match="memory of its own, got memory of another input"):
+        functional.cross_entropy(logits, logits.detach(), inplace=True)
+    with rv.no_grad():
+        functional.cross_entropy(leaf, labels, inplace=True)
+    functional.cross_entropy(rv.Tensor(x), labels, inplace=True)
+
+
+@pytest.mark.parametrize("first", [True, False])
+@pytest.mark.parametrize(
+    "other", [lambda z: z * z, lambda z: z[:2] * z[:2], lambda z: rv.Tensor(np.ones((4, 3)), True) * z.detach()]
+)
+def test_what_has_saved_overwritten_logits_refuses_to_go_backward(first, other, rng):
+    leaf, labels = rv.Tensor(rng.standard_normal((4, 3)), requires_grad=True), np.array([0, 2, 1, 1])
+    logits = leaf * 2
+    saved = other(logits).sum() if first else None
+    loss = functional.cross_entropy(logits, labels, inplace=True)
+    saved = other(logits).sum() if saved is None else saved
+    loss.backward()
+    with pytest.raises(RuntimeError, match="inplace=True has written its gradient over since"):
+        saved.backward()
+    other(rv.Tensor(logits.array, requires_grad=True)).sum().backward()  # saved since: the values it saw
+
+
+def test_a_second_backward_of_cross_entropy_in_place_is_refused(rng):
+    leaf = rv.Tensor(rng.standard_normal((4, 3)), requires_grad=True)
+    loss = functional.cross_entropy(leaf * 2, np.array([0, 2, 1, 1]), inplace=True)
+    loss.backward(retain_graph=True)
+    with pytest.raises(RuntimeError, match="cross_entropy has saved values"):
+        loss.backward()
 
 
 def test_weights_are_buffers_that_move_and_are_saved():

@@ -14,14 +14,14 @@ from ranvier.train.capture import calls
 STEPS = 7
 
 
-def classifier(layers, shape, classes=4):
+def classifier(layers, shape, classes=4, inplace=False):
     """A step that trains a classifier with clipping and a schedule, and what it changes."""
     model = rv.Sequential(*layers)
     optimizer = rv.optim.Adam(model.parameters(), lr=1e-2)
     schedule = rv.optim.StepLR(optimizer, 2, 0.5)
 
     def step(x, labels):
-        loss = rv.functional.cross_entropy(model(x), labels)
+        loss = rv.functional.cross_entropy(model(x), labels, inplace=inplace)
         optimizer.zero_grad()
         loss.backward()
         rv.clip_grad_norm_(model.parameters(), 1.0)
@@ -41,10 +41,10 @@ def dense():
 
 def convolutional():
     layers = [
-        rv.Conv2d(2, 4, 3, padding=1), rv.BatchNorm2d(4), rv.ReLU(), rv.MaxPool2d(2),
+        rv.Conv2d(2, 4, 3, padding=1), rv.BatchNorm2d(4, activation="relu"), rv.MaxPool2d(2),
         rv.Conv2d(4, 4, 3, padding=1, groups=4), rv.LeakyReLU(), rv.AdaptiveAvgPool2d(1), rv.Flatten(), rv.Dense(4, 4),
     ]  # fmt: skip
-    return classifier(layers, (5, 2, 8, 8))
+    return classifier(layers, (5, 2, 8, 8), inplace=True)
 
 
 def transformer():
