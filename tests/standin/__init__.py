@@ -12,6 +12,8 @@ from __future__ import annotations
 
 import contextlib
 import ctypes
+import functools
+import importlib.metadata
 import importlib.util
 import re
 import shutil
@@ -94,7 +96,8 @@ def install() -> None:
         raise RuntimeError("the stand-in GPU must be installed before CuPy is imported")
     with tempfile.TemporaryDirectory() as folder:
         driver = _build("driver.c", Path(folder, "libcuda.so.1"), "-Wl,-soname,libcuda.so.1")
-        runtime = _build("runtime.c", Path(folder, "runtime.so"), "-I" + sysconfig.get_path("include"))
+        include, version = "-I" + sysconfig.get_path("include"), f"-DCUDA_MAJOR={_cuda_major()}"
+        runtime = _build("runtime.c", Path(folder, "runtime.so"), include, version)
         # Global, and by its soname what CuPy then finds when it looks for the driver.
         _driver = ctypes.CDLL(driver, mode=ctypes.RTLD_GLOBAL)
         _replace_runtime(ctypes.PyDLL(runtime))
@@ -161,6 +164,13 @@ def only_our_kernels() -> Iterator[None]:
         vars(compiler).update(before)
 
 
+@functools.cache
+def _cuda_major() -> int:
+    """12 or 13: the CUDA that the installed CuPy was built for."""
+    names = importlib.metadata.packages_distributions()["cupy"]
+    return int(re.search(r"cuda(\d+)x", " ".join(names))[1])
+
+
 def _build(source: str, target: Path, *options: str) -> str:
     command = ["gcc", "-O1", "-shared", "-fPIC", *options, "-o", str(target), str(_HERE / source)]
     subprocess.run(command, check=True)
@@ -183,7 +193,7 @@ def _replace_runtime(library) -> None:
     runtime.setDevice = lambda device: library.runtime_setDevice(device, 0)
     runtime.deviceGetAttribute = lambda attribute, device: library.runtime_deviceGetAttribute(attribute, device, 0)
     runtime.memGetInfo = lambda: library.runtime_memGetInfo(0)
-    runtime.runtimeGetVersion = runtime.driverGetVersion = lambda: 13000
+    runtime.runtimeGetVersion = runtime.driverGetVersion = lambda: 1000 * _cuda_major()
     library.runtime_deviceSynchronize.restype = library.runtime_streamSynchronize.restype = ctypes.py_object
     library.runtime_streamSynchronize.argtypes = [ctypes.c_ssize_t, ctypes.c_int]
     library.runtime_streamIsCapturing.argtypes = [ctypes.c_ssize_t, ctypes.c_int]

@@ -72,9 +72,9 @@ PyObject *runtime_setDevice(int device, int skip) {
     standin_device = device;
     Py_RETURN_NONE;
 }
-int runtime_driverGetVersion(int skip) { return 13000; }
-int runtime_runtimeGetVersion(int skip) { return 13000; }
-int runtime__getCUDAMajorVersion(int skip) { return 13; }
+int runtime_driverGetVersion(int skip) { return CUDA_MAJOR * 1000; }
+int runtime_runtimeGetVersion(int skip) { return CUDA_MAJOR * 1000; }
+int runtime__getCUDAMajorVersion(int skip) { return CUDA_MAJOR; }
 
 int runtime_deviceGetAttribute(int attribute, int device, int skip) {
     switch (attribute) {
