@@ -10,24 +10,19 @@ apart into as many sums as its stride has residues (`plan.py`), which share a fr
 are written. A task is some images, or some rows of results of one.
 """
 
-from functools import lru_cache
-from itertools import product
-from typing import NamedTuple
-
 import numpy as np
 from numba import prange
 
+from ..accumulate import copy_into
 from ..cpu_jit import kernel, serial_kernel
 from ..cpu_product import PANEL_BYTES, REGISTER_BYTES, copy_line, copy_vector, multiply_panels, panel_width, transpose
-from ..memory import workspace
+from ..memory import workspace, zeros
+from .cpu_frames_plan import plan_of
+from .cpu_frames_results import write_results
 from .cpu_tiles import threads_of
-from .plan import INNER, residues
-from .shape import Sizes
+from .plan import INNER
 
-_FRAME_BYTES, _SUM_BYTES = 1 << 19, 3 << 17  # they share a core's second-level cache
-_POSITIONS = (
-    256  # of images that are smaller, several are one task; and as many a gradient of the weight sums at a time
-)
+_SUM_BYTES = 3 << 17  # with a frame, they share a core's second-level cache
 _TERMS = 16  # of a row of the kernel, all channels
 _PARTIAL_BYTES, _CHUNKS = 5 << 20, 8  # of a weight's gradient's sums; in so many parts the batch is summed at most
 
@@ -39,126 +34,6 @@ def suits(shape, gradient=False) -> bool:
         channels, results = results, channels
     width = panel_width(4)
     return channels * shape.kernel[2] >= _TERMS and 2 * results >= -(-results // width) * width
-
-
-class _Axis(NamedTuple):
-    """One axis: unit u of a sum reads, for an offset, the source at u * step + start + offset - before.
-
-    Attributes:
-        units: of the sums' longest; unit u of a sum is result position u * every + its first.
-        span: positions of the source that one unit reads, from its first on.
-        sums: (units, first, start, taps, offsets) of each, taps by ascending offset.
-    """
-
-    units: int
-    every: int
-    step: int
-    before: int
-    span: int
-    sums: list
-
-
-def _axis_of_sum(size, kernel, out, stride, padding, dilation) -> _Axis:
-    taps = range(kernel)
-    return _Axis(
-        out, 1, stride, padding, (kernel - 1) * dilation + 1, [(out, 0, 0, taps, [t * dilation for t in taps])]
-    )
-
-
-def _axis_of_gradient(size, kernel, out, stride, padding, dilation) -> _Axis:
-    axes = residues(size, kernel, out, stride, padding, dilation)
-    before = max((axis.padding for axis in axes), default=0)
-    sums = [(axis.count, axis.first, before - axis.padding, axis.taps[::-1], axis.offsets[::-1]) for axis in axes]
-    span = max((start + offsets[-1] + 1 for _, _, start, _, offsets in sums), default=1)
-    return _Axis(-(-size // stride), stride, 1, before, span, sums)
-
-
-class Plan(NamedTuple):
-    """What a task reads and sums; numbers for kernels.
-
-    Attributes:
-        sums: for each its units (3), its first result position (3), where its left rows begin and how many they are,
-            where its runs begin and how many they are.
-        runs: for each where in the frame it begins, in how many terms of the packed weight before, and its terms.
-        order: the taps as the packed weight has them.
-        left_rows: where in the frames each unit of each sum reads, image by image.
-        frame: positions along each axis.
-        before, step, every, units: of the axes.
-        images, rows: of a task; rows are units.
-    """
-
-    sums: np.ndarray
-    runs: np.ndarray
-    order: np.ndarray
-    left_rows: np.ndarray
-    frame: Sizes
-    before: Sizes
-    step: Sizes
-    every: Sizes
-    units: Sizes
-    images: int
-    rows: int
-
-    def tasks(self, batch: int) -> int:
-        """In how many parts a batch is computed."""
-        return -(-batch // self.images) * self.units[0] * -(-self.units[1] // self.rows)
-
-
-def _runs(offsets):
-    """Offsets as stretches of those that follow each other: (first, how many)."""
-    runs = []
-    for offset in offsets:
-        if runs and offset == runs[-1][0] + runs[-1][1]:
-            runs[-1][1] += 1
-        else:
-            runs.append([offset, 1])
-    return runs
-
-
-@lru_cache(maxsize=256)
-def plan_of(shape, gradient: bool, itemsize: int, tasks: int) -> Plan:
-    """The plan of correlate, or of its gradient with respect to x; in at least so many tasks, if it can be helped."""
-    make, sizes = (_axis_of_gradient, shape[4:]) if gradient else (_axis_of_sum, shape[4:])
-    axes = [make(*axis) for axis in zip(*sizes)]
-    channels = (shape.out_channels if gradient else shape.in_channels) // shape.groups
-    units, frame_width = [axis.units for axis in axes], (axes[2].units - 1) * axes[2].step + axes[2].span
-    row_bytes = channels * itemsize * axes[0].span * frame_width
-    rows, parts = units[1], shape.batch * units[0]
-    if parts < tasks:
-        rows = -(-rows // -(-tasks // max(1, parts)))
-    rows = max(1, min(rows, (_FRAME_BYTES // row_bytes - axes[1].span) // axes[1].step + 1))
-    rows = -(-units[1] // -(-units[1] // rows))  # tasks of about one size
-    images = 1
-    if rows == units[1]:
-        frame_bytes = row_bytes * ((rows - 1) * axes[1].step + axes[1].span)
-        positions = rows * units[2]
-        images = max(1, min(-(-_POSITIONS // positions), parts // tasks, _FRAME_BYTES // frame_bytes))
-    frame = (axes[0].span, (rows - 1) * axes[1].step + axes[1].span, frame_width)
-    height, width = frame[1:]
-    sums, runs, order, left_rows, terms = [], [], [], [], 0
-    for choice in product(*(axis.sums for axis in axes)):
-        counts, firsts, starts, taps, offsets = zip(*choice)
-        first_run = len(runs)
-        for (d, tap_d), (h, tap_h) in product(zip(offsets[0], taps[0]), zip(offsets[1], taps[1])):
-            order += [(tap_d * shape.kernel[1] + tap_h) * shape.kernel[2] + tap_w for tap_w in taps[2]]
-            for offset, count in _runs(offsets[2]):
-                runs.append((((d * height + h) * width + offset) * channels, terms, count * channels))
-                terms += count * channels
-        image, row, place = np.ogrid[:images, : min(rows, counts[1]), : counts[2]]
-        row, place = starts[1] + row * axes[1].step, starts[2] + place * axes[2].step
-        places = ((image * frame[0] + starts[0]) * height + row) * width + place
-        sums.append((*counts, *firsts, sum(map(len, left_rows)), places.size, first_run, len(runs) - first_run))
-        left_rows.append(places.ravel() * channels)
-    return Plan(
-        np.array(sums, np.int64).reshape(-1, 10),
-        np.array(runs, np.int64).reshape(-1, 3),
-        np.array(order, np.int64),
-        np.concatenate([*left_rows, np.empty(0, np.int64)]).astype(np.int64),
-        frame,
-        *(tuple(sizes) for sizes in zip(*((axis.before, axis.step, axis.every, axis.units) for axis in axes))),
-        images,
-        rows,
-    )
 
 
 @serial_kernel
@@ -235,48 +110,6 @@ def conv_pack_weight_kernel(weight, order, groups, results, terms, taps, by_term
                         copy_vector(columns, (term * taps + order[number]) * lanes, packed, to + term * width)
 
 
-@serial_kernel
-def _write_results(
-    sums, sum_pitch, sum_rows, image, images, unit, row, rows, counts, every, result, plane, bias, relu, lines, z, to,
-    channels,
-):  # fmt: skip
-    """What one image's units row..row + rows - 1 are, through bias and activation, in a plane of each of z's channels.
-
-    Args:
-        sum_rows: where each sum's rows begin; its unit (image, row, place) follows in that order.
-        counts: of sums, as in Plan; unit: along the first axis; plane: of the result.
-    """
-    lanes, zero = REGISTER_BYTES // z.itemsize, z.dtype.type(0)
-    low, high = row * every[1], min((row + rows) * every[1], result[1])
-    out_size = result[0] * result[1] * result[2]
-    for channel in range(0, channels, lanes):
-        b = bias[channel : channel + lanes]
-        covered = 0
-        for number in range(len(counts)):
-            if unit < counts[number, 0] and unit * every[0] + counts[number, 3] == plane:
-                covered += max(0, min(rows, counts[number, 1] - row)) * counts[number, 2]
-        if covered < (high - low) * result[2]:  # no tap reaches some positions
-            for position in range((high - low) * result[2]):
-                line = lines[position * lanes : (position + 1) * lanes]
-                for i in range(lanes):
-                    line[i] = zero if relu and b[i] < 0 else b[i]
-        for number in range(len(counts)):
-            if unit >= counts[number, 0] or unit * every[0] + counts[number, 3] != plane:
-                continue
-            there_rows, wide = min(rows, counts[number, 1] - row), counts[number, 2]
-            for r in range(there_rows):
-                place = (sum_rows[number] + (image * there_rows + r) * wide) * sum_pitch + channel
-                here = (r * every[1] + counts[number, 4]) * result[2] + counts[number, 5]
-                for column in range(wide):
-                    line = lines[(here + column * every[2]) * lanes : (here + column * every[2] + 1) * lanes]
-                    values = sums[place + column * sum_pitch : place + column * sum_pitch + lanes]
-                    for i in range(lanes):
-                        value = values[i] + b[i]
-                        line[i] = zero if relu and value < 0 else value
-        there = to + channel * out_size + (plane * result[1] + low) * result[2]
-        transpose(lines, 0, lanes, (high - low) * result[2], min(lanes, channels - channel), z, there, out_size)
-
-
 @kernel
 def conv_frames_kernel(
     x, packed, z, bias, relu, batch, groups, channels, results, source, result, counts, runs, left_rows, frame,
@@ -328,7 +161,7 @@ def conv_frames_kernel(
                     for image in range(task_images):
                         to = (((n + image) * groups + group) * results + first) * out_size
                         for plane in range(unit * every[0], min((unit + 1) * every[0], result[0])):
-                            _write_results(
+                            write_results(
                                 sums[worker], results_at_a_time, sum_rows, image, task_images, unit, row, task_rows,
                                 counts, every, result, plane, bias[group * results + first :], relu, lines[worker],
                                 z, to, min(count, results - first),
@@ -442,9 +275,9 @@ def _run(x, weight, shape, gradient, channels, results, source, result, z, bias,
     packed = workspace("conv weight", groups * padded * len(plan.order) * channels, x.dtype)
     pack = conv_pack_weight_kernel if workers > 1 else conv_pack_weight_kernel.serial
     pack(weight.reshape(-1), plan.order, groups, results, channels, shape.taps, gradient, packed)
-    biases = np.zeros(groups * results + width, x.dtype)
+    biases = zeros(groups * results + width, x.dtype)
     if bias is not None:
-        biases[: len(bias)] = bias
+        copy_into(biases[: len(bias)], bias)
     positions = max(1, len(plan.left_rows))
     at_a_time = min(padded, max(width, _SUM_BYTES // (positions * x.itemsize) // width * width))
     run = conv_frames_kernel if workers > 1 else conv_frames_kernel.serial

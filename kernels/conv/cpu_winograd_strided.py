@@ -21,7 +21,7 @@ from numba import prange
 
 from ..cpu_jit import kernel, serial_kernel
 from ..cpu_product import PANEL_BYTES, REGISTER_BYTES, copy_vector, multiply_panels, panel_width, transpose
-from ..memory import workspace
+from ..memory import workspace, zeros
 from .cpu_tiles import conv_transpose_weight_kernel, threads_of
 from .cpu_winograd_transforms import SHORT_POINTS, combine_short_kernel, combine_short_patch, short_results_of
 
@@ -318,7 +318,7 @@ def _run(x, weight, shape, gradient, channels, results, source, result, z, bias,
         taps,
         shape.taps,
         z.reshape(-1),
-        np.zeros(results, x.dtype) if bias is None else bias,
+        zeros(results, x.dtype) if bias is None else bias,
         relu,
         shape.batch,
         channels,
