@@ -18,6 +18,7 @@ _WORTH_THREADS = 1 << 15  # elements; fewer are added before another thread has 
 _LONG = 4096  # elements of a row that one block adds
 _ROWS, _COLUMNS = 256, 2048  # where whole rows are added: those of a block, and how much of each stays in the cache
 
+
 _NOTHING = {np.dtype(kind): np.empty(0, kind) for kind in (np.float32, np.float64)}
 
 _quiet = np.errstate(all="ignore")
@@ -103,6 +104,42 @@ def choice_grad_kernel(grad_y, place, grad_x):
         grad_x[o] = 0
         for i in range(grad_x.shape[2]):
             grad_x[o, place[o, i], i] = grad_y[o, i]
+
+
+@kernel
+def row_extremum_grad_kernel(x, y, grad_y, grad_x):
+    """grad_x[o, k] = the share of grad_y[o], where x[o, k] is y[o], that falls to each such k; else 0."""
+    zero, one = x.dtype.type(0), x.dtype.type(1)
+    for o in prange(x.shape[0]):
+        line, to, extremum, count = x[o], grad_x[o], y[o], 0
+        for k in range(len(line)):
+            count += line[k] == extremum
+        share = grad_y[o] / x.dtype.type(count)
+        for k in range(len(line)):
+            to[k] = share * (one if line[k] == extremum else zero)
+
+
+@kernel
+def column_extremum_grad_kernel(x, y, grad_y, grad_x):
+    """The same for x [outer, n, inner] and y [outer, inner], a strip of columns at a time, whose counts stay in the
+    cache."""
+    outer, n, inner = x.shape
+    zero, one = x.dtype.type(0), x.dtype.type(1)
+    strips = (inner + _COLUMNS - 1) // _COLUMNS
+    for job in prange(outer * strips):
+        o, first = job // strips, job % strips * _COLUMNS
+        last = min(first + _COLUMNS, inner)
+        extrema, shares = y[o, first:last], np.zeros(last - first, x.dtype)
+        for k in range(n):
+            line = x[o, k, first:last]
+            for i in range(len(line)):
+                shares[i] += one if line[i] == extrema[i] else zero
+        for i in range(len(shares)):
+            shares[i] = grad_y[o, first + i] / shares[i]
+        for k in range(n):
+            line, to = x[o, k, first:last], grad_x[o, k, first:last]
+            for i in range(len(line)):
+                to[i] = shares[i] * (one if line[i] == extrema[i] else zero)
 
 
 @kernel
@@ -303,6 +340,18 @@ def _by_numpy(function, gradient):
 
 def _shared(x, y, grad_y, axis):
     """grad_y where x equals y, divided by how many do."""
+    run = _one_run(x.shape, axis, True)
+    if run is not None and x.dtype.kind == "f" and x.size > _WORTH_THREADS:
+        outer, n, inner, _ = run
+        x, y, grad_y = (np.ascontiguousarray(array) for array in (x, y, grad_y))
+        grad_x = empty(x.shape, x.dtype)
+        if inner == 1:
+            lines = (array.reshape(outer) for array in (y, grad_y))
+            row_extremum_grad_kernel(x.reshape(outer, n), *lines, grad_x.reshape(outer, n))
+        else:
+            sizes, lines = (outer, n, inner), (array.reshape(outer, inner) for array in (y, grad_y))
+            column_extremum_grad_kernel(x.reshape(sizes), *lines, grad_x.reshape(sizes))
+        return grad_x
     chosen = x == y
     share = grad_y / chosen.sum(axis=axis, keepdims=True, dtype=grad_y.dtype)
     return np.multiply(chosen, share, out=empty(x.shape, x.dtype))
