@@ -201,6 +201,11 @@ def _add_products_of_tile(vectors, tile, column, arguments):
     places = [vectors.add(column, vectors.constant(v * vectors.lanes)) for v in range(tile.vectors)]
     masks = [vectors.inside(place, count) for place in places]
     grad_rows = vectors.rows(grad, zeros, grad_base, grad_pitch, row, vectors.constant(1), grad_height, tile.rows)
+    # What a row that is not there would multiply is left out: infinity times its zeros would be NaN.
+    there = [
+        vectors.everywhere(builder.icmp_signed("<", vectors.add(row, vectors.constant(r)), grad_height))
+        for r in range(tile.rows)
+    ]
     grads = [
         [vectors.load(vectors.at(there, place), mask) for place, mask in zip(places, masks)] for there in grad_rows
     ]
@@ -229,9 +234,10 @@ def _add_products_of_tile(vectors, tile, column, arguments):
                 for r, line in tile.pairs(t):
                     halves, half = products[line], (r + v) % 2
                     if halves[half] is None:
-                        halves[half] = builder.fmul(value, grads[r][v])
+                        product, before = builder.fmul(value, grads[r][v]), vectors.zero
                     else:
-                        halves[half] = vectors.plus(halves[half], value, grads[r][v])
+                        product, before = vectors.plus(halves[half], value, grads[r][v]), halves[half]
+                    halves[half] = builder.select(there[r], product, before) if tile.rows > 1 else product
         for line, halves in enumerate(products):
             add_to(vectors.add(sums_start, tap, vectors.times(line_step, line)), halves)
 

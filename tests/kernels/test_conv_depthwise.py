@@ -90,6 +90,19 @@ def test_infinities_stay_where_they_are_read(stride, monkeypatch):
     assert np.isinf(y).sum() == (8 if stride == 1 else 2)
 
 
+@PLANES_AND_TILES
+@pytest.mark.parametrize("stride", [1, 2])
+def test_infinities_in_the_last_row_make_gradients_infinite(stride, least_channels, monkeypatch):
+    monkeypatch.setattr(cpu_planes, "_CHANNELS", least_channels)
+    x, weight = np.ones((1, 2, 11, 21), np.float32), np.ones((2, 1, 3, 3), np.float32)
+    x[0, 0, 10, 20] = np.inf
+    _, saved = conv.conv2d.forward(x, weight, stride=(stride,) * 2, padding=((1, 1), (1, 1)), groups=2)
+    grad = np.ones((1, 2, *saved[3].output[1:]), np.float32)
+    grad_weight = conv.conv2d.backward(saved, grad, (False, True, False))[1]
+    assert not np.isnan(grad_weight).any()
+    assert np.isinf(grad_weight[0]).sum() == (4 if stride == 1 else 1)
+
+
 def test_views_with_other_strides_are_read_as_they_are():
     rng = np.random.default_rng(0)
     x = rng.standard_normal((2, 20, 19, 6)).transpose(0, 3, 1, 2)[:, ::-1]
