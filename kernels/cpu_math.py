@@ -7,8 +7,8 @@ are libm's. Call them from kernels only: `from ..cpu_math import exp, tanh`.
 Each is an intrinsic that writes LLVM's instructions into the loop that calls it (`cpu_formulas.py`): compiled as
 functions of their own, they took a tenth of a second each, in the first seconds after an installation.
 
-Coefficients: minimax fits of the relative error (Lawson's algorithm) for exp, expm1, log and log1p, minimax rationals
-for tanh and erf. The reductions of the argument are those of S. L. Moshier's Cephes library (`expf`, `logf`).
+Coefficients: minimax fits of the relative error (Lawson's algorithm) for exp, expm1, log, log1p and softplus, minimax
+rationals for tanh and erf. The reductions of the argument are those of S. L. Moshier's Cephes library (`expf`, `logf`).
 """
 
 from __future__ import annotations
@@ -88,8 +88,13 @@ def _without_powers_of_two(x):
 
 
 def _exp32(x):
-    # exp(x) = 2^n exp(r). Bounds written so that NaN comes through; at them the result is 0 or infinite.
-    n, r = _without_powers_of_two(smallest(largest(x, -104.0), 89.0))
+    # Bounds written so that NaN comes through; at them the result is 0 or infinite.
+    return _bounded_exp(smallest(largest(x, -104.0), 89.0))
+
+
+def _bounded_exp(x):
+    """exp(x) = 2^n exp(r), from where it is 0 to where it is infinite."""
+    n, r = _without_powers_of_two(x)
     p = _polynomial(
         r, 1.383683522e-3, 8.374824055e-3, 4.166822620e-2, 1.666642007e-1, 4.999999208e-1, 1.0, 1.0
     )  # fmt: skip
@@ -175,12 +180,26 @@ def _erf32(x):
     return choose(x.equals(x), result, x)
 
 
+def _softplus32(x):
+    # max(x, 0) + log(1 + e) with e = exp(-|x|), of which log(1 + e) / e is a polynomial: e is at most 1.
+    e = _bounded_exp(largest(-absolute(x), -104.0))
+    p = _polynomial(
+        e, 5.23269069e-3, -2.95052289e-2, 7.82259443e-2, -1.3663246e-1, 1.91060074e-1, -2.48429826e-1, 3.33190969e-1,
+        -4.99994931e-1, 9.9999997e-1,
+    )  # fmt: skip
+    return largest(x, 0.0) + e * p
+
+
 def _sigmoid32(x):
     return 1.0 / (1.0 + _exp32(-x))
 
 
 def _exp64(x):
     return call(x, "llvm.exp")
+
+
+def _softplus64(x):
+    return largest(x, 0.0) + library_call(_exp64(-absolute(x)), "log1p")
 
 
 def _sigmoid64(x):
@@ -201,3 +220,4 @@ expm1 = _by_width(_expm1_32, _library("expm1"))
 log1p = _by_width(_log1p_32, _library("log1p"))
 erf = _by_width(_erf32, _library("erf"))
 sigmoid = _by_width(_sigmoid32, _sigmoid64)
+softplus = _by_width(_softplus32, _softplus64)

@@ -12,7 +12,7 @@ import numpy as np
 from numba import prange
 
 from ..cpu_jit import kernel
-from ..cpu_math import erf, exp, expm1, log1p, sigmoid, tanh, wide_vectors
+from ..cpu_math import erf, exp, expm1, sigmoid, softplus, tanh, wide_vectors
 from ..cpu_philox import uniform
 from ..cpu_sums import line_sum
 from ..elementwise.memory_order import deliver, flat, in_memory_order, unflat
@@ -86,11 +86,9 @@ def _forward_kernel(code):
                     n = e * (e + kind(2))
                     y[i] = x[i] * (n / (n + kind(2)))
             elif code == _SOFTPLUS:
-                # log(1 + e^z) = max(z, 0) + log(1 + e^-|z|): nothing overflows.
                 for i in range(x.size):
                     z = x[i] * p
-                    soft = ((z if z > zero else zero) + log1p(exp(-abs(z)))) / p
-                    y[i] = x[i] if z > q else soft
+                    y[i] = x[i] if z > q else softplus(z) / p
             elif code == _SOFTSIGN:
                 for i in range(x.size):
                     y[i] = x[i] / (one + abs(x[i]))
@@ -104,7 +102,7 @@ def _forward_kernel(code):
                     y[i] = x[i] * (one if x[i] >= kind(3) else rising)
             elif code == _LOGSIGMOID:
                 for i in range(x.size):
-                    y[i] = (x[i] if x[i] < zero else zero) - log1p(exp(-abs(x[i])))
+                    y[i] = -softplus(-x[i])
             elif code == _SOFTSHRINK:
                 for i in range(x.size):
                     below = x[i] + p if x[i] < -p else zero * x[i]

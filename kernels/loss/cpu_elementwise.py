@@ -9,10 +9,9 @@ import math
 
 import numpy as np
 from numba import prange
-from numba.extending import register_jitable
 
 from ..cpu_jit import kernel, serial_kernel
-from ..cpu_math import exp, log, log1p, sigmoid, wide_vectors
+from ..cpu_math import exp, log, log1p, sigmoid, softplus, wide_vectors
 from ..cpu_sums import line_sum
 from ..elementwise.broadcasting import sum_to_shape
 from ..memory import empty
@@ -26,12 +25,6 @@ _NOTHING = {np.dtype(kind): np.empty(0, kind) for kind in (np.float32, np.float6
 _MSE, _L1, _SMOOTH_L1, _HUBER, _POISSON_LOG, _POISSON, _GAUSSIAN = range(7)
 _BCE, _BCE_LOGITS, _BCE_LOGITS_POSITIVE, _KL, _KL_LOG, _SOFT_MARGIN, _HINGE_EMBEDDING, _MARGIN_RANKING = range(7, 15)
 _BY_INPUT, _BY_TARGET, _BY_OTHER = range(3)
-
-
-@register_jitable(forceinline=True)
-def _softplus(z, zero):
-    """log(1 + exp(z)) without overflow."""
-    return max(z, zero) + log1p(exp(-abs(z)))
 
 
 @serial_kernel
@@ -71,10 +64,10 @@ def element_losses(code, x, t, other, p, full, values):
             values[i] = (t[i] - one) * max(log1p(-x[i]), floor) - t[i] * max(log(x[i]), floor)
     elif code == _BCE_LOGITS:
         for i in range(x.size):
-            values[i] = (one - t[i]) * x[i] + _softplus(-x[i], zero)
+            values[i] = (one - t[i]) * x[i] + softplus(-x[i])
     elif code == _BCE_LOGITS_POSITIVE:
         for i in range(x.size):
-            values[i] = (one - t[i]) * x[i] + (one + (other[i] - one) * t[i]) * _softplus(-x[i], zero)
+            values[i] = (one - t[i]) * x[i] + (one + (other[i] - one) * t[i]) * softplus(-x[i])
     elif code == _KL:
         for i in range(x.size):
             logarithm = log(t[i]) if t[i] != zero else zero
@@ -84,7 +77,7 @@ def element_losses(code, x, t, other, p, full, values):
             values[i] = exp(t[i]) * (t[i] - x[i])
     elif code == _SOFT_MARGIN:
         for i in range(x.size):
-            values[i] = _softplus(-t[i] * x[i], zero)
+            values[i] = softplus(-t[i] * x[i])
     elif code == _HINGE_EMBEDDING:
         for i in range(x.size):
             values[i] = x[i] if t[i] == one else (zero if p < x[i] else p - x[i])
@@ -146,7 +139,7 @@ def element_derivatives(code, by, x, t, other, p, full, values):
             values[i] = (one - t[i]) * sigmoid(x[i]) - other[i] * t[i] * sigmoid(-x[i])
     elif code == _BCE_LOGITS_POSITIVE:
         for i in range(x.size):
-            values[i] = (other[i] - one) * _softplus(-x[i], zero) - x[i]
+            values[i] = (other[i] - one) * softplus(-x[i]) - x[i]
     elif code == _KL:
         for i in range(x.size):
             values[i] = -t[i] if by == _BY_INPUT else log(t[i]) + one - x[i]

@@ -7,7 +7,7 @@ import pytest
 from numba import njit
 
 from ranvier.kernels import cpu_math
-from ranvier.kernels.cpu_jit import _FASTMATH
+from ranvier.kernels.cpu_jit import _OPTIONS
 
 _erf = np.vectorize(math.erf, otypes=[np.float64])
 FUNCTIONS = {
@@ -18,13 +18,14 @@ FUNCTIONS = {
     "log1p": (np.log1p, -0.99, 100.0),
     "erf": (_erf, -5.0, 5.0),
     "sigmoid": (lambda x: 1 / (1 + np.exp(-x)), -80.0, 80.0),
+    "softplus": (lambda x: np.logaddexp(x, 0), -86.0, 100.0),
 }
 
 
 def compiled(name):
     function = getattr(cpu_math, name)
 
-    @njit(fastmath=_FASTMATH, error_model="numpy")
+    @njit(**_OPTIONS)
     def each(x, y):
         for i in range(x.size):
             y[i] = function(x[i])
