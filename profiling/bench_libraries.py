@@ -123,7 +123,7 @@ def pytorch(channels_last: bool = False) -> Library:
 
     layout = torch.channels_last if channels_last else torch.contiguous_format
     layers = SimpleNamespace(**vars(torch.nn))
-    for name in ("Linear", "Conv1d", "Conv2d", "ConvTranspose2d"):
+    for name in ("Linear", "Conv1d", "Conv2d", "ConvTranspose2d", "BatchNorm2d"):
         setattr(layers, name, _activated(getattr(torch.nn, name)))
     fused = {name: _fused(getattr(torch.optim, name)) for name in ("SGD", "Adam", "AdamW")}
     return Library(

@@ -148,7 +148,7 @@ def resnet(library: Library, random, batch: int, image: int, channels: int) -> T
         def __init__(self, inputs: int, outputs: int, stride: int):
             super().__init__()
             self.conv1 = nn.Conv2d(inputs, outputs, 3, stride=stride, padding=1, bias=False)
-            self.bn1 = nn.BatchNorm2d(outputs)
+            self.bn1 = nn.BatchNorm2d(outputs, activation="relu")
             self.conv2 = nn.Conv2d(outputs, outputs, 3, padding=1, bias=False)
             self.bn2 = nn.BatchNorm2d(outputs)
             self.shortcut = nn.Sequential()
@@ -158,14 +158,14 @@ def resnet(library: Library, random, batch: int, image: int, channels: int) -> T
                 )
 
         def forward(self, x):
-            y = library.relu(self.bn1(self.conv1(x)))
+            y = self.bn1(self.conv1(x))
             return library.relu(self.bn2(self.conv2(y)) + self.shortcut(x))
 
     class ResNet(library.base):
         def __init__(self):
             super().__init__()
             self.stem = nn.Conv2d(3, channels, 3, padding=1, bias=False)
-            self.bn = nn.BatchNorm2d(channels)
+            self.bn = nn.BatchNorm2d(channels, activation="relu")
             self.blocks = nn.Sequential(
                 Block(channels, channels, 1),
                 Block(channels, channels, 1),
@@ -176,7 +176,7 @@ def resnet(library: Library, random, batch: int, image: int, channels: int) -> T
             self.head = nn.Linear(2 * channels, CLASSES)
 
         def forward(self, x):
-            x = library.relu(self.bn(self.stem(x)))
+            x = self.bn(self.stem(x))
             return self.head(self.pool(self.blocks(x)).flatten(1))
 
     network = library.place(ResNet())
@@ -338,11 +338,9 @@ def _convolutional_adversaries(nn, noise: int, image: int, channels: int) -> tup
     generator = nn.Sequential(
         nn.Linear(noise, 2 * channels * quarter * quarter, bias=False),
         nn.Unflatten(1, (2 * channels, quarter, quarter)),
-        nn.BatchNorm2d(2 * channels),
-        nn.ReLU(),
+        nn.BatchNorm2d(2 * channels, activation="relu"),
         nn.ConvTranspose2d(2 * channels, channels, 4, stride=2, padding=1, bias=False),
-        nn.BatchNorm2d(channels),
-        nn.ReLU(),
+        nn.BatchNorm2d(channels, activation="relu"),
         nn.ConvTranspose2d(channels, 1, 4, stride=2, padding=1),
         nn.Tanh(),
     )

@@ -58,8 +58,7 @@ def build() -> rv.Layer:
     def convolution(channels_in, channels_out, size=3, stride=1):
         return rv.Sequential(
             rv.Conv2d(channels_in, channels_out, size, stride, padding=size // 2, bias=False),
-            rv.BatchNorm2d(channels_out),
-            rv.ReLU(),
+            rv.BatchNorm2d(channels_out, activation="relu"),
         )
 
     return rv.Sequential(

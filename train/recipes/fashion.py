@@ -39,12 +39,10 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 def build() -> rv.Layer:
     return rv.Sequential(
         rv.Conv2d(1, 32, 3, padding=1),
-        rv.BatchNorm2d(32),
-        rv.ReLU(),
+        rv.BatchNorm2d(32, activation="relu"),
         rv.MaxPool2d(2),
         rv.Conv2d(32, 64, 3, padding=1),
-        rv.BatchNorm2d(64),
-        rv.ReLU(),
+        rv.BatchNorm2d(64, activation="relu"),
         rv.MaxPool2d(2),
         rv.Flatten(),
         rv.Dropout(0.25),

@@ -53,7 +53,7 @@ def build() -> rv.Sequential:
     """Trunk and head: images [N, 1, 28, 28] -> features [N, 576] -> scores of five classes [N, 5]."""
 
     def block(before: int, after: int) -> list[rv.Layer]:
-        return [rv.Conv2d(before, after, 3, padding=1), rv.BatchNorm2d(after), rv.ReLU(), rv.MaxPool2d(2)]
+        return [rv.Conv2d(before, after, 3, padding=1), rv.BatchNorm2d(after, activation="relu"), rv.MaxPool2d(2)]
 
     trunk = rv.Sequential(*block(1, 16), *block(16, 32), *block(32, 64), rv.Flatten(), rv.Dropout(0.3))
     return rv.Sequential({"trunk": trunk, "head": rv.Dense(64 * 3 * 3, 5)})

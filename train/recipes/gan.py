@@ -43,15 +43,12 @@ def build_generator(width: int = 16) -> rv.Layer:
     """Noise [N, 64] -> images [N, 1, 28, 28] in -1..1."""
     return rv.Sequential(
         rv.Dense(NOISE, 32 * width, bias=False),
-        rv.BatchNorm1d(32 * width),
-        rv.ReLU(),
+        rv.BatchNorm1d(32 * width, activation="relu"),
         rv.Dense(32 * width, 2 * width * 7 * 7, bias=False),
         rv.Unflatten(1, (2 * width, 7, 7)),
-        rv.BatchNorm2d(2 * width),
-        rv.ReLU(),
+        rv.BatchNorm2d(2 * width, activation="relu"),
         rv.ConvTranspose2d(2 * width, width, 4, stride=2, padding=1, bias=False),
-        rv.BatchNorm2d(width),
-        rv.ReLU(),
+        rv.BatchNorm2d(width, activation="relu"),
         rv.ConvTranspose2d(width, 1, 4, stride=2, padding=1),
         rv.Tanh(),
     )

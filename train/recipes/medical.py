@@ -64,11 +64,9 @@ def double_convolution(channels_in: int, channels_out: int) -> rv.Layer:
     # A run is a few hundred steps: momentum 0.3 lets the running averages follow in time.
     return rv.Sequential(
         rv.Conv2d(channels_in, channels_out, 3, padding=1, bias=False),
-        rv.BatchNorm2d(channels_out, momentum=0.3),
-        rv.ReLU(),
+        rv.BatchNorm2d(channels_out, momentum=0.3, activation="relu"),
         rv.Conv2d(channels_out, channels_out, 3, padding=1, bias=False),
-        rv.BatchNorm2d(channels_out, momentum=0.3),
-        rv.ReLU(),
+        rv.BatchNorm2d(channels_out, momentum=0.3, activation="relu"),
     )
 
 

@@ -57,16 +57,16 @@ class Recognizer(rv.Layer):
     def __init__(self):
         super().__init__()
         self.hear = rv.Conv1d(BANDS, 64, 5, stride=2, padding=2)
-        self.hear_norm = rv.BatchNorm1d(64)
+        self.hear_norm = rv.BatchNorm1d(64, activation="relu")
         self.listen = rv.Conv1d(64, 96, 5, stride=2, padding=2)
-        self.listen_norm = rv.BatchNorm1d(96)
+        self.listen_norm = rv.BatchNorm1d(96, activation="relu")
         self.dropout = rv.Dropout(0.2)
         self.context = rv.GRU(96, 80, bidirectional=True)
         self.output = rv.Dense(160, len(WORDS) + 1)
 
     def forward(self, features, lengths):
-        sounds = rv.functional.relu(self.hear_norm(self.hear(features.transpose(1, 2))))
-        sounds = self.dropout(rv.functional.relu(self.listen_norm(self.listen(sounds))))
+        sounds = self.hear_norm(self.hear(features.transpose(1, 2)))
+        sounds = self.dropout(self.listen_norm(self.listen(sounds)))
         lengths = (lengths + 3) // 4
         context, _ = self.context(sounds.permute(2, 0, 1), lengths=lengths)
         return rv.functional.log_softmax(self.output(self.dropout(context)), dim=2), lengths

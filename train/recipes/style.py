@@ -62,11 +62,9 @@ class Network(rv.Layer):
             # The training is short: momentum 0.3 lets the running averages follow in time.
             return rv.Sequential(
                 rv.Conv2d(channels_in, channels_out, 3, padding=1, padding_mode="reflect", bias=False),
-                rv.BatchNorm2d(channels_out, momentum=0.3),
-                rv.ReLU(),
+                rv.BatchNorm2d(channels_out, momentum=0.3, activation="relu"),
                 rv.Conv2d(channels_out, channels_out, 3, padding=1, padding_mode="reflect", bias=False),
-                rv.BatchNorm2d(channels_out, momentum=0.3),
-                rv.ReLU(),
+                rv.BatchNorm2d(channels_out, momentum=0.3, activation="relu"),
             )
 
         self.levels = rv.LayerList([level(3, 24), level(24, 48), level(48, 96)])
