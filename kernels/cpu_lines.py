@@ -301,50 +301,6 @@ def _split_pairs_line(source, start, target, even, odd, pairs):
             target[odd + i] = source[start + 2 * i + 1]
 
 
-def _pair_sums(parts):
-    @intrinsic
-    def pair_sums(typing_context, source, start, target, to):
-        """target[to + lane] = source[start + 2 lane] + source[start + 2 lane + 1]."""
-
-        def generate(context, builder, signature, arguments):
-            source, start, target, to = arguments
-            vector = vector_of(context, signature.args[0], parts)
-            lower = load(builder, vector, source, start)
-            upper = load(builder, vector, source, builder.add(start, ir.Constant(start.type, vector.count)))
-            even, odd = (builder.shuffle_vector(lower, upper, _lanes_of_two(vector, first, 2)) for first in (0, 1))
-            store(builder, builder.fadd(even, odd), target, to)
-            return context.get_dummy_value()
-
-        return types.void(source, types.intp, target, types.intp), generate
-
-    return pair_sums
-
-
-_pair_vectors, _pair_halves, _pair_quarters = (_pair_sums(parts) for parts in (1, 2, 4))
-
-
-@serial_kernel
-def pair_sums_line(source, start, target, to, pairs):
-    """target[to + i] = source[start + 2 i] + source[start + 2 i + 1] for i < pairs."""
-    lanes = lanes_of(source)
-    if pairs >= lanes:
-        for i in range(0, pairs - lanes + 1, lanes):
-            _pair_vectors(source, start + 2 * i, target, to + i)
-        if pairs % lanes:
-            _pair_vectors(source, start + 2 * (pairs - lanes), target, to + pairs - lanes)
-    elif pairs >= lanes // 2:
-        last = pairs - lanes // 2
-        _pair_halves(source, start, target, to)
-        _pair_halves(source, start + 2 * last, target, to + last)
-    elif pairs >= lanes // 4:
-        last = pairs - lanes // 4
-        _pair_quarters(source, start, target, to)
-        _pair_quarters(source, start + 2 * last, target, to + last)
-    else:
-        for i in range(pairs):
-            target[to + i] = source[start + 2 * i] + source[start + 2 * i + 1]
-
-
 def _join_pairs(parts):
     @intrinsic
     def join_pairs(typing_context, source, even, odd, target, to):
