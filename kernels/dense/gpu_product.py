@@ -313,7 +313,9 @@ def _default(architecture, dtype, m, n, k, matrices, mapped):
         # to whom a device recommends them.
         inner, stages = (64, 4 if mapped else 3) if has_room(architecture) else (32, 3)
         return 128, 128, inner, 8, 8, stages, _MAPPED if mapped else _A_PROGRAM_A_TILE
-    return 64 if m > 32 else 32, 64 if n > 32 else 32, 32, 8, 4, 3, _A_PROGRAM_A_TILE
+    # Before sm_90 the operands of 32 terms in float32 do not fit into the registers that three blocks have each.
+    inner = 16 if dtype.itemsize == 4 and architecture < 90 else 32
+    return 64 if m > 32 else 32, 64 if n > 32 else 32, inner, 8, 4, 3, _A_PROGRAM_A_TILE
 
 
 def _candidates(dtype, m, n, k, matrices, mapped):
