@@ -22,12 +22,13 @@ from ..cpu_groups import multiply_groups, pack_groups
 from ..cpu_jit import kernel, serial_kernel
 from ..cpu_product import PANEL_BYTES, TALL, panel_width, transpose
 from ..memory import workspace
-from .cpu_pointwise_lines import add_rows, finish_rows, pack_lines, place_even, take_even
+from .cpu_pointwise_lines import add_rows, finish_rows, pack_lines, pack_turned, place_even, take_even
 from .cpu_tiles import threads_of
 
 _INNER = 320  # terms at a time: a group of rows of them stays in the first-level cache
 _PANELS_BYTES = 1 << 19  # of packed columns, and
 _SUMS_BYTES = 1 << 20  # of their results, at a time in the second-level cache
+_PACKED_ROWS = 8 * TALL  # of the weight at a time: more of each column is read on end
 _WORTH_THREADS = 1 << 16  # elements: fewer are packed before another thread has woken up
 _POSITIONS = 400  # that a weight's gradient sums at a time,
 _ROWS = 20 * TALL  # of it, and
@@ -68,12 +69,17 @@ def pointwise_groups_kernel(left, row_pitch, step, rows, terms, bias, groups):
 
     Element (row, k) of left is left[row * row_pitch + k * step]; groups are [rows / TALL, terms + 1, TALL], flat.
     """
-    for group in prange((rows + TALL - 1) // TALL):
-        row, size = group * TALL, (terms + 1) * TALL
-        count, packed = min(TALL, rows - row), groups[group * size : (group + 1) * size]
-        pack_groups(left, row * row_pitch, row_pitch, step, count, terms, packed)
-        for r in range(TALL if len(bias) else 0):
-            packed[terms * TALL + r] = bias[row + min(r, count - 1)]
+    size = (terms + 1) * TALL
+    for part in prange((rows + _PACKED_ROWS - 1) // _PACKED_ROWS):
+        low, high = part * _PACKED_ROWS, min((part + 1) * _PACKED_ROWS, rows)
+        if row_pitch == 1:
+            pack_turned(left, low, step, terms, high - low, groups, low // TALL * size, size)
+        for row in range(low, high, TALL):
+            count, packed = min(TALL, rows - row), groups[row // TALL * size : (row // TALL + 1) * size]
+            if row_pitch != 1:
+                pack_groups(left, row * row_pitch, row_pitch, step, count, terms, packed)
+            for r in range(TALL if len(bias) else 0):
+                packed[terms * TALL + r] = bias[row + min(r, count - 1)]
 
 
 @kernel

@@ -44,6 +44,34 @@ def pack_lines(typing_context, source, start, pitch, lines, first, count, panels
 
 
 @intrinsic
+def pack_turned(typing_context, left, start, pitch, terms, rows, groups, to, size):
+    """Groups of rows (`cpu_groups.py`), `size` apart, of a matrix with contiguous columns: element (row, k) is
+    left[start + k * pitch + row]. Rows that fill up the last group are zeros."""
+
+    def generate(context, builder, signature, arguments):
+        _, start, pitch, terms, rows, _, to, size = arguments
+        vectors = Vectors(context, builder, signature, arguments)
+        left, groups = vectors.data(0, 5)
+        tall, places = vectors.constant(TALL), [vectors.constant(place) for place in range(0, TALL, vectors.lanes)]
+        whole = [vectors.inside(place, tall) for place in places]
+        with cgutils.for_range(builder, terms) as term:
+            column = vectors.add(start, builder.mul(term.index, pitch))
+            line = vectors.add(to, vectors.times(term.index, TALL))
+            with cgutils.for_range(builder, builder.udiv(vectors.add(rows, vectors.constant(TALL - 1)), tall)) as group:
+                row = vectors.times(group.index, TALL)
+                for place, mask in zip(places, whole):
+                    there = vectors.add(row, place)
+                    value = vectors.load(
+                        vectors.at(left, column, there), builder.and_(mask, vectors.inside(there, rows))
+                    )
+                    vectors.store(value, vectors.at(groups, line, builder.mul(group.index, size), place), mask)
+        return context.get_dummy_value()
+
+    integer = types.intp
+    return types.void(left, *[integer] * 4, groups, integer, integer), generate
+
+
+@intrinsic
 def finish_rows(typing_context, sums, start, pitch, count, rows, result, to, result_pitch, relu):
     """`rows` lines of `count` sums to result, negative ones as 0 if relu.
 
