@@ -68,6 +68,26 @@ class FlatParameters:
         if first is not None:
             yield first, len(self.parameters) - 1
 
+    def is_whole(self) -> bool:
+        """Whether all parameters lie here with their gradients, are to be stepped, and have one count: as after a step
+        of all."""
+        first = self.counters[0]
+        for parameter, view, place, counters in zip(self.parameters, self.views, self.gradient_views, self.counters):
+            gradient = parameter.grad
+            if (
+                gradient is None
+                or gradient.array is not place
+                or parameter.array is not view
+                or counters is not first
+                or not parameter.requires_grad
+            ):
+                return False
+        return True
+
+    def count(self, counters: dict, first: int, last: int) -> None:
+        """Parameters first, ..., last have been stepped and count this."""
+        self.counters[first : last + 1] = [counters] * (last + 1 - first)
+
     def _count_alike(self, first: int, second: int) -> bool:
         """Whether two parameters have equal counters: after a step of both they share one."""
         one, other = self.counters[first], self.counters[second]

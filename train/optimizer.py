@@ -3,16 +3,26 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable
-from typing import ClassVar
+from typing import Any, ClassVar, NamedTuple
 
 import numpy as np
 
 from ..kernels import accumulate
-from ..kernels.check import FLOATS
+from ..kernels.check import FLOATS, HALF_TYPES
 from ..kernels.device import cast, to_device
 from ..kernels.operation import Operation
 from ..layers.tensor import Parameter, Tensor, enable_grad
 from .flat import FlatParameters
+
+
+class Run(NamedTuple):
+    """What the operation is called with for the neighbours in a buffer that are stepped at once: the arrays that it
+    reads, and those that it writes to."""
+
+    group: dict
+    buffer: FlatParameters
+    arrays: list
+    out: Any
 
 
 class Optimizer:
@@ -98,6 +108,27 @@ class Optimizer:
         self._repack()
         return [buffer.gradient for buffers in self._buffers for buffer in buffers]
 
+    def whole_runs(self) -> list[Run] | None:
+        """For captured steps: a run for each buffer, if the next step is one call for each, on these arrays, with
+        `next_numbers`; else None."""
+        buffers = [(group, buffer) for group, members in zip(self.param_groups, self._buffers) for buffer in members]
+        if not all(buffer.is_whole() and buffer.array.dtype not in HALF_TYPES for _, buffer in buffers):
+            return None
+        return [self._run(group, buffer, 0, len(buffer.parameters) - 1) for group, buffer in buffers]
+
+    def stands_on(self, runs: list[Run]) -> bool:
+        """Whether the next step is still these calls."""
+        buffers = [buffer for members in self._buffers for buffer in members]
+        return len(buffers) == len(runs) and all(
+            run.buffer is buffer and buffer.is_whole() for run, buffer in zip(runs, buffers)
+        )
+
+    def next_numbers(self, group: dict, buffer: FlatParameters, first: int) -> tuple[dict, dict]:
+        """What a run that begins with a buffer's parameter `first` counts in its next step, and the operation's keyword
+        arguments for that."""
+        counters = self._advance(group, buffer.counters[first])
+        return counters, self._attributes(group, counters)
+
     def state_dict(self) -> dict:
         """The optimizer's state: plain numbers and arrays (the optimizer's own, not copies).
 
@@ -172,16 +203,19 @@ class Optimizer:
         return type(self).__name__
 
     def _step_run(self, group: dict, buffer: FlatParameters, first: int, last: int) -> None:
-        counters = self._advance(group, buffer.counters[first])
+        counters, attributes = self.next_numbers(group, buffer, first)
+        run = self._run(group, buffer, first, last)
+        self.operation.forward(*run.arrays, **attributes, out=run.out)
+        buffer.count(counters, first, last)
+
+    def _run(self, group: dict, buffer: FlatParameters, first: int, last: int) -> Run:
         state = {name: buffer.state_buffer(name, initial) for name, initial in self._state(group).items()}
         arrays = [buffer.array, buffer.gradient, *map(state.get, self.operation.inputs[2:])]
         if last - first + 1 < len(buffer.parameters):
             arrays = [None if whole is None else buffer.stretch(whole, first, last) for whole in arrays]
-        parameter, gradient, *states = arrays
+        parameter, _, *states = arrays
         changed = (parameter, *[x for x in states if x is not None])
-        out = changed if len(changed) > 1 else parameter
-        self.operation.forward(parameter, gradient, *states, **self._attributes(group, counters), out=out)
-        buffer.counters[first : last + 1] = [counters] * (last + 1 - first)
+        return Run(group, buffer, arrays, changed if len(changed) > 1 else parameter)
 
     def _repack(self) -> None:
         """Brings parameters whose arrays were replaced back into flat buffers, with their state."""

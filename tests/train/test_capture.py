@@ -178,6 +178,38 @@ def test_results_are_not_written_over():
     assert [r.numpy()[0] for r in results] == [1, 2, 3, 4, 5, 6]
 
 
+def test_options_may_change_between_replays():
+    def run(captured):
+        rv.seed(0)
+        layer = rv.Dense(3, 2)
+        optimizer = rv.optim.SGD([{"params": [layer.weight]}, {"params": [layer.bias], "lr": 0.5}], lr=0.1)
+
+        def step(x):
+            layer(x).square().sum().backward()
+            optimizer.step()
+            optimizer.zero_grad()
+
+        step = rv.capture(step) if captured else step
+        for i in range(14):
+            if i == 6:
+                optimizer.param_groups[0]["lr"] = 0.01
+            if i == 8:
+                optimizer.param_groups[0]["momentum"] = 0.9
+            if i == 10:
+                layer.bias.requires_grad = False
+            if i == 12:
+                layer.bias.requires_grad = True
+                optimizer.load_state_dict(optimizer.state_dict())
+            step(rv.full((4, 3), i / 70))
+        optimizer.param_groups[1]["lr"] = -1.0
+        with pytest.raises(ValueError, match="lr"):
+            step(rv.full((4, 3), 0.5))
+        return [layer.weight.numpy(), layer.bias.numpy(), optimizer.state_dict()["state"]["0"]["momentum_buffer"]]
+
+    for a, b in zip(run(False), run(True)):
+        np.testing.assert_array_equal(a, b)
+
+
 def test_replaced_parameters_are_captured_anew():
     layer = rv.Dense(2, 2)
     forward, calls = counted(layer)

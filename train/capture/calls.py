@@ -29,6 +29,7 @@ from ..schedules import LRScheduler
 from . import launches, native
 from .arrays import address_of, owner_of
 from .recording import CaptureError, Seed, current
+from .stepping import Stepping
 
 _tape = sys.modules[Tensor.__module__]  # `layers.tensor` is the function of that name
 _READS = ("__array__", "__bool__", "__float__", "__int__", "item", "numpy")
@@ -260,18 +261,26 @@ def _on_the_host(original: Callable) -> Callable:
             return original(*arguments, **options)
         gradients = [(leaf, leaf.grad) for leaf in recording.leaves.values()]
         # `model.parameters()` can be walked through once only.
-        arguments = [list(x) if isinstance(x, Iterator) else x for x in arguments]
+        arguments = tuple(list(x) if isinstance(x, Iterator) else x for x in arguments)
         with recording.outside(), launches.watching() as launched:
             result = original(*arguments, **options)
         kept = result.array if isinstance(result, Tensor) else None
         if kept is not None:
             recording.remember(kept)
 
+        again = functools.partial(original, *arguments, **options)
+        if (
+            original.__qualname__ == Optimizer.step.__qualname__
+            and len(arguments) == 1
+            and not (options or recording.on_gpu)
+        ):
+            again = Stepping(arguments[0], original)
+
         def run():
             for leaf, gradient in gradients:
                 leaf.grad = gradient
             with memory.supplied_by(None):
-                fresh = original(*arguments, **options)
+                fresh = again()
             if kept is not None:
                 accumulate.copy_into(kept, fresh.array)
 
