@@ -32,6 +32,7 @@ from . import (
     cpu_winograd,
     cpu_winograd_gradient,
     cpu_winograd_strided,
+    cpu_winograd_strided_gradient,
 )
 from .shape import conv_shape, transposed_conv_shape
 
@@ -199,7 +200,7 @@ def _grad_weight(planes, grad_z, shape, weight_shape, grad_bias=None):
     if method is cpu_winograd:
         method = cpu_winograd_gradient
     elif method is cpu_winograd_strided:
-        method = cpu_frames if cpu_frames.suits(shape) else cpu_tiles
+        method = cpu_winograd_strided_gradient if cpu_winograd_strided_gradient.suits(shape) else cpu_frames
     method.grad_weight(planes, grad_z, shape, grad_weight)
     if grad_bias is not None:
         _in_threads_of(grad_z, conv_grad_bias_kernel)(grad_z, grad_bias)

@@ -1,10 +1,10 @@
-"""3x3 and 4x4 convolutions of stride 2, and their transposes, with 100 multiplications for 16 results instead of 256.
+"""4x4 convolutions of stride 2, and their transposes, with 100 multiplications for 16 results instead of 256.
 
 Both axes fall apart into even and odd: what a convolution of stride 2 sums are four convolutions of stride 1, of the
-four phases of x, by kernels of 2x2 taps (of which a 3x3 kernel lacks some). The four phases of its gradient are one
-such convolution each. F(4x4, 2x2), as `cpu_winograd.py` has F(4x4, 3x3), takes 25 products of combinations
-(`cpu_winograd_transforms.py`) for 16 results where the sum as it is written takes 64. As there, an infinity becomes NaN
-in the whole patch that it lies in.
+four phases of x, by kernels of 2x2 taps. The four phases of its gradient are one such convolution each. F(4x4, 2x2), as
+`cpu_winograd.py` has F(4x4, 3x3), takes 25 products of combinations (`cpu_winograd_transforms.py`) for 16 results where
+the sum as it is written takes 64. As there, an infinity becomes NaN in the whole patch that it lies in. (3x3 kernels
+lack 7 of the 16 taps: for them, frames are faster.)
 
     correlate       z = W x, terms are phases and channels of x
     spread          x = W^T z, phase by phase of x
@@ -39,7 +39,8 @@ class Plan(NamedTuple):
     Attributes:
         origins: [4 phases, 2 axes] of the source's position that the first patch begins with.
         firsts: [4 phases, 2 axes] of the first result.
-        numbers: [4 phases, 4] of the taps of its kernel of 2x2; -1 for one that is not there.
+        taps: [4 phases] the number of the first tap of its kernel of 2x2; the next one is `tap_step` further along
+            each axis.
         step: from a position of a patch to the next, in the source.
         every: from a result of a patch to the next.
         tiles: patches along each axis.
@@ -47,7 +48,8 @@ class Plan(NamedTuple):
 
     origins: np.ndarray
     firsts: np.ndarray
-    numbers: np.ndarray
+    taps: np.ndarray
+    tap_step: int
     step: int
     every: int
     tiles: tuple[int, int]
@@ -56,7 +58,7 @@ class Plan(NamedTuple):
 def suits(shape, gradient=False) -> bool:
     """Whether this way is open for a convolution, or for the gradient of its x, and shorter."""
     if (
-        shape.kernel not in ((1, 3, 3), (1, 4, 4))
+        shape.kernel != (1, 4, 4)
         or shape.stride != (1, 2, 2)
         or shape.dilation != (1, 1, 1)
         or (shape.groups, shape.padding[0], shape.input[0]) != (1, 0, 1)
@@ -76,31 +78,29 @@ def suits(shape, gradient=False) -> bool:
 def plan_of(shape, gradient: bool) -> Plan:
     """The plan of correlate, or of its gradient with respect to x."""
     axes = []
-    for size, taps, out, padding in zip(shape.input[1:], shape.kernel[1:], shape.output[1:], shape.padding[1:]):
+    for size, out, padding in zip(shape.input[1:], shape.output[1:], shape.padding[1:]):
         if gradient:
             starts = [-((phase - padding) // 2) for phase in range(2)]  # position 2 start + phase - padding is in x
             firsts = [2 * start + phase - padding for phase, start in enumerate(starts)]
             origins = [start - 1 for start in starts]
-            numbers = [[2 * (1 - j) + phase for j in range(2)] for phase in range(2)]
             count = max(-(-(size - first) // 2) for first in firsts)
         else:
             origins, firsts, count = [phase - padding for phase in range(2)], [0, 0], out
-            numbers = [[2 * j + phase for j in range(2)] for phase in range(2)]
-        axes.append((origins, firsts, [[t if t < taps else -1 for t in row] for row in numbers], -(-count // TILE)))
-    (top, first_row, rows, down), (left, first_column, columns, across) = axes
+        axes.append((origins, firsts, -(-count // TILE)))
+    (top, first_row, down), (left, first_column, across) = axes
     phases = [(p, q) for p in range(2) for q in range(2)]
-    width = shape.kernel[2]
+    first_tap = 2 if gradient else 0  # a gradient reads z with its kernels turned around
     return Plan(
         np.array([(top[p], left[q]) for p, q in phases]),
         np.array([(first_row[p], first_column[q]) for p, q in phases]),
-        np.array([[-1 if min(r, c) < 0 else r * width + c for r in rows[p] for c in columns[q]] for p, q in phases]),
-        *((1, 2) if gradient else (2, 1)),
+        np.array([(first_tap + p) * 4 + first_tap + q for p, q in phases]),
+        *((-2, 1, 2) if gradient else (2, 2, 1)),
         (down, across),
     )
 
 
 @serial_kernel
-def _fill_frame(x, start, channel_pitch, source, low, size, turned, frame):
+def fill_frame(x, start, channel_pitch, source, low, size, turned, frame):
     """frame [*size, lanes] = the source from position `low` on, and zeros around it, of as many channels as lanes.
 
     turned: scratch for the rows of the source that are read, a vector each position.
@@ -125,23 +125,20 @@ def _fill_frame(x, start, channel_pitch, source, low, size, turned, frame):
 
 
 @serial_kernel
-def _combine_kernels(taps, kernel_size, results, first, count, term, terms, numbers, edge, panels, point_pitch):
+def _combine_kernels(taps, results, first, count, term, terms, first_tap, tap_step, panels, point_pitch):
     """panels [panel][SHORT_POINTS][terms][panel width] = the combinations of `terms` kernels from `term` on.
 
-    taps: flat [terms, kernel_size, results], of which results first..first + count - 1 are taken.
-    numbers: of the four taps; edge: scratch for four vectors.
+    taps: flat [terms, 16, results], of which results first..first + count - 1 are taken.
+    first_tap, tap_step: which taps a kernel has, as in Plan.
     """
     lanes, width = REGISTER_BYTES // taps.itemsize, PANEL_BYTES // taps.itemsize
     for result in range(0, count, lanes):
         to = result // width * SHORT_POINTS * point_pitch + result % width
         for t in range(terms):
-            for j in range(4):
-                if numbers[j] >= 0:
-                    there = ((term + t) * kernel_size + numbers[j]) * results + first + result
-                    copy_vector(taps, there, edge, j * lanes)
-                else:
-                    edge[j * lanes : (j + 1) * lanes] = taps.dtype.type(0)
-            combine_short_kernel(edge, 0, 2 * lanes, lanes, panels, to + t * width, point_pitch)
+            there = ((term + t) * 16 + first_tap) * results + first + result
+            combine_short_kernel(
+                taps, there, 4 * tap_step * results, tap_step * results, panels, to + t * width, point_pitch
+            )  # fmt: skip
 
 
 @serial_kernel
@@ -181,14 +178,14 @@ def _make_results(
 
 @kernel
 def winograd_strided_kernel(
-    x, taps, kernel_size, z, bias, relu, batch, channels, results, source, result, origins, firsts, numbers, step,
+    x, taps, z, bias, relu, batch, channels, results, source, result, origins, firsts, first_taps, tap_step, step,
     every, tiles, images, rows, parts, results_at_a_time, terms_at_a_time, turned, frames, combined, panels, sums,
     lines,
 ):  # fmt: skip
     """z [batch, results, *result] = activation(weight x + bias), all flat; every = 1: correlate, 2: spread.
 
     Args:
-        taps: [channels, kernel_size, results].
+        taps: [channels, 16, results].
         bias: [results].
         origins, ... tiles: of the Plan.
         images, rows: of a task, rows of patches; parts: of the results, each in a task of its own.
@@ -220,7 +217,7 @@ def winograd_strided_kernel(
                 start = (n * channels + index * lanes) * in_size
                 corner = low[0] + TILE * band * step, low[1]
                 to = frame[index * frame_size : (index + 1) * frame_size]
-                _fill_frame(x, start, in_size, source, corner, size, turned[worker], to)
+                fill_frame(x, start, in_size, source, corner, size, turned[worker], to)
             top = TILE * every * band
             there = min(TILE * every * task_rows, result[0] - top), result[1]
             for phase in range(4):
@@ -239,7 +236,7 @@ def winograd_strided_kernel(
                     block = 0 if spreads else (first - begin) // results_at_a_time * patches * sum_pitch
                     for term in range(0, channels, terms_at_a_time):
                         _combine_kernels(
-                            taps, kernel_size, results, first, count, term, terms_at_a_time, numbers[phase], edge,
+                            taps, results, first, count, term, terms_at_a_time, first_taps[phase], tap_step,
                             panels[worker], panel_pitch,
                         )  # fmt: skip
                         for point in range(SHORT_POINTS):
@@ -316,7 +313,6 @@ def _run(x, weight, shape, gradient, channels, results, source, result, z, bias,
     run(
         x.reshape(-1),
         taps,
-        shape.taps,
         z.reshape(-1),
         zeros(results, x.dtype) if bias is None else bias,
         relu,

@@ -18,8 +18,10 @@ e were searched for the least rounding errors, which are those of the above.
 
     patches     5 -> 5   (d3 - e^2 d1) +- c (d2 - e^2 d0), (d3 - c^2 d1) +- e (d2 - c^2 d0),
                          d4 - (c^2 + e^2) d2 + c^2 e^2 d0
-    kernels     2 -> 5   c' (c g1 +- g0), -e' (e g1 +- g0), g1, with c' = 1 / (2 c (c^2 - e^2)), e' = c c' / e
+    kernels     2 -> 5   c' (c g1 +- g0), e' (e g1 +- g0), g1, with c' = 1 / (2 c (c^2 - e^2)), e' = -c c' / e
     results     5 -> 4   p + q, c r + e s, c^2 p + e^2 q, c^3 r + e^3 s + m4 with p, r = m0 +- m1 and q, s = m2 +- m3
+    gradients   4 -> 5   (z0 + c^2 z2) +- c (z1 + c^2 z3), (z0 + e^2 z2) +- e (z1 + e^2 z3), z3
+    sums        5 -> 2   c' r + e' s, c c' p + e e' q + m4
 """
 
 import math
@@ -35,6 +37,7 @@ POINTS = 36  # combinations of a patch
 SHORT_POINTS = 25  # and of one for a kernel of 2x2
 _A, _B = math.sqrt(0.5), math.sqrt(2)
 _C, _E = 0.375, 1.3
+_SHORT_FACTORS = [1 / (2 * point * (point**2 - other**2)) for point, other in ((_C, _E), (_E, _C))]
 
 
 class _Vectors:
@@ -134,7 +137,7 @@ def _of_short_patches(v, d):
 
 
 def _of_short_kernels(v, g):
-    c, e = (1 / (2 * point * (point**2 - other**2)) for point, other in ((_C, _E), (_E, _C)))
+    c, e = _SHORT_FACTORS
     return (
         *v.both(v.times(c * _C, g[1]), v.times(c, g[0])),
         *v.both(v.times(e * _E, g[1]), v.times(e, g[0])),
@@ -150,6 +153,20 @@ def _of_short_results(v, m):
         v.plus(v.times(_C**2, p), v.times(_E**2, q)),
         v.plus(v.plus(v.times(_C**3, r), v.times(_E**3, s)), m[4]),
     )
+
+
+def _of_short_gradients(v, z):
+    return (
+        *v.both(v.plus(z[0], v.times(_C**2, z[2])), v.times(_C, v.plus(z[1], v.times(_C**2, z[3])))),
+        *v.both(v.plus(z[0], v.times(_E**2, z[2])), v.times(_E, v.plus(z[1], v.times(_E**2, z[3])))),
+        z[3],
+    )
+
+
+def _of_short_sums(v, m):
+    c, e = _SHORT_FACTORS
+    (p, r), (q, s) = v.both(m[0], m[1]), v.both(m[2], m[3])
+    return v.plus(v.times(c, r), v.times(e, s)), v.plus(v.plus(v.times(c * _C, p), v.times(e * _E, q)), m[4])
 
 
 def _transformer(transform, size):
@@ -183,6 +200,8 @@ combine_gradient = _transformer(_of_gradients, 4)
 gradient_of_kernel = _transformer(_of_sums, 6)
 combine_short_patch = _transformer(_of_short_patches, 5)
 combine_short_kernel = _transformer(_of_short_kernels, 2)
+combine_short_gradient = _transformer(_of_short_gradients, 4)
+gradient_of_short_kernel = _transformer(_of_short_sums, 5)
 
 
 def _results(transform, size):

@@ -14,6 +14,7 @@ from ranvier.kernels.conv import (
     cpu_winograd,
     cpu_winograd_gradient,
     cpu_winograd_strided,
+    cpu_winograd_strided_gradient,
     plan,
 )
 from ranvier.kernels.conv.shape import conv_shape
@@ -150,12 +151,12 @@ def test_combined_multiplications_are_about_as_exact_as_the_plain_sum(channels, 
         patch.setattr(cpu_winograd_strided, "_PATCHES", 1)
         combining = (cpu_winograd, cpu_winograd_strided)[stride - 1]
         assert combining.suits(shape)
+    gradient = (cpu_winograd_gradient, cpu_winograd_strided_gradient)[stride - 1]
     maps = [
         (cpu_tiles.correlate, combining.correlate, (x, weight), grad),
         (cpu_tiles.spread, combining.spread, (grad, weight), x),
+        (cpu_tiles.grad_weight, gradient.grad_weight, (x, grad), weight),
     ]
-    if stride == 1:
-        maps.append((cpu_tiles.grad_weight, cpu_winograd_gradient.grad_weight, (x, grad), weight))
     for plain, combined, arrays, like in maps:
         exact, by_sum, by_combination = (np.empty(like.shape, dtype) for dtype in (np.float64, np.float32, np.float32))
         for convolve, inputs, result in (
@@ -172,9 +173,9 @@ def test_combined_multiplications_are_about_as_exact_as_the_plain_sum(channels, 
 @settings(max_examples=25, deadline=None)
 @given(st.data())
 def test_combined_multiplications_of_stride_two_agree_with_plain_sums(data):
-    """cpu_winograd_strided: edges of patches and of tasks, phases of unequal length, taps that are not there."""
+    """cpu_winograd_strided, its gradient: edges of patches and of tasks, phases of unequal length."""
     pick = lambda low, high: data.draw(st.integers(low, high))  # noqa: E731
-    lanes, batch, taps, size = cpu_winograd_strided._LANES, pick(1, 5), pick(3, 4), (pick(4, 21), pick(4, 21))
+    lanes, batch, taps, size = cpu_winograd_strided._LANES, pick(1, 5), 4, (pick(4, 21), pick(4, 21))
     channels, results = lanes * pick(1, 3), lanes * pick(1, 5)
     padding = tuple((pick(0, taps - 1), pick(0, taps - 1)) for _ in range(2))
     dtype = data.draw(st.sampled_from(["float32", "float64"]))
@@ -196,6 +197,10 @@ def test_combined_multiplications_of_stride_two_agree_with_plain_sums(data):
             getattr(cpu_winograd_strided, name)(of, weight, shape, actual, bias, relu)
             getattr(cpu_tiles, name)(*exact, relu)
             assert_close(actual, expected, dtype, of.shape[1] * weight.shape[2])
+    actual, expected = np.empty(weight.shape, dtype), np.empty(weight.shape)
+    cpu_winograd_strided_gradient.grad_weight(x.reshape(*x.shape[:2], -1), z, shape, actual)
+    cpu_tiles.grad_weight(x.reshape(*x.shape[:2], -1).astype("f8"), z.astype("f8"), shape, expected)
+    assert_close(actual, expected, dtype, z[:, 0].size)
 
 
 @settings(max_examples=40, deadline=None)
@@ -252,6 +257,7 @@ def test_products_over_frames_agree_with_the_reference(data):
         (conv.conv3d, (5, 20, 4, 9, 9), (33, 20, 3, 3, 3), {"padding": ((1, 1),) * 3}),
         (conv.conv2d, (3, 32, 20, 20), (64, 32, 3, 3), {"stride": (2, 2)}),
         (conv.conv_transpose2d, (9, 64, 7, 7), (64, 32, 4, 4), {"stride": (2, 2), "padding": ((1, 1), (1, 1))}),
+        (conv.conv2d, (9, 64, 15, 15), (160, 64, 4, 4), {"stride": (2, 2), "padding": ((1, 1), (1, 1))}),
     ],
 )
 def test_bits_do_not_depend_on_the_number_of_threads(operation, x, weight, attributes, monkeypatch):
@@ -259,7 +265,14 @@ def test_bits_do_not_depend_on_the_number_of_threads(operation, x, weight, attri
     x, weight = (rng.standard_normal(shape).astype("f") for shape in (x, weight))
     results = []
     for threads in (1, 2, 5):
-        for module in (cpu_frames, cpu_tiles, cpu_winograd, cpu_winograd_gradient, cpu_winograd_strided):
+        for module in (
+            cpu_frames,
+            cpu_tiles,
+            cpu_winograd,
+            cpu_winograd_gradient,
+            cpu_winograd_strided,
+            cpu_winograd_strided_gradient,
+        ):
             monkeypatch.setattr(module, "threads_of", lambda shape, threads=threads: threads)
         y, saved = operation.forward(x, weight, **attributes)
         results.append((y, *operation.backward(saved, np.cos(y), (True, True, False))[:2]))
