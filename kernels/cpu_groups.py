@@ -98,10 +98,11 @@ def pack_groups(left, start, row_pitch, step, rows, terms, groups):
     line = (TALL + lanes - 1) // lanes * lanes
     for first_row in range(0, rows, _TOGETHER * TALL):
         last_row = min(first_row + _TOGETHER * TALL, rows)
+        last_group = (last_row - first_row - 1) // TALL * TALL
         for k in range(terms):
             place, to = start + first_row * row_pitch + k * step, first_row * terms + k * TALL
             # What lies behind a group's last line may be packed already.
-            in_vectors = row_pitch == 1 and k < terms - 1 and place + last_row - first_row - TALL + line <= len(left)
+            in_vectors = row_pitch == 1 and k < terms - 1 and place + last_group + line <= len(left)
             if in_vectors and last_row - first_row == _TOGETHER * TALL:
                 _copy_lines(left, place, groups, to, TALL * terms)
                 continue

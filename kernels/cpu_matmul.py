@@ -36,6 +36,8 @@ from .memory import workspace
 _INNER = 288  # terms at a time: a panel of them stays in the first-level cache,
 _ROWS = 480  # and rows at a time; of these
 _PACKED = 1 << 18  # elements are packed at a time, which stay in the second-level cache
+_IN_PLACE = 512  # rows up to which a right matrix in rows is read where it lies, which takes less than packing it
+_WORTH_GROUPS = 192  # terms up to which even then groups are better, as they write the result's rows from left to right
 _TURNED_ROWS = 240  # rows of the transposed result at a time, beside all of the packed left matrix
 _FEW_ROWS = 64  # up to which packing the right matrix takes longer than transposing the result
 _FEW = 1 << 18  # elements of a left matrix that, packed as a whole, leaves room for more in the second-level cache
@@ -82,6 +84,7 @@ def _multiply_part(
     # Copying takes longer than what it saves where what is copied is read only a few times.
     few_rows = rows <= 2 * TALL and left_step == 1 and not right_by_columns
     few_columns = left_step == 1 and panels <= 4 and left_pitch * left.itemsize % _ALIASES != 0
+    in_place = not right_by_columns and rows <= _IN_PLACE and 2 * right_pitch * right.itemsize % _ALIASES != 0
     if few_rows or few_columns:
         high = _block_of(rows, _ROWS, TALL)
         for row in range(0, rows, high):
@@ -91,15 +94,15 @@ def _multiply_part(
                 packed, last_panel,
             )  # fmt: skip
         _finish_rows(result, result_start, result_pitch, rows, columns, bias, first_bias, clips)
-    elif inner * panels * width <= _PACKED and columns <= 2 * rows:
+    elif inner * panels * width <= _PACKED and columns <= 2 * rows and not (in_place and inner > _WORTH_GROUPS):
         _multiply_by_groups(
             left, left_start, left_pitch, left_step, rows, right, right_start, right_pitch, right_by_columns, inner,
             columns, bias, first_bias, clips, result, result_start, result_pitch, packed, piece, last_panel,
         )  # fmt: skip
     else:
         _multiply_by_panels(
-            left, left_start, left_pitch, left_step, rows, right, right_start, right_pitch, right_by_columns, inner,
-            columns, bias, first_bias, clips, result, result_start, result_pitch, packed, piece, last_panel,
+            left, left_start, left_pitch, left_step, rows, right, right_start, right_pitch, right_by_columns, in_place,
+            inner, columns, bias, first_bias, clips, result, result_start, result_pitch, packed, piece, last_panel,
         )  # fmt: skip
 
 
@@ -111,33 +114,29 @@ def _multiply_in_place(
     """Rows of left are read where they lie, and so are right's, but for the last columns, or where it is packed."""
     width = PANEL_BYTES // result.itemsize
     whole, rest, terms = columns // width, columns % width, _block_of(inner, _INNER, 8)
-    places = np.arange(rows) * left_pitch
+    places, last_start = np.arange(rows) * left_pitch, result_start + whole * width
     for k in range(0, inner, terms):
-        now, start = min(terms, inner - k), left_start + k
+        now = min(terms, inner - k)
         if right_by_columns:
             pack_columns(right, right_start + k, right_pitch, now, columns, packed, 0)
-        elif packs_right:
-            pack_rows(right, right_start + k * right_pitch, right_pitch, now, columns, packed, 0)
-        elif rest:
-            pack_rows(right, right_start + k * right_pitch + whole * width, right_pitch, now, rest, packed, 0)
-        if packs_right:
+        elif packs_right or rest:
+            first = 0 if packs_right else whole * width
+            pack_rows(right, right_start + k * right_pitch + first, right_pitch, now, columns - first, packed, 0)
+        if rest:
+            _copy_columns(result, last_start, result_pitch, last_panel, 0, width, rows, rest)
+        for is_last in range(2 if rest else 1):
+            panels, place, step, row_step = packed, whole * now * width * is_last, now * width, width
+            if not packs_right:
+                panels, place, step, row_step = (
+                    (packed, 0, 0, width) if is_last else (right, right_start + k * right_pitch, width, right_pitch)
+                )
             multiply_panels(
-                left, start, places, 0, rows, packed, 0, now * width, width, now, whole, result, result_start,
-                result_pitch, k > 0,
-            )  # fmt: skip
-        else:
-            multiply_panels(
-                left, start, places, 0, rows, right, right_start + k * right_pitch, width, right_pitch, now, whole,
-                result, result_start, result_pitch, k > 0,
+                left, left_start + k, places, 0, rows, panels, place, step, row_step, now, 1 if is_last else whole,
+                last_panel if is_last else result, 0 if is_last else result_start, width if is_last else result_pitch,
+                k > 0,
             )  # fmt: skip
         if rest:
-            to = result_start + whole * width
-            _copy_columns(result, to, result_pitch, last_panel, 0, width, rows, rest)
-            multiply_panels(
-                left, start, places, 0, rows, packed, whole * now * width if packs_right else 0, 0, width, now, 1,
-                last_panel, 0, width, k > 0,
-            )  # fmt: skip
-            _copy_columns(last_panel, 0, width, result, to, result_pitch, rows, rest)
+            _copy_columns(last_panel, 0, width, result, last_start, result_pitch, rows, rest)
 
 
 @serial_kernel
@@ -163,14 +162,11 @@ def _multiply_by_groups(
             pack_groups(left, start, left_pitch, left_step, count, now, piece)
             ahead = start + terms * left_step if k + terms < inner else left_start + (row + TALL) * left_pitch
             ahead_part = width if left_step == 1 else now // 8 * left_step
-            multiply_groups_ahead(
-                piece, count, packed, k * padded, now * width, width, now, whole, result, to, result_pitch, k > 0,
-                left, ahead, ahead_step, ahead_part,
-            )  # fmt: skip
-            if rest:
+            for is_last in range(2 if rest else 1):
                 multiply_groups_ahead(
-                    piece, count, packed, k * padded + whole * width * now, 0, width, now, 1, last_panel, 0, width,
-                    k > 0, left, ahead, ahead_step, ahead_part,
+                    piece, count, packed, k * padded + whole * width * now * is_last, now * width, width, now,
+                    1 if is_last else whole, last_panel if is_last else result, 0 if is_last else to,
+                    width if is_last else result_pitch, k > 0, left, ahead, ahead_step, ahead_part,
                 )  # fmt: skip
         if rest:
             _copy_columns(last_panel, 0, width, result, to + whole * width, result_pitch, count, rest)
@@ -179,10 +175,11 @@ def _multiply_by_groups(
 
 @serial_kernel
 def _multiply_by_panels(
-    left, left_start, left_pitch, left_step, rows, right, right_start, right_pitch, right_by_columns, inner, columns,
-    bias, first_bias, clips, result, result_start, result_pitch, packed, piece, last_panel,
+    left, left_start, left_pitch, left_step, rows, right, right_start, right_pitch, right_by_columns, in_place,
+    inner, columns, bias, first_bias, clips, result, result_start, result_pitch, packed, piece, last_panel,
 ):  # fmt: skip
-    """Panel by panel of right, which meets all groups of left: of a block of it, if there are too many."""
+    """Panel by panel of right, packed or `in_place`, which meets all groups of left: of a block of it, if there are too
+    many."""
     width = PANEL_BYTES // result.itemsize
     high, terms = _block_of(rows, _ROWS, TALL), _block_of(inner, _INNER, 8)
     deep = max(_PACKED // (high * terms), 1) * terms
@@ -197,24 +194,25 @@ def _multiply_by_panels(
                 pack_groups(left, start, left_pitch, left_step, count, min(terms, last_term - k), block)
             for column in range(0, columns, width):
                 wide, to = min(width, columns - column), result_start + row * result_pitch + column
-                target, target_to, pitch = (result, to, result_pitch) if wide == width else (last_panel, 0, width)
-                if wide < width and first_term > 0:
+                is_whole = wide == width
+                target, target_to, pitch = (result, to, result_pitch) if is_whole else (last_panel, 0, width)
+                if not is_whole and first_term > 0:
                     _copy_columns(result, to, result_pitch, last_panel, 0, width, count, wide)
-                panel_start = right_start + column // width * panel_step
+                start = right_start + column // width * panel_step
+                next_start = start + panel_step + first_term * step
                 for k in range(first_term, last_term, terms):
-                    now, place = min(terms, last_term - k), panel_start + k * step
+                    now, place = min(terms, last_term - k), start + k * step
+                    ahead = place + terms * step if k + terms < last_term else next_start
+                    panel, at, row_step = (right, place, right_pitch) if in_place and is_whole else (piece, 0, width)
                     if right_by_columns:
                         pack_columns(right, place, right_pitch, now, wide, piece, 0)
-                    else:
+                    elif not (in_place and is_whole):
                         pack_rows(right, place, right_pitch, now, wide, piece, 0)
-                    ahead = (
-                        place + terms * step if k + terms < last_term else panel_start + panel_step + first_term * step
-                    )
                     multiply_groups_ahead(
-                        packed[(k - first_term) * high :], count, piece, 0, 0, width, now, 1, target, target_to, pitch,
-                        k > 0, right, ahead, right_pitch, width if right_by_columns else now // 8 * right_pitch,
+                        packed[(k - first_term) * high :], count, panel, at, 0, row_step, now, 1, target, target_to,
+                        pitch, k > 0, right, ahead, right_pitch, width if right_by_columns else now // 8 * right_pitch,
                     )  # fmt: skip
-                if wide < width:
+                if not is_whole:
                     _copy_columns(last_panel, 0, width, result, to, result_pitch, count, wide)
                 if last_term == inner:
                     _finish_rows(result, to, result_pitch, count, wide, bias, first_bias + column, clips)
