@@ -17,6 +17,7 @@ from typing import NamedTuple
 import numpy as np
 from numba import prange
 
+from ..accumulate import sum_rows
 from ..cpu_jit import kernel, serial_kernel
 from ..cpu_lines import memory, zero_of
 from ..cpu_math import multiply_add, wide_vectors
@@ -220,7 +221,7 @@ def backward(
         shares[0].reshape(-1),
         shares[1].reshape(-1),
     )
-    grad_weight, grad_bias = shares.sum(axis=1) if needs_sums else (None, None)
+    grad_weight, grad_bias = map(sum_rows, shares) if needs_sums else (None, None)
     return grad_x if needs_x else None, grad_weight, grad_bias
 
 

@@ -99,7 +99,10 @@ def _forward(original: Callable) -> Callable:
             function = operation.passes("cpu")[0]
         position = recording.position
         closely = usual and not seeds
-        with recording.inside(), _watched(recording, operation, (inputs, attributes), tables, closely) as kernels:
+        with (
+            recording.inside(),
+            _watched(recording, operation.family, (inputs, attributes), tables, closely) as kernels,
+        ):
             output, saved = function(*inputs, **attributes)
         outputs, given = (x if type(x) is tuple else (x,) for x in (output, attributes.get("out")))
         place = recording.save(saved, changes=bool(seeds))
@@ -132,12 +135,13 @@ def _check(recording, operation, inputs: tuple, attributes: dict) -> None:
 
 
 @contextlib.contextmanager
-def _watched(recording, operation, given, tables: bool, closely: bool) -> Iterator[Callable[[], list | None]]:
-    """Within it runs a pass; after it, what it gives is a function that says which kernels do the same, or None."""
+def _watched(recording, module: str, given, tables: bool, closely: bool) -> Iterator[Callable[[], list | None]]:
+    """Within it runs a pass of a module; after it, what it gives is a function that says which kernels do the same, or
+    None."""
     if recording.on_gpu:
         yield lambda: None
         return
-    closely = closely and recording.supply is not None and native.is_own(operation)
+    closely = closely and recording.supply is not None and native.is_own(module)
     watch = native.Watch(recording, given, tables, closely)
     with native.watching(watch):
         yield lambda: kernels
@@ -154,7 +158,10 @@ def _backward(original: Callable) -> Callable:
         if recording.on_gpu and not recording.changes(place):
             return original(operation, saved, grad_output, needs, implementation)
         closely, tables = implementation is None and not recording.changes(place), place in recording.tables
-        with recording.inside(), _watched(recording, operation, (saved, grad_output), tables, closely) as kernels:
+        with (
+            recording.inside(),
+            _watched(recording, operation.family, (saved, grad_output), tables, closely) as kernels,
+        ):
             grads = original(operation, saved, grad_output, needs, implementation)
         elsewhere = recording.keep(grads)
 
@@ -190,13 +197,14 @@ def _view_backward(name: str, backward: Callable, saved, grad, needs):
         recording.claim(f"{name} backward", grads)
         return grads
     position = recording.position
-    with recording.inside():
+    with recording.inside(), _watched(recording, backward.__module__, (saved, grad), True, True) as kernels:
         grads = backward(saved, grad, needs)
     if any(x is not None and owner_of(x) is not owner_of(grad) for x in grads):
         elsewhere = recording.keep(grads)
         recording.add(
-            position, f"{name} backward", (saved, grad), lambda: _copy_over(backward(saved, grad, needs), elsewhere)
-        )
+            position, f"{name} backward", (saved, grad), lambda: _copy_over(backward(saved, grad, needs), elsewhere),
+            kernels=None if elsewhere else kernels(),
+        )  # fmt: skip
     return grads
 
 

@@ -30,15 +30,15 @@ from ..hooks import modules_that_show
 from .arrays import address_of
 from .recording import Call, Recording
 
-_LIBRARY = Operation.__module__.rpartition(".")[0]  # the package of all families
+_KERNELS = Operation.__module__.rpartition(".")[0]
 # Looking at all that a pass works on takes time, and what works on so many bytes is not kept waiting by Python.
 _MOST_BYTES = 8 << 20
 _UNLIKELY = 0xA5  # a byte
 
 
-def is_own(operation: Operation) -> bool:
-    """Whether the operation is this library's, none of which decides in Python what depends on an array's values."""
-    return operation.family.startswith(f"{_LIBRARY}.")
+def is_own(module: str) -> bool:
+    """Whether a module is this library's, where no pass decides in Python what depends on an array's values."""
+    return module.startswith(f"{_KERNELS.partition('.')[0]}.")
 
 
 class Watch:
@@ -192,7 +192,7 @@ def joined(calls: list[Call]) -> list[Call]:
 
 def listening() -> contextlib.AbstractContextManager:
     """Within it a watch hears of kernels."""
-    if f"{_LIBRARY}.cpu_jit" not in sys.modules:  # as on a GPU: there are no kernels to listen to
+    if f"{_KERNELS}.cpu_jit" not in sys.modules:  # as on a GPU: there are no kernels to listen to
         return contextlib.nullcontext()
     from ...kernels import cpu_replay
 
