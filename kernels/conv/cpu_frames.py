@@ -10,6 +10,8 @@ apart into as many sums as its stride has residues (`plan.py`), which share a fr
 are written. A task is some images, or some rows of results of one.
 """
 
+import math
+
 import numpy as np
 from numba import prange
 
@@ -257,7 +259,7 @@ def spread(z, weight, shape, x, bias=None, relu=False):
 
 
 def _scratch(plan, workers, channels, source, dtype):
-    frame = int(np.prod(plan.frame)) * channels
+    frame = math.prod(plan.frame) * channels
     lanes = REGISTER_BYTES // dtype.itemsize
     short = min(plan.frame[1], source[1]) * source[2] * channels if source[2] < lanes or plan.frame[2] < lanes else 0
     yield workspace("conv frames", (workers, plan.images * frame + lanes), dtype)

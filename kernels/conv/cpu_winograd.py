@@ -316,6 +316,8 @@ def winograd_kernel(
 
 
 class _Tasks(NamedTuple):
+    """How much a task is, and how many of them there are: numbers for the kernel; `patches` are one's at most."""
+
     images: int
     bands: int
     parts: int

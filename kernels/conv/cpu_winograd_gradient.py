@@ -181,7 +181,9 @@ def winograd_sum_kernel(sums, results, channels, weight):
         )  # fmt: skip
 
 
-class _Tasks(NamedTuple):
+class _Shares(NamedTuple):
+    """How much is computed at a time: numbers for the kernel; `patches` are those of all its images and bands."""
+
     images: int
     bands: int
     parts: int
@@ -193,7 +195,7 @@ class _Tasks(NamedTuple):
 
 
 @lru_cache(maxsize=256)
-def _tasks(batch, groups, channels, results, depth, source, result, dilation, itemsize, threads) -> _Tasks:
+def _tasks(batch, groups, channels, results, depth, source, result, dilation, itemsize, threads) -> _Shares:
     width = panel_width(itemsize)
     bands = np.diff(patches_of(*result[1:], *dilation[1:]).bands)
     image, pitch = int(bands.sum()), -(-channels // width) * width
@@ -214,8 +216,9 @@ def _tasks(batch, groups, channels, results, depth, source, result, dilation, it
         rows = -(-len(bands) // -(-len(bands) // rows))
     starts = range(0, len(bands), rows)
     patches = images * max(int(bands[start : start + rows].sum()) for start in starts)
+    # At once: results and channels whose sums stay in the second-level cache.
     at_a_time = min(-(-results // parts), 24 if at_once else 96)
-    return _Tasks(images, rows, parts, chunks, patches, at_a_time, min(pitch, 128) if at_once else pitch, at_once)
+    return _Shares(images, rows, parts, chunks, patches, at_a_time, min(pitch, 128) if at_once else pitch, at_once)
 
 
 def grad_weight(x, z, shape, weight):

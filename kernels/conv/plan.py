@@ -15,6 +15,7 @@ nothing to pad and no step, the source itself is the frame.
 
 from __future__ import annotations
 
+import math
 from functools import lru_cache
 from itertools import product
 from typing import NamedTuple
@@ -81,7 +82,7 @@ class Sum(NamedTuple):
     @property
     def frame_size(self) -> int:
         """Elements of a frame's channel, all phases."""
-        return int(np.prod(self.frame)) * int(np.prod([len(phases) for phases in self.phases]))
+        return math.prod(self.frame) * math.prod(len(phases) for phases in self.phases)
 
     def tasks(self, batch: int) -> int:
         """In how many parts a batch is computed."""
