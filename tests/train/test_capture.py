@@ -1,8 +1,10 @@
 """Captured steps: the bits of uncaptured ones, for every kind of network; what is captured anew; what is refused."""
 
 import inspect
+import threading
 import tracemalloc
 
+import numba
 import numpy as np
 import pytest
 
@@ -176,6 +178,29 @@ def test_results_are_not_written_over():
     step = rv.capture(lambda x: x + 1)
     results = [step(rv.full((3,), float(i))) for i in range(6)]
     assert [r.numpy()[0] for r in results] == [1, 2, 3, 4, 5, 6]
+
+
+@pytest.mark.parametrize("build", [convolutional, transformer])
+def test_replays_on_another_thread_and_on_other_numbers_of_threads_have_the_same_bits(build):
+    def run(captured):
+        rv.seed(3)
+        step, batch, _ = build()
+        step, rng = rv.capture(step) if captured else step, np.random.default_rng(5)
+        most, results = numba.get_num_threads(), []
+        for i in range(STEPS):
+            arguments = batch(rng)
+
+            def work(threads=1 if i % 2 else most, arguments=arguments):
+                numba.set_num_threads(threads)
+                results.extend(values(step(*arguments)))
+
+            worker = threading.Thread(target=work)
+            worker.start()
+            worker.join()
+        return results
+
+    for a, b in zip(run(False), run(True), strict=True):
+        np.testing.assert_array_equal(a, b)
 
 
 def test_options_may_change_between_replays():
