@@ -7,7 +7,7 @@ import numpy as np
 from numba import prange
 
 from ..cpu_jit import kernel, serial_kernel
-from ..cpu_math import erf, exp, expm1, log, log1p, wide_vectors
+from ..cpu_math import NORMALS, erf, exp, expm1, log, log1p, normal_log, normal_place, wide_vectors
 from ..memory import empty, zeros
 from .broadcasting import broadcast_shape, broadcast_to, shape_of, sum_to_shape
 from .cpu_arithmetic import (
@@ -44,8 +44,13 @@ def unary(x, code, y):
         for i in range(len(x)):
             y[i] = expm1(x[i])
     elif code == _LOG:
+        last = np.uint32(0)
         for i in range(len(x)):
-            y[i] = log(x[i])
+            y[i] = normal_log(x[i])
+            last = max(last, normal_place(x[i]))
+        if last >= NORMALS:  # seldom, so that not every number is asked
+            for i in range(len(x)):
+                y[i] = log(x[i])
     elif code == _LOG1P:
         for i in range(len(x)):
             y[i] = log1p(x[i])

@@ -189,3 +189,13 @@ def test_a_number_beside_an_array_without_axes(name, dtype):
         needs = tuple(isinstance(operand, np.ndarray) for operand in operands)
         gradients = operation.backward(saved, np.array(1.0, dtype), needs)
         assert [g is not None and g.shape for g in gradients] == [() if need else False for need in needs]
+
+
+@pytest.mark.parametrize("dtype", [np.float32, np.float64])
+@pytest.mark.parametrize("value", [0.0, -0.0, -1.0, 1e-40, np.inf, -np.inf, np.nan])
+def test_log_of_what_is_not_normal_among_numbers_that_are(value, dtype):
+    x = np.linspace(0.1, 9, 6000).astype(dtype)
+    x[5000] = value
+    y, _ = Operation.registry["log"].forward(x)
+    with np.errstate(all="ignore"):
+        np.testing.assert_allclose(y, np.log(x), rtol=1e-6, atol=1e-7)
