@@ -8,9 +8,9 @@ The columns of all images follow each other, so that no panel (`cpu_product.py`)
 image; a panel that lies across two images has its sums copied. With a stride, the positions that are read are first
 taken out of x just before they are packed, and the gradient of x is set among zeros in the end.
 
-All threads read the same packed weight; a weight's gradient they sum in chunks of the batch, that none need read what
-another packs. The bias is one term more of it, which a row of ones is multiplied with: adding
-it to results that are written already took a tenth as long as the product, where sums are short.
+All threads read the same packed weight. The bias is one term more of it, which a row of ones is multiplied with: adding
+it to results that are written already took a tenth as long as the product, where sums are short. A weight's gradient is
+summed in chunks of the batch, so that no two threads pack the same images.
 """
 
 from functools import lru_cache
@@ -30,9 +30,9 @@ _PANELS_BYTES = 1 << 19  # of packed columns, and
 _SUMS_BYTES = 1 << 20  # of their results, at a time in the second-level cache
 _PACKED_ROWS = 8 * TALL  # of the weight at a time: more of each column is read on end
 _WORTH_THREADS = 1 << 16  # elements: fewer are packed before another thread has woken up
-_POSITIONS = 400  # that a weight's gradient sums at a time,
-_ROWS = 20 * TALL  # of it, and
-_COLUMNS = 512  # at a time, in the second-level cache
+_POSITIONS = 400  # that a weight's gradient sums at a time, of
+_ROWS = 20 * TALL  # packed results and
+_COLUMNS = 512  # packed channels in the second-level cache
 _CHUNKS, _PARTIAL_BYTES = 8, 1 << 20  # of a batch, summed apart, and of their sums, at most
 _PACKING = 14  # multiply-adds in whose time an element is packed
 
