@@ -298,9 +298,12 @@ CALLS = ELEMENTWISE | {
     **{
         name: _weighted_loss(name)
         for name in (
-            "binary_cross_entropy", "cross_entropy", "multi_margin_loss", "multilabel_soft_margin_loss", "nll_loss",
+            "binary_cross_entropy", "multi_margin_loss", "multilabel_soft_margin_loss", "nll_loss",
         )
     },
+    "cross_entropy": lambda input, target, weight=None, *, inplace=False, **attributes: F.cross_entropy(
+        input, target, weight, **attributes
+    ),
     "binary_cross_entropy_with_logits": lambda input, target, weight=None, pos_weight=None, *, reduction="mean": (
         F.binary_cross_entropy_with_logits(input, target, weight, reduction=reduction, pos_weight=pos_weight)
     ),

@@ -31,10 +31,11 @@ def property_test(*, examples=40, **strategies):
     return decorate
 
 
-def compare(name, arrays, differentiable=(0,), tolerance=None, **arguments):
+def compare(name, arrays, differentiable=(0,), tolerance=None, inplace=False, **arguments):
     """Runs the function of this name here and there, and backward from a random gradient of the output.
 
     arrays: its leading arguments; those in `differentiable` require a gradient.
+    inplace: here, that of the first goes over its memory, which is the result of an operation.
     """
     own = [
         rv.Tensor(x, requires_grad=i in differentiable) if isinstance(x, np.ndarray) else x for i, x in numbered(arrays)
@@ -45,7 +46,10 @@ def compare(name, arrays, differentiable=(0,), tolerance=None, **arguments):
     ]
     own_arguments = {k: rv.Tensor(v) if isinstance(v, np.ndarray) else v for k, v in arguments.items()}
     other_arguments = {k: torch.tensor(v) if isinstance(v, np.ndarray) else v for k, v in arguments.items()}
-    result = getattr(ours, name)(*own, **own_arguments)
+    given = own
+    if inplace:
+        given, own_arguments["inplace"] = [own[0] * 1.0, *own[1:]], True
+    result = getattr(ours, name)(*given, **own_arguments)
     expected = getattr(theirs, name)(*other, **other_arguments)
     double = arrays[0].dtype == np.float64
     rtol, atol = tolerance or ((1e-9, 1e-11) if double else (3e-5, 3e-6))
@@ -205,8 +209,9 @@ def labels_for(seed, shape):
     weighted=st.booleans(),
     ignored=st.sampled_from([-100, 0, 1]),
     smoothing=st.sampled_from([0.0, 0.1, 0.9]),
+    inplace=st.booleans(),
 )
-def test_cross_entropy_of_labels(shape, reduction, dtype, seed, weighted, ignored, smoothing):
+def test_cross_entropy_of_labels(shape, reduction, dtype, seed, weighted, ignored, smoothing, inplace):
     labels, classes = labels_for(seed, shape)
     if ignored == -100 and labels.ndim:
         labels[np.random.default_rng(seed + 1).random(labels.shape) < 0.2] = -100
@@ -214,7 +219,8 @@ def test_cross_entropy_of_labels(shape, reduction, dtype, seed, weighted, ignore
     attributes = {"weight": weight, "ignore_index": ignored, "reduction": reduction}
     if (labels == ignored).all():  # a mean of nothing: NaN here and there
         reduction = attributes["reduction"] = "sum"
-    compare("cross_entropy", [normal(seed, shape, dtype), labels], label_smoothing=smoothing, **attributes)
+    options = {"label_smoothing": smoothing, "inplace": inplace, **attributes}
+    compare("cross_entropy", [normal(seed, shape, dtype), labels], **options)
     compare("nll_loss", [normal(seed, shape, dtype), labels], **attributes)
 
 
@@ -226,11 +232,13 @@ def test_cross_entropy_of_labels(shape, reduction, dtype, seed, weighted, ignore
     seed=SEEDS,
     weighted=st.booleans(),
     smoothing=st.sampled_from([0.0, 0.1, 0.9]),
+    inplace=st.booleans(),
 )
-def test_cross_entropy_of_probabilities(shape, reduction, dtype, seed, weighted, smoothing):
+def test_cross_entropy_of_probabilities(shape, reduction, dtype, seed, weighted, smoothing, inplace):
     weight = uniform(seed, (labels_for(seed, shape)[1],), dtype, 0.5, 2) if weighted else None
     arrays = [normal(seed, shape, dtype), uniform(seed, shape, dtype)]
-    compare("cross_entropy", arrays, (0, 1), weight=weight, label_smoothing=smoothing, reduction=reduction)
+    options = {"label_smoothing": smoothing, "inplace": inplace, "reduction": reduction}
+    compare("cross_entropy", arrays, (0, 1), weight=weight, **options)
 
 
 def test_cross_entropy_of_far_apart_and_masked_logits():
