@@ -10,6 +10,7 @@ from ranvier.kernels import cpu_matmul
 from ranvier.kernels.cpu_matmul import matmul
 
 EDGES = [(480, 256, 1024), (481, 257, 1025), (1, 600, 700), (700, 900, 1), (25, 1, 40), (13, 330, 31), (600, 20, 600)]
+EDGES += [(500, 1100, 1001)]  # more rows and more terms than are packed at once
 
 
 @pytest.fixture(autouse=True)
@@ -40,10 +41,11 @@ def test_matmul_of_any_layout(data):
     left = drawn((*batch, rows, inner), data.draw(layouts), dtype, rng)
     right = drawn((*(batch if data.draw(st.booleans()) else ()), inner, columns), data.draw(layouts), dtype, rng)
     bias = rng.standard_normal(columns).astype(dtype) if data.draw(st.booleans()) else None
+    clips = data.draw(st.booleans())
     out = np.full((*batch, rows, columns), np.nan, dtype)
-    assert matmul(left, right, out, bias) is out
+    assert matmul(left, right, out, bias, clips) is out
     exact = left.astype(np.float64) @ right.astype(np.float64) + (0 if bias is None else bias)
-    assert_close(out, exact, np.dtype(dtype).name, max(inner, 1))
+    assert_close(out, np.maximum(exact, 0) if clips else exact, np.dtype(dtype).name, max(inner, 1))
 
 
 @pytest.mark.parametrize(("rows", "inner", "columns"), EDGES)
@@ -51,9 +53,12 @@ def test_matmul_of_any_layout(data):
 def test_sizes_around_the_blocks(rows, inner, columns, layout):
     rng = np.random.default_rng(0)
     left, right = (drawn(shape, layout, np.float32, rng) for shape in ((rows, inner), (inner, columns)))
-    out = np.full((rows, columns), np.nan, np.float32)
-    matmul(left, right, out, np.ones(columns, np.float32))
-    assert_close(out, left.astype(np.float64) @ right.astype(np.float64) + 1, "float32", inner)
+    out, bias = np.full((rows, columns), np.nan, np.float32), rng.standard_normal(columns).astype("f")
+    bias[0] = np.nan
+    matmul(left, right, out, bias, clips=True)
+    exact = np.maximum(left.astype(np.float64) @ right.astype(np.float64) + bias, 0)
+    assert np.isnan(out[:, 0]).all()
+    assert_close(out[:, 1:], exact[:, 1:], "float32", inner)
 
 
 @pytest.mark.parametrize("dtype", [np.float32, np.float64])
