@@ -70,6 +70,7 @@ def parts() -> dict[str, Part]:
         "resident": _tests(
             "recurrent layers in one launch a sequence", 300, _OPERATIONS, _DEVICE, *whole, seconds=60
         ),
+        "layers": _tests("the layers' own tests", 560, "tests/layers", "--single-steps", processes=cores),
         "memcheck": _tests(
             "memory accesses, by compute-sanitizer", 560, "tests/gpu/test_device_sanitizer.py", "-k", "memcheck",
             seconds=560,

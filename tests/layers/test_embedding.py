@@ -12,8 +12,8 @@ INDICES = np.array([[1, 2, 4], [4, 3, 2]])
 def test_table_starts_normal_with_a_zero_padding_row():
     layer = layers.Embedding(400, 50, padding_idx=-1)
     assert layer.padding_idx == 399
-    assert not layer.weight.array[399].any()
-    values = layer.weight.array[:399]
+    assert not layer.weight.numpy()[399].any()
+    values = layer.weight.numpy()[:399]
     assert abs(values.mean()) < 4 / np.sqrt(values.size)
     assert abs(values.std() - 1) < 4 / np.sqrt(2 * values.size)
     assert values.dtype == np.float32
@@ -30,24 +30,24 @@ def test_from_pretrained_holds_the_table_frozen_or_not(kind):
     assert not frozen(INDICES).requires_grad
     y = free(INDICES)
     y.backward(np.ones(y.shape))
-    assert not free.weight.grad.array[1].any()
+    assert not free.weight.grad.numpy()[1].any()
     with pytest.raises(ValueError, match=rf"{kind.__name__}: expected embeddings as \[num_embeddings"):
         kind.from_pretrained(np.zeros(3))
 
 
 def test_max_norm_shortens_rows_in_the_table():
     layer = layers.Embedding(6, 4, max_norm=0.5)
-    before = layer.weight.array.copy()
+    before = layer.weight.numpy().copy()
     y = layer(INDICES)
-    norms = np.linalg.norm(layer.weight.array, axis=1)
+    norms = np.linalg.norm(layer.weight.numpy(), axis=1)
     assert (norms[1:5] <= 0.5).all()
-    np.testing.assert_array_equal(layer.weight.array[[0, 5]], before[[0, 5]])
-    np.testing.assert_array_equal(y.array, layer.weight.array[INDICES])
+    np.testing.assert_array_equal(layer.weight.numpy()[[0, 5]], before[[0, 5]])
+    np.testing.assert_array_equal(y.numpy(), layer.weight.numpy()[INDICES])
 
 
 def test_one_hot():
     y = functional.one_hot(Tensor(np.array([[0, 2], [1, 1]])))
-    np.testing.assert_array_equal(y.array, np.eye(3, dtype=np.int64)[[[0, 2], [1, 1]]])
+    np.testing.assert_array_equal(y.numpy(), np.eye(3, dtype=np.int64)[[[0, 2], [1, 1]]])
     assert y.dtype == np.int64
     assert functional.one_hot(Tensor(np.array([1])), 5).shape == (1, 5)
 

@@ -96,18 +96,18 @@ def test_cross_entropy_in_place_leaves_the_gradient_in_the_logits(call, rng):
     results = []
     for inplace in (False, True):
         loss, logits, leaves = run(inplace)
-        before, value = logits.array.copy(), loss.array.copy()
+        before, value = logits.numpy().copy(), loss.numpy().copy()
         grad = np.random.default_rng(1).standard_normal(loss.shape).astype(np.float32)
         taken.append(0)
         with memory.supplied_by(take):
             loss.backward(grad)
-        assert np.array_equal(logits.array, before) is not inplace
-        results.append([value, *(leaf.grad.array for leaf in leaves)])
+        assert np.array_equal(logits.numpy(), before) is not inplace
+        results.append([value, *(leaf.grad.numpy() for leaf in leaves)])
     for usual, in_place in zip(*results, strict=True):
         np.testing.assert_array_equal(usual, in_place)
-    assert taken[0] - taken[1] == logits.array.nbytes
-    x, w = (leaf.array for leaf in leaves[:2])
-    np.testing.assert_allclose(x.T @ logits.array.reshape(len(x), -1), leaves[1].grad.array, rtol=1e-4, atol=1e-5)
+    assert taken[0] - taken[1] == logits.numpy().nbytes
+    x, w = (leaf.numpy() for leaf in leaves[:2])
+    np.testing.assert_allclose(x.T @ logits.numpy().reshape(len(x), -1), leaves[1].grad.numpy(), rtol=1e-4, atol=1e-5)
     assert w.shape[1] == logits.size // len(x)
 
 
@@ -122,10 +122,10 @@ def test_cross_entropy_in_place_refuses_logits_that_are_needed(rng):
         "of float32 or float64 on the CPU, got float16": rv.Tensor(x.astype("f2"), requires_grad=True) * 2,
     }
     for message, logits in cases.items():
-        before = logits.array.copy()
+        before = logits.numpy().copy()
         with pytest.raises(ValueError, match=message):
             functional.cross_entropy(logits, labels, inplace=True).backward()
-        np.testing.assert_array_equal(logits.array, before)
+        np.testing.assert_array_equal(logits.numpy(), before)
     logits = leaf * 2
     with pytest.raises(ValueError, match="memory of its own, got memory of another input"):
         functional.cross_entropy(logits, logits.detach(), inplace=True)
@@ -147,7 +147,7 @@ def test_what_has_saved_overwritten_logits_refuses_to_go_backward(first, other, 
     loss.backward()
     with pytest.raises(RuntimeError, match="inplace=True has written its gradient over since"):
         saved.backward()
-    other(rv.Tensor(logits.array, requires_grad=True)).sum().backward()  # saved since: the values it saw
+    other(rv.Tensor(logits.numpy(), requires_grad=True)).sum().backward()  # saved since: the values it saw
 
 
 def test_a_second_backward_of_cross_entropy_in_place_is_refused(rng):

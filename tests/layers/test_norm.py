@@ -15,7 +15,7 @@ def _tensor(shape, seed=0, **arguments):
 
 @pytest.mark.parametrize("name", SHAPES)
 def test_training_brings_channels_to_mean_zero_and_variance_one(name):
-    y = getattr(layers, name)(3)(_tensor(SHAPES[name])).array
+    y = getattr(layers, name)(3)(_tensor(SHAPES[name])).numpy()
     axes = (0, *range(2, y.ndim))
     np.testing.assert_allclose(y.mean(axis=axes), 0, atol=1e-6)
     np.testing.assert_allclose(y.var(axis=axes), 1, atol=1e-3)
@@ -25,9 +25,9 @@ def test_training_brings_channels_to_mean_zero_and_variance_one(name):
 @pytest.mark.parametrize("name", SHAPES)
 def test_an_activation_is_fused_and_shown(name, training):
     plain, fused = (getattr(layers, name)(3, activation=activation) for activation in (None, "relu"))
+    state = {"weight": np.array([0.5, -1, 2], np.float32), "bias": np.array([0.1, 0.2, -0.3], np.float32)}
     for layer in (plain, fused):
-        layer.train(training)
-        layer.weight.array[...], layer.bias.array[...] = [0.5, -1, 2], [0.1, 0.2, -0.3]
+        layer.train(training).load_state_dict(layer.state_dict() | state)
     x, other = (_tensor(SHAPES[name], requires_grad=True) for _ in range(2))
     y, expected = fused(x), functional.relu(plain(other))
     grad = np.random.default_rng(1).standard_normal(y.shape).astype(np.float32)
@@ -35,7 +35,7 @@ def test_an_activation_is_fused_and_shown(name, training):
         output.backward(grad)
     pairs = [(y, expected), (x.grad, other.grad), (fused.running_var, plain.running_var)]
     for a, b in [*pairs, *((getattr(fused, p).grad, getattr(plain, p).grad) for p in ("weight", "bias"))]:
-        np.testing.assert_array_equal(a.array, b.array)
+        np.testing.assert_array_equal(a.numpy(), b.numpy())
     assert "activation='relu'" in repr(fused)
     assert "activation" not in repr(plain)
 
@@ -45,15 +45,15 @@ def test_momentum_none_averages_over_all_batches():
     for batch in batches:
         layer(batch)
     assert int(layer.num_batches_tracked) == 4
-    np.testing.assert_allclose(layer.running_mean.array, np.mean([b.array.mean(0) for b in batches], 0), rtol=1e-5)
+    np.testing.assert_allclose(layer.running_mean.numpy(), np.mean([b.numpy().mean(0) for b in batches], 0), rtol=1e-5)
     np.testing.assert_allclose(
-        layer.running_var.array, np.mean([b.array.var(0, ddof=1) for b in batches], 0), rtol=1e-5
+        layer.running_var.numpy(), np.mean([b.numpy().var(0, ddof=1) for b in batches], 0), rtol=1e-5
     )
 
 
 def test_running_statistics_are_updated_in_place_and_off_the_tape():
     layer = layers.BatchNorm2d(3)
-    array = layer.running_mean.array
+    array = layer.running_mean.numpy()
     layer(_tensor((4, 3, 5, 2)))
     assert layer.running_mean.array is array
     assert array.any()
@@ -67,7 +67,7 @@ def test_evaluation_leaves_running_statistics_alone():
     layer = layers.BatchNorm1d(3).eval()
     y = layer(x := _tensor((8, 3)))
     assert int(layer.num_batches_tracked) == 0
-    np.testing.assert_allclose(y.array, x.array / np.sqrt(1 + 1e-5), rtol=1e-6)
+    np.testing.assert_allclose(y.numpy(), x.numpy() / np.sqrt(1 + 1e-5), rtol=1e-6)
 
 
 def test_state_has_the_names_and_types_of_checkpoints():
@@ -97,8 +97,8 @@ def test_empty_batches_leave_running_statistics_alone():
     assert y.shape == (0, 3)
     y.backward(np.zeros((0, 3), np.float32))
     assert x.grad.shape == (0, 3)
-    np.testing.assert_array_equal(layer.weight.grad.array, 0)
-    np.testing.assert_array_equal(layer.running_var.array, 1)
+    np.testing.assert_array_equal(layer.weight.grad.numpy(), 0)
+    np.testing.assert_array_equal(layer.running_var.numpy(), 1)
 
 
 @pytest.mark.parametrize(

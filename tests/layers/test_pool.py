@@ -28,7 +28,7 @@ def test_adaptive_size_none_keeps_the_inputs_size():
 
 
 def test_one_sample_needs_no_batch_axis():
-    one = rv.Tensor(IMAGES.array[0])
+    one = rv.Tensor(IMAGES.numpy()[0])
     for function in (
         lambda x: functional.max_pool2d(x, 3, 2, 1),
         lambda x: functional.avg_pool2d(x, 3, 2, 1),
@@ -40,7 +40,7 @@ def test_one_sample_needs_no_batch_axis():
 
 
 def test_gradients_reach_the_input_through_pool_and_unpool():
-    x = rv.Tensor(IMAGES.array, requires_grad=True)
+    x = rv.Tensor(IMAGES.numpy(), requires_grad=True)
     y, indices = rv.MaxPool2d(2, return_indices=True)(x)
     assert not indices.requires_grad
     restored = rv.MaxUnpool2d(2)(y, indices)
@@ -94,7 +94,7 @@ def test_bad_arguments_are_refused_with_a_reason(name, arguments, error, message
 def test_unpooling_refuses_indices_and_sizes_that_do_not_fit():
     y, indices = functional.max_pool2d(IMAGES, 2, return_indices=True)
     with pytest.raises(ValueError, match=r"^max_unpool: expected indices in \[0, 48\), got 48"):
-        functional.max_unpool2d(y, rv.Tensor(np.full_like(indices.array, 48)), 2)
+        functional.max_unpool2d(y, rv.Tensor(np.full_like(indices.numpy(), 48)), 2)
     with pytest.raises(ValueError, match=r"^max_unpool2d: expected output_size as 2 sizes less than stride"):
         functional.max_unpool2d(y, indices, 2, output_size=(10, 6))
     with pytest.raises(ValueError, match=r"^max_unpool2d: expected input as \[N, C, H, W\]"):
