@@ -15,6 +15,7 @@ from ..memory import empty, workspace
 from .cpu_doubled_lines import double_line, halve_lines
 
 _WAITING = 8  # rows
+_APART = 32  # elements: two cache lines, as processors fetch them
 
 
 @kernel
@@ -137,7 +138,9 @@ def _parts(rows):
 
 
 def terms(parts, count, dtype):
-    """Scratch for the places and weights of the lines that a row is the sum of."""
+    """Scratch for the places and weights of the lines that a row is the sum of: each part's in cache lines of its own,
+    or two threads would take turns at writing to one."""
+    count = -(-count // _APART) * _APART
     return (
         workspace("interpolate places", (parts, count), np.int64),
         workspace("interpolate weights", (parts, count), dtype),

@@ -9,6 +9,7 @@ from numba import get_num_threads, prange
 from ..cpu_jit import kernel
 from ..cpu_lines import memory, sum_of_few_lines, weighted_sum_line
 from ..memory import empty, workspace
+from .cpu_doubled import terms
 from .cpu_doubled_lines import add_pairs_of_lines, repeat_line
 
 
@@ -91,7 +92,7 @@ def backward(grad_y, shape, readings, doubled, sizes):
     (starts_d, most_d), (starts_h, most_h), (starts_w, _) = readings
     parts = max(1, min(shape[0] * sizes[0], 4 * get_num_threads()))
     lines = workspace("interpolate lines", (parts, shape[3]), grad_y.dtype)
-    places = workspace("interpolate places", (parts, most_d * most_h), np.int64)
+    places, _ = terms(parts, most_d * most_h, grad_y.dtype)
     grad_x = empty(shape[0] * sizes[0] * sizes[1] * sizes[2], grad_y.dtype)
     ones = np.ones(most_d * most_h, grad_y.dtype)
     nearest_grad_input_kernel(grad_y, shape, starts_d, starts_h, starts_w, doubled, lines, places, ones, grad_x)
