@@ -116,15 +116,11 @@ class Walk:
 
     def passes(self, operation, sample, inputs, dtype) -> None:
         needs = tuple(isinstance(x, np.ndarray) and x.dtype == dtype for x in inputs)
-        with self.walking():
-            try:
-                for run in gpu_passes(operation, sample, inputs, needs):
-                    self._launches = 0
-                    run()
-            except (ValueError, TypeError, IndexError, MemoryError, _Enough) as error:
-                if error.__traceback__ is None:
-                    raise
-                return  # refused with a reason, or more than is looked at
+        # What it refuses, it refuses with a reason; what has no room, or goes on and on, is not looked at further.
+        with self.walking(), contextlib.suppress(ValueError, IndexError, MemoryError, _Enough):
+            for run in gpu_passes(operation, sample, inputs, needs):
+                self._launches = 0
+                run()
 
     @contextlib.contextmanager
     def walking(self):
