@@ -10,7 +10,7 @@ from numba import get_num_threads
 
 from ..accumulate import copy_into, sum_rows
 from ..cpu_matmul import matmul
-from ..memory import empty
+from ..memory import empty, zeros
 from .cpu_few import GRU, LSTM, RELU, TANH, few_backward_kernel, few_forward_kernel
 from .cpu_gru import gru_forward_kernel, gru_grad_gates_kernel
 from .cpu_lstm import lstm_forward_kernel, lstm_grad_gates_kernel
@@ -62,7 +62,7 @@ def _is_few(batch, weight_hr=None):
 def _share(kernel, batch, weight, scratch):
     """How to run a kernel of cpu_few.py, its board, and its scratch of so many elements a sequence."""
     workers = get_num_threads() if batch * weight.size > _WORTH_SHARING else 1
-    board = np.zeros(board_size(_chunks(weight.shape[1])), np.int64)
+    board = zeros(board_size(_chunks(weight.shape[1])), np.int64)
     return kernel if workers > 1 else kernel.serial, board, empty((workers, batch, scratch), weight.dtype)
 
 

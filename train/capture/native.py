@@ -56,7 +56,9 @@ class Watch:
         self._calls: list = []
         self._strangers: list = []  # arrays that kernels got though they lie elsewhere, in the order of the calls
         self._plain = closely  # it has done nothing, so far, but call kernels that can be called again
-        self._with_tables = tables
+        # Kinds of arrays that need not be there again: integers that it computes from shapes are as good as numbers,
+        # what it computes from tables is not.
+        self._as_numbers = "" if tables else "iu"
         self._sums: dict[tuple, tuple[np.ndarray, int]] = {}
         self._look_at(_arrays_in(given))
 
@@ -72,9 +74,13 @@ class Watch:
         from ...kernels import cpu_replay  # not before a kernel was called: `import ranvier` goes without Numba
 
         self._check()
-        result = cpu_replay.call(kernel, arguments)
         arrays = list(_arrays_in(arguments))
-        self._strangers += [x for x in arrays if x.size and not self._recording.knows(x)]
+        strangers = [x for x in arrays if x.size and not self._recording.knows(x)]
+        integers = [(x, _sum_of(x)) for x in strangers if x.dtype.kind in "iu"]
+        result = cpu_replay.call(kernel, arguments)
+        self._strangers += strangers
+        if any(_sum_of(x) != before for x, before in integers):
+            self._as_numbers = ""  # a kernel works on them
         if self._plain:
             self._plain = result is None and cpu_replay.can_replay(kernel, arguments)
             self._calls.append(cpu_replay.KernelCall(kernel, arguments))
@@ -111,8 +117,7 @@ class Watch:
     def kernels(self) -> list | None:
         """The calls that can be made instead of the pass, which has ended; None if they do not do the same."""
         self._check()
-        # Integers that it computes from shapes are as good as numbers. From tables it may compute what others cannot.
-        lasting = self._recording.meets_again(self._strangers, or_equal=() if self._with_tables else "iu")
+        lasting = self._recording.meets_again(self._strangers, or_equal=self._as_numbers)
         return self._calls if self._plain and lasting else None
 
     def _look_at(self, arrays) -> None:
