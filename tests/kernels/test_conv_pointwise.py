@@ -51,12 +51,13 @@ def test_all_sizes_agree_with_the_reference(data):
 
 
 @pytest.mark.parametrize("activation", [None, "relu"])
-def test_long_sums_and_panels_across_images(activation):
+@pytest.mark.parametrize("shape", [(5, 700, 7, 7), (3, 40, 20, 21)])
+def test_long_sums_panels_across_images_and_chunks_of_a_batch(shape, activation):
     rng = np.random.default_rng(0)
-    arrays = [rng.standard_normal(shape) for shape in ((5, 700, 7, 7), (40, 700, 1, 1), (40,))]
+    arrays = [rng.standard_normal(size) for size in (shape, (40, shape[1], 1, 1), (40,))]
     attributes = {"activation": activation}
     assert cpu_pointwise.suits(conv_shape(*arrays[:2], None, None, None, 1))
-    assert_agrees(conv.conv2d, arrays, attributes, 1000)
+    assert_agrees(conv.conv2d, arrays, attributes, max(1000, shape[0] * shape[2] * shape[3]))
 
 
 def test_what_a_stride_leaves_out_is_bias():
