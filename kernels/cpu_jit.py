@@ -7,8 +7,10 @@ machine code on disk beside the source (`__pycache__`, or `NUMBA_CACHE_DIR`), so
 
 from __future__ import annotations
 
+from collections import Counter
 from functools import cached_property
 from types import FunctionType
+from typing import ClassVar
 
 from numba import get_num_threads, njit
 from numba.core.registry import CPUDispatcher
@@ -25,7 +27,19 @@ _OPTIONS = {"fastmath": {"contract", "nsz"}, "error_model": "numpy", "no_cfunc_w
 
 class Kernel(CPUDispatcher):
     """A compiled kernel, as Python calls it: a class of its own, so that who writes down calls (`cpu_replay.py`) can
-    come in between, and nobody else pays for it."""
+    come in between, and nobody else pays for it.
+
+    Attributes:
+        names: how many forms have machine code of a name. Those from the cache were named in other processes, and a
+            name that two have does not say where either lies.
+    """
+
+    names: ClassVar[Counter[str]] = Counter()
+
+    def add_overload(self, cres):
+        """What Numba does with a form that was compiled or loaded."""
+        Kernel.names[cres.fndesc.llvm_func_name] += 1
+        return super().add_overload(cres)
 
 
 class SerialKernel(Kernel):
