@@ -7,10 +7,10 @@ machine code on disk beside the source (`__pycache__`, or `NUMBA_CACHE_DIR`), so
 
 from __future__ import annotations
 
-from collections import Counter
+import hashlib
+import re
 from functools import cached_property
 from types import FunctionType
-from typing import ClassVar
 
 from numba import get_num_threads, njit
 from numba.core.registry import CPUDispatcher
@@ -27,19 +27,7 @@ _OPTIONS = {"fastmath": {"contract", "nsz"}, "error_model": "numpy", "no_cfunc_w
 
 class Kernel(CPUDispatcher):
     """A compiled kernel, as Python calls it: a class of its own, so that who writes down calls (`cpu_replay.py`) can
-    come in between, and nobody else pays for it.
-
-    Attributes:
-        names: how many forms have machine code of a name. Those from the cache were named in other processes, and a
-            name that two have does not say where either lies.
-    """
-
-    names: ClassVar[Counter[str]] = Counter()
-
-    def add_overload(self, cres):
-        """What Numba does with a form that was compiled or loaded."""
-        Kernel.names[cres.fndesc.llvm_func_name] += 1
-        return super().add_overload(cres)
+    come in between, and nobody else pays for it."""
 
 
 class SerialKernel(Kernel):
@@ -82,10 +70,19 @@ def serial_kernel(function):
 
 
 def _compile(function, kind, **options):
+    if function.__closure__:
+        function.__qualname__ += f"_{_digest([cell.cell_contents for cell in function.__closure__])}"
     compiled = njit(**_OPTIONS, **options)(function)
     compiled._cache = KernelCache(function)
     compiled.__class__ = kind
     return compiled
+
+
+def _digest(values) -> str:
+    """Letters for the values that a kernel was made with in another function. Its machine code has a name, and if it
+    had that of the same function's other kernels, which are compiled in any order and by several processes, then code
+    from the cache could be taken for another's."""
+    return hashlib.sha256(re.sub(r" at 0x[0-9a-f]+", "", repr(values)).encode()).hexdigest()[:8]
 
 
 def threads_for(multiply_adds: int) -> int:

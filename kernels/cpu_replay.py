@@ -93,11 +93,8 @@ def _checksum(words):
 
 
 def can_replay(kernel: Kernel, arguments: tuple) -> bool:
-    """Whether `Program` takes this call: it returns nothing; arguments are arrays, numbers and tuples of them; and the
-    kernel's machine code can be told from all others."""
+    """Whether `Program` takes this call: it returns nothing; arguments are arrays, numbers and tuples of them."""
     form = _form_of(kernel, arguments)
-    if Kernel.names[form.fndesc.llvm_func_name] > 1:
-        return False
     return form.signature.return_type == types.none and all(map(_has_slots, form.signature.args))
 
 

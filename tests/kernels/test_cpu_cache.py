@@ -65,3 +65,36 @@ def test_a_kernel_is_found_until_a_file_it_imports_changes(room):
     second.write_bytes(kept[second][:40])
     assert run() == [600, 600, 0]
     assert run() == [600, 600, 2]
+
+
+MADE = """
+import sys
+from ranvier.kernels.cpu_jit import serial_kernel
+
+def times(factor):
+    @serial_kernel
+    def scaled(x):
+        return x * factor
+
+    return scaled
+
+made = {"two": times(2.0), "three": times(3.0)}
+for name in sys.argv[1:]:
+    kernel = made[name]
+    print(kernel(1.0), next(iter(kernel.overloads.values())).fndesc.llvm_func_name)
+"""
+
+
+def test_kernels_that_one_function_makes_are_told_apart_in_any_process(tmp_path):
+    (tmp_path / "made.py").write_text(MADE)
+
+    def run(*names):
+        environment = {**os.environ, "NUMBA_CACHE_DIR": str(tmp_path / "cache")}
+        command = [sys.executable, str(tmp_path / "made.py"), *names]
+        return subprocess.run(command, env=environment, capture_output=True, text=True, check=True).stdout.splitlines()
+
+    # Each is the first kernel that its process compiles, which is what Numba numbers them by.
+    alone = [*run("two"), *run("three")]
+    assert [line.split()[0] for line in alone] == ["2.0", "3.0"]
+    assert len({line.split()[1] for line in alone}) == 2
+    assert run("two", "three") == alone
