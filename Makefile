@@ -1,7 +1,9 @@
 # Every target works from a fresh clone: it makes .venv and installs into it what it needs.
 PYTHON ?= python3
-# Extras to install: `make test EXTRAS=test,judges,gpu-proof` adds the suites of PyTorch and ONNX and the proofs of GPU kernels.
-EXTRAS ?= test
+# Extras that tests install: on Linux with what proves GPU kernels without a GPU (Triton, CuPy: half a gigabyte to fetch).
+# `make test EXTRAS=test,judges,gpu-proof,recipes` adds the suites of PyTorch and ONNX, and the recipes' data.
+comma := ,
+EXTRAS ?= test$(if $(filter Linux,$(shell uname -s)),$(comma)gpu-proof)
 INSTALLED := .venv/installed-$(EXTRAS)
 RUN := .venv/bin/python
 # A file at a time in each of a few processes, which share the cores: threads that wait for the next loop shall sleep.
@@ -15,17 +17,17 @@ help:  ## show this list
 train: .venv/installed-base  ## train a network on real handwritten digits: a minute or so, seconds once kernels are compiled
 	@.venv/bin/ranvier train digits
 
-test: $(INSTALLED)  ## all tests (EXTRAS=test,judges,gpu-proof: those that need PyTorch, ONNX, Triton, CuPy too)
+test: $(INSTALLED)  ## all tests (EXTRAS=test,judges,gpu-proof,recipes: PyTorch's, ONNX's and the recipes' data too)
 	$(TEST)
 
 test-quick: $(INSTALLED)  ## the quick part, about two minutes
 	$(TEST) -m "not slow and not judge"
 
-lint: $(INSTALLED)  ## ruff: style and format
+lint: .venv/installed-test  ## ruff: style and format
 	$(RUN) -m ruff check .
 	$(RUN) -m ruff format --check .
 
-format: $(INSTALLED)  ## let ruff mend what it can
+format: .venv/installed-test  ## let ruff mend what it can
 	$(RUN) -m ruff check --fix .
 	$(RUN) -m ruff format .
 

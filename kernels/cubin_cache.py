@@ -39,7 +39,7 @@ def read(key: str):
     folder = _folder()
     try:
         content = (folder / key).read_bytes() if folder else b""
-    except FileNotFoundError:
+    except OSError:  # it is not there, or cannot be read: then it is compiled, and `write` says what is wrong
         return None
     digest, _, body = content.partition(b"\n")
     if hashlib.sha256(body).hexdigest().encode() != digest:

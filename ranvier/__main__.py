@@ -55,7 +55,7 @@ def main(arguments: list[str] | None = None) -> int:
     options = build_parser(next((a for a in arguments if not a.startswith("-")), None)).parse_args(arguments)
     try:
         return _COMMANDS[options.command](options)
-    except (ValueError, TypeError, OSError, ModuleNotFoundError, FloatingPointError) as error:
+    except (ValueError, TypeError, OSError, ModuleNotFoundError, FloatingPointError, MemoryError) as error:
         print(f"ranvier: {error}", file=sys.stderr)
         return 1
     except KeyboardInterrupt:

@@ -2,7 +2,7 @@
 
     TRITON_INTERPRET=1 pytest tests/gpu/test_interpreted.py
 
-`test_compiled.py` starts this file in a process of its own, so a plain `pytest` runs it too.
+`test_interpreter.py` starts this file in a process of its own, so a plain `pytest` runs it too.
 """
 
 import os

@@ -98,6 +98,17 @@ def test_a_damaged_file_is_compiled_again_and_replaced(damage, own_cache, compil
     assert file.read_bytes() == content
 
 
+def test_an_entry_that_cannot_be_read_costs_only_time(own_cache, compilations):
+    good = prepare().compiled.cubin
+    (file,) = own_cache.iterdir()
+    file.unlink()
+    file.mkdir()
+    with pytest.warns(UserWarning, match="compiled kernels are not kept"):
+        assert prepare().compiled.cubin == good
+    assert len(compilations) == 2
+    assert list(own_cache.iterdir()) == [file]
+
+
 def test_only_the_owner_may_read_the_cache(own_cache):
     prepare()
     assert stat.S_IMODE(own_cache.stat().st_mode) == 0o700

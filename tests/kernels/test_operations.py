@@ -4,8 +4,11 @@ A new operation is tested by being declared. Run one with `pytest tests/kernels/
 GPU kernels, where there is a GPU, with `--device cuda` added.
 """
 
+import ast
 import functools
+import importlib
 import zlib
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -27,6 +30,32 @@ SAMPLES = [
 FIRST_SAMPLES = [p for p in SAMPLES if p.values[1] is p.values[0].samples[0]]
 REFUSED = [pytest.param(op, case, id=f"{op.name}-{case.name}") for op in OPERATIONS for case in op.refused]
 VARIED = [pytest.param(op, id=op.name) for op in OPERATIONS if op.vary]
+
+
+@functools.cache
+def _names_in(file):
+    """What a module's own lines define or import."""
+    names = set()
+    for node in ast.parse(file.read_text()).body:
+        if isinstance(node, ast.Assign):
+            names |= {part.id for target in node.targets for part in ast.walk(target) if isinstance(part, ast.Name)}
+        elif isinstance(node, ast.ImportFrom):
+            names |= {alias.asname or alias.name for alias in node.names}
+        else:
+            names.add(getattr(node, "name", None))
+    return names
+
+
+@pytest.mark.parametrize("kind", ["reference", "cpu", "gpu"])
+def test_every_operation_has_kernels_of_each_kind(kind):
+    """Read from the files, as GPU kernels can be imported only where Triton is."""
+    missing = []
+    for operation in OPERATIONS:
+        family = Path(importlib.import_module(operation.family).__file__).parent
+        passes = ("forward", "backward") if operation.differentiable else ("forward",)
+        wanted = {f"{operation.name}_{way}" for way in passes}
+        missing += sorted(wanted - _names_in(family / f"{kind}.py"))
+    assert missing == []
 
 
 def pytest_generate_tests(metafunc):
