@@ -54,7 +54,8 @@ def empty_cache() -> int:
     Returns:
         How many bytes of the CPU's memory were given back.
     """
-    if (cupy := sys.modules.get("cupy")) is not None:
+    cupy = sys.modules.get("cupy")
+    if cupy is not None and cupy.cuda.is_available():
         cupy.get_default_memory_pool().free_all_blocks()
     return memory_pool.release()
 

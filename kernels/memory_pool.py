@@ -7,6 +7,7 @@ took up to half of the time of steps that stream through large arrays. Kept memo
 
 from __future__ import annotations
 
+import contextlib
 import itertools
 import math
 import mmap
@@ -30,22 +31,24 @@ _times = itertools.count()
 class _Lent(np.ndarray):
     """The owner of an array's memory, and of that of all its views: with the last of them gone, it is free again."""
 
-    def __del__(self, free=_free):  # at the interpreter's end, globals may go first
+    def __del__(self, free=_free, kind=mmap.mmap):  # at the interpreter's end, globals may go first
         piece = self.base
-        free[len(piece)].append(piece)
+        if type(piece) is kind:  # else this is a view of an owner, or NumPy's copy of one
+            free[len(piece)].append(piece)
 
 
 class _Account:
     """What is known of all pieces together.
 
     Attributes:
-        lock: held while it changes, and while memory is asked of the system or given back.
+        lock: held while it changes, and while memory is asked of the system or given back. The thread that holds it
+            may come again: whatever is collected meanwhile may ask for memory.
         held: bytes in all pieces, free or not.
         peak: bytes that were not free, at most, of the moments at which memory was asked of the system.
     """
 
     def __init__(self):
-        self.lock = threading.Lock()
+        self.lock = threading.RLock()
         self.held = self.peak = 0
 
 
@@ -73,7 +76,7 @@ def take(shape: int | tuple[int, ...], dtype: np.dtype) -> np.ndarray:
 
 def free_bytes() -> int:
     """Bytes that are kept and belong to no array."""
-    return sum(size * len(pieces) for size, pieces in _free.items())
+    return sum(size * len(pieces) for size, pieces in list(_free.items()))
 
 
 def release() -> int:
@@ -101,7 +104,8 @@ def _ask(size: int) -> mmap.mmap:
                 ) from error
         _account.held += size
     if size >= _HUGE and hasattr(mmap, "MADV_HUGEPAGE"):
-        piece.madvise(mmap.MADV_HUGEPAGE)
+        with contextlib.suppress(OSError):  # the system has none, and is as right with others
+            piece.madvise(mmap.MADV_HUGEPAGE)
     return piece
 
 
@@ -110,9 +114,11 @@ def _drop(surplus: int) -> int:
     longest; returns how many bytes."""
     dropped = 0
     for size in sorted(_free, key=lambda size: _wanted[size]):
-        pieces = _free[size]
-        while dropped < surplus and pieces:
-            pieces.pop()  # nothing else refers to it: it is unmapped here
+        while dropped < surplus:
+            try:
+                _free[size].pop()  # nothing else refers to it: it is unmapped here
+            except IndexError:  # no piece of this size is left, or another thread has just taken the last
+                break
+            _account.held -= size
             dropped += size
-    _account.held -= dropped
     return dropped

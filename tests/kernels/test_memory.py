@@ -2,6 +2,7 @@
 
 import gc
 import threading
+import tracemalloc
 
 import numpy as np
 import pytest
@@ -50,6 +51,28 @@ def test_memory_is_taken_again_once_the_last_view_is_gone():
     assert other.ctypes.data != address
     del view
     assert empty(LARGE, np.uint8).ctypes.data == address
+
+
+def test_an_owner_of_memory_is_an_array_like_others():
+    array = empty(1 << 16, np.uint8)  # as large as its piece of memory
+    array.fill(3)
+    owner = array.base
+    part, copy, total = owner[10:20], owner.copy(), owner + 1
+    assert (copy == 3).all()
+    assert (total == 4).all()
+    del owner, part, copy, total
+    other = empty(1 << 16, np.uint8)
+    assert not np.shares_memory(array, other)
+
+
+def test_a_system_without_large_pages_gives_others(monkeypatch):
+    class Small(memory_pool.mmap.mmap):
+        def madvise(self, option):
+            raise OSError(22, "Invalid argument")
+
+    rv.empty_cache()
+    monkeypatch.setattr(memory_pool.mmap, "mmap", Small)
+    assert empty(5 << 20, np.uint8).nbytes == 5 << 20
 
 
 def test_used_memory_is_handed_out_as_zeros():
@@ -114,6 +137,10 @@ def test_a_training_step_asks_the_system_for_no_memory_once_it_has_run(monkeypat
         step()
     asked, ask = [], memory_pool._ask
     monkeypatch.setattr(memory_pool, "_ask", lambda size: asked.append(size) or ask(size))
+    tracemalloc.start()  # sees what NumPy asks for itself
     for _ in range(3):
         step()
+    _, peak = tracemalloc.get_traced_memory()
+    tracemalloc.stop()
     assert asked == []
+    assert peak < 100_000
