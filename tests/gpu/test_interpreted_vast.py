@@ -30,6 +30,7 @@ interpreter.install()
 for operation in all_operations():
     has_gpu_kernels(operation)  # imports the family's kernels
 gpu_check = importlib.import_module("ranvier.kernels.loss.gpu_check")
+gpu_nonzero = importlib.import_module("ranvier.kernels.shape.gpu_nonzero")
 
 # Kernels that read and write only arrays far smaller than those of the operation's caller.
 SMALL = {
@@ -47,6 +48,7 @@ SMALL = {
     "recurrent.gpu_time.lstm_project_kernel": "one step of the sequence",
     "resize.gpu_kernels.taps_kernel": "a few numbers for each place of an axis",
     "resize.gpu_kernels.taps_transposed_kernel": "a few numbers for each place of an axis",
+    "shape.gpu_nonzero.nonzero_starts_kernel": "a number for each block of elements",
     "softmax.gpu.softmax_join_kernel": "a number for each chunk of a line",
 }
 
@@ -106,6 +108,9 @@ def test_offsets_have_64_bits(monkeypatch):
     with walk.walking():
         gpu_arrays.extent(virtual((ELEMENTS + 5000,), np.int64))
         gpu_check.first_outside(virtual((ELEMENTS + 5000,), np.float16), 0, 1)
+        with monkeypatch.context() as patch:  # all that is found in nothing but zeros would be too little
+            patch.setattr(gpu_nonzero, "fetched", lambda count: [ELEMENTS + 5000])
+            gpu_nonzero.nonzero(virtual((ELEMENTS + 5000,), np.bool_))
     assert launch.interpreter is interpreter.interpret
     assert not walk.faults
     far = {name for name, times in walk.far.items() if times}
