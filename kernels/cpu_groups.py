@@ -11,6 +11,8 @@ more vector. The group of the last rows repeats the last row, or what lies behin
 
 from __future__ import annotations
 
+from functools import lru_cache
+
 from llvmlite import ir
 from numba import types
 from numba.extending import intrinsic
@@ -30,6 +32,7 @@ from .cpu_product import (
 )
 from .cpu_vectors import data_of, load, store
 
+_PACKING = 14  # multiply-adds in whose time an element is packed
 _TOGETHER = 8  # groups packed at once where columns are contiguous: more of each column is read on end
 
 
@@ -155,3 +158,17 @@ def multiply_groups_ahead(
                 multiply_low(
                     groups, group, None, row, count, panels, start, row_step, inner, result, to, result_pitch, add, TALL
                 )
+
+
+@lru_cache(maxsize=1024)
+def shares(threads, rows, columns, width):
+    """(parts of the rows, parts of the columns), a part a thread, so that the thread with most to do has least: to
+    multiply, and to pack of both sides. Parts are whole groups of rows and whole panels of columns."""
+    groups, panels = -(-rows // TALL), -(-columns // width)
+
+    def longest(row_parts):
+        high, wide = -(-groups // row_parts) * TALL, -(-panels // min(threads // row_parts, panels)) * width
+        return high * wide + _PACKING * (high + wide)
+
+    row_parts = min(range(1, min(threads, groups) + 1), key=longest)
+    return row_parts, min(threads // row_parts, panels)

@@ -17,7 +17,7 @@ from numba.core import cgutils
 from numba.extending import intrinsic
 
 from .accumulate import add_into, multiply_into, rectify
-from .cpu_groups import multiply_groups_ahead, pack_groups
+from .cpu_groups import multiply_groups_ahead, pack_groups, shares
 from .cpu_jit import kernel, serial_kernel, threads_for
 from .cpu_lines import memory
 from .cpu_product import (
@@ -43,7 +43,6 @@ _FEW_ROWS = 64  # up to which packing the right matrix takes longer than transpo
 _FEW = 1 << 18  # elements of a left matrix that, packed as a whole, leaves room for more in the second-level cache
 _SMALL = 1 << 18  # multiply-adds up to which OpenBLAS computes on the calling thread, and starts faster than a kernel
 _ALIASES = 4096  # bytes; rows that lie a multiple of this apart meet in the same lines of the first-level cache
-_PACKING = 14  # multiply-adds in whose time an element is packed
 
 
 @intrinsic
@@ -251,7 +250,7 @@ def _finish_rows(result, start, pitch, rows, columns, bias, first_bias, clips):
 @kernel
 def matmul_kernel(
     left, left_size, left_pitch, left_step, right, right_size, right_pitch, right_by_columns, bias, clips, result,
-    result_size, result_pitch, batch, rows, inner, columns, row_parts, column_parts, scratch,
+    result_size, result_pitch, batch, rows, inner, columns, row_parts, column_parts, piece_size, last_size, scratch,
 ):  # fmt: skip
     """result [batch, rows, columns] = left x right + bias; an empty bias is none.
 
@@ -261,12 +260,11 @@ def matmul_kernel(
     columns.
 
     Args:
-        scratch: a row a worker: a packed piece of a side, the result's last panel, and a packed side. Each begins at a
-            cache line.
+        scratch: a row a worker: a packed piece of a side, piece_size elements; the result's last panel, last_size
+            elements; and a packed side. Each begins at a cache line.
     """
     workers, width = len(scratch), PANEL_BYTES // result.itemsize
     panel_count, group_count = (columns + width - 1) // width, (rows + TALL - 1) // TALL
-    piece_size, last_size = (_block_of(inner, _INNER, 8) + 1) * width, _block_of(rows, _ROWS, TALL) * width
     for worker in prange(workers):
         piece, last_panel = scratch[worker][:piece_size], scratch[worker][piece_size:][:last_size]
         packed = scratch[worker][piece_size + last_size :]
@@ -385,26 +383,16 @@ def _plan(left_shape, left_strides, right_shape, right_strides, out_shape, out_s
         padded = -(-rows // width) * width
         size = padded * inner + min(columns, _TURNED_ROWS) * (padded + width)
         return _Plan(run, flat, (a.pitch,), (b_pitch,), (c.pitch, rows, inner, columns, workers), (workers, size))
-    row_parts, column_parts = (1, 1) if batch >= 4 * threads else _parts(threads, rows, columns, width)
+    row_parts, column_parts = (1, 1) if batch >= 4 * threads else shares(threads, rows, columns, width)
     workers = min(threads, batch * row_parts * column_parts)
-    packed = min(_PACKED, (max(rows, columns) + width) * (inner + 8))
-    size = width * (min(inner, _INNER) + min(rows, _ROWS) + packed // width + TALL + 10)
+    # For any part of the rows: a block of 481 is shorter than one of 480. Packed is a panel or a group, and a vector.
+    wide = -(-TALL // width) * width
+    piece_size, last_size = (min(inner, _INNER) + 8) * wide, -(-min(rows, _ROWS) // TALL) * TALL * width
+    packed = min(_PACKED, (max(rows, columns) + wide) * (inner + 8))
+    size = piece_size + last_size + -(-packed // width) * width + width
     run = matmul_kernel if workers > 1 else matmul_kernel.serial
-    result = c.size, c.pitch, batch, rows, inner, columns, row_parts, column_parts
+    result = c.size, c.pitch, batch, rows, inner, columns, row_parts, column_parts, piece_size, last_size
     return _Plan(run, flat, a[1:], (b.size, b_pitch, by_columns), result, (workers, size))
-
-
-def _parts(threads, rows, columns, width):
-    """(parts of the rows, parts of the columns), a part a thread, so that the thread with most to do has least: to
-    multiply, and to pack of both sides. Parts are whole groups of rows and whole panels of columns."""
-    groups, panels = -(-rows // TALL), -(-columns // width)
-
-    def longest(row_parts):
-        high, wide = -(-groups // row_parts) * TALL, -(-panels // min(threads // row_parts, panels)) * width
-        return high * wide + _PACKING * (high + wide)
-
-    row_parts = min(range(1, min(threads, groups) + 1), key=longest)
-    return row_parts, min(threads // row_parts, panels)
 
 
 def _lines(shape, strides, itemsize) -> _Lines:

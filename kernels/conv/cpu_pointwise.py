@@ -13,12 +13,10 @@ it to results that are written already took a tenth as long as the product, wher
 summed in chunks of the batch, so that no two threads pack the same images.
 """
 
-from functools import lru_cache
-
 import numpy as np
 from numba import prange
 
-from ..cpu_groups import multiply_groups, pack_groups
+from ..cpu_groups import multiply_groups, pack_groups, shares
 from ..cpu_jit import kernel, serial_kernel
 from ..cpu_product import PANEL_BYTES, TALL, panel_width, transpose
 from ..memory import workspace
@@ -34,7 +32,6 @@ _POSITIONS = 400  # that a weight's gradient sums at a time, of
 _ROWS = 20 * TALL  # packed results and
 _COLUMNS = 512  # packed channels in the second-level cache
 _CHUNKS, _PARTIAL_BYTES = 8, 1 << 20  # of a batch, summed apart, and of their sums, at most
-_PACKING = 14  # multiply-adds in whose time an element is packed
 
 
 def suits(shape) -> bool:
@@ -299,7 +296,8 @@ def grad_weight(x, z, shape, weight, bias):
     panel_count, most = -(-channels // width), images * -(-size // rounds)
     pitch = panel_count * width
     chunks = max(1, min(-(-shape.batch // images), _CHUNKS, _PARTIAL_BYTES // (results * pitch * x.itemsize)))
-    row_parts, parts = _parts(-(-threads // chunks), results, channels, width)
+    row_parts, parts = shares(-(-threads // chunks), results, channels, width)
+    parts *= -(-pitch // (parts * _COLUMNS))
     workers = min(threads, chunks * row_parts * parts)
     partial = workspace("pointwise partial", chunks * results * pitch, x.dtype)
     totals = workspace("pointwise totals", chunks * results, x.dtype)
@@ -312,21 +310,6 @@ def grad_weight(x, z, shape, weight, bias):
         chunks, row_parts, parts, partial, totals, workspace("conv panels", (workers, scratch), x.dtype),
     )  # fmt: skip
     total(partial, totals, chunks, results, channels, pitch, weight.reshape(-1), totals if bias is None else bias)
-
-
-@lru_cache(maxsize=1024)
-def _parts(threads, results, channels, width):
-    """(parts of the results, parts of the channels), so that the thread with most to do has least: to multiply, and to
-    pack of both sides."""
-    groups, panels = -(-results // TALL), -(-channels // width)
-
-    def longest(row_parts):
-        high, wide = -(-groups // row_parts) * TALL, -(-panels // min(threads // row_parts, panels)) * width
-        return high * wide + _PACKING * (high + wide)
-
-    row_parts = min(range(1, min(threads, groups) + 1), key=longest)
-    parts = min(threads // row_parts, panels)
-    return row_parts, parts * -(-panels * width // (parts * _COLUMNS))
 
 
 def _multiply(weight, row_pitch, step, x, z, bias, relu, input, output, stride, threads):

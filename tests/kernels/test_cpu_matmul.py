@@ -101,6 +101,20 @@ def test_bits_do_not_depend_on_the_number_of_threads(rows, layout, monkeypatch):
     np.testing.assert_array_equal(results[0], results[2])
 
 
+@pytest.mark.parametrize("threads", [1, 2, 3])
+@pytest.mark.parametrize("layout", ["rows", "columns"])
+def test_a_part_of_the_rows_may_have_a_higher_block_than_all_of_them(layout, threads, monkeypatch):
+    monkeypatch.setattr(cpu_matmul, "threads_for", lambda multiply_adds: threads)
+    rng = np.random.default_rng(0)
+    inner = 600
+    left, right = (drawn(shape, layout, np.float32, rng) for shape in ((1921, inner), (inner, 170)))
+    exact = left.astype(np.float64) @ right.astype(np.float64)
+    for rows in (479, 481, 959, 961, 972, 1441, 1921):
+        for columns in (10, 20, 40, 170):
+            out = matmul(left[:rows], right[:, :columns], np.full((rows, columns), np.nan, np.float32))
+            assert_close(out, exact[:rows, :columns], "float32", inner)
+
+
 def test_small_products_agree_too(monkeypatch):
     monkeypatch.setattr(cpu_matmul, "_SMALL", 1 << 18)
     rng = np.random.default_rng(0)
