@@ -81,7 +81,11 @@ def write_results(
     lanes, zero = REGISTER_BYTES // z.itemsize, z.dtype.type(0)
     low, high = row * every[1], min((row + rows) * every[1], result[1])
     out_size = result[0] * result[1] * result[2]
-    positions = rows * counts[0, 2] if len(counts) == 1 and every[1] == 1 and every[2] == 1 else 0
+    alone = len(counts) == 1 and every[1] == 1 and every[2] == 1
+    if alone and unit < counts[0, 0] and unit * every[0] + counts[0, 3] == plane:
+        positions = rows * counts[0, 2]
+    else:
+        positions = 0
     for channel in range(0, channels, lanes):
         if positions >= lanes and channel + lanes <= channels:
             place = (sum_rows[0] + image * positions) * sum_pitch + channel

@@ -249,6 +249,23 @@ def test_products_over_frames_agree_with_the_reference(data):
     assert_close(grads[1], expected[1], dtype, max(grad[:, 0].size, x[:, 0].size))
 
 
+@pytest.mark.parametrize("relu", [False, True])
+@pytest.mark.parametrize(("depth", "dilation", "result"), [(1, 1, 6), (2, 2, 8)])
+def test_planes_that_no_tap_reaches_have_only_the_bias(depth, dilation, result, relu):
+    """cpu_frames where one sum has all that taps reach, and leaves every other plane out."""
+    rng = np.random.default_rng(0)
+    x, weight, bias = (rng.standard_normal(s) for s in ((2, 32, 3, 6, 18), (32, 32, depth, 3, 3), (32,)))
+    attributes = {"stride": (2, 1, 1), "dilation": (dilation, 1, 1), "output_padding": (1, 0, 0)}
+    attributes["activation"] = "relu" if relu else None
+    y, saved = conv.conv_transpose3d.forward(x, weight, bias, **attributes)
+    assert cpu_frames.suits(saved[3], gradient=True)
+    assert y.shape[2] == result
+    alone = np.broadcast_to(np.maximum(bias, 0 if relu else bias)[:, None, None, None], y[:, :, 1::2].shape)
+    np.testing.assert_array_equal(y[:, :, 1::2], alone)
+    expected, _ = conv.conv_transpose3d.forward(x, weight, bias, implementation="reference", **attributes)
+    assert_close(y, expected, "float64", weight[:, 0].size)
+
+
 @pytest.mark.parametrize(
     ("operation", "x", "weight", "attributes"),
     [
