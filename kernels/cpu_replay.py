@@ -33,6 +33,7 @@ _BYTE, _STATUS, _SLOT = llvm.IntType(8), llvm.IntType(32), llvm.IntType(64)
 _POINTER, _SLOTS = _BYTE.as_pointer(), _SLOT.as_pointer()
 _ADAPTER = llvm.FunctionType(_STATUS, [_POINTER, _SLOTS])
 _numbers = itertools.count()
+_GOLDEN, _FIRST_FACTOR, _SECOND_FACTOR = map(np.uint64, (0x9E3779B97F4A7C15, 0xBF58476D1CE4E5B9, 0x94D049BB133111EB))
 
 
 class KernelCall(NamedTuple):
@@ -86,9 +87,14 @@ def checksum(array) -> int:
 
 @serial_kernel
 def _checksum(words):
+    """The sum of the words, each mixed with its place: every bit of both reaches every bit of what is summed, as in
+    the finalizer of SplitMix64 (Steele, Lea and Flood, 2014). Without that, highest bits, signs, would cancel."""
     total = np.uint64(0)
     for i in range(words.size):
-        total += np.uint64(words[i]) * np.uint64(2 * i + 1)
+        word = np.uint64(words[i]) ^ (np.uint64(i + 1) * _GOLDEN)
+        word = (word ^ (word >> np.uint64(30))) * _FIRST_FACTOR
+        word = (word ^ (word >> np.uint64(27))) * _SECOND_FACTOR
+        total += word ^ (word >> np.uint64(31))
     return total
 
 

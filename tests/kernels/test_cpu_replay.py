@@ -78,3 +78,28 @@ def test_what_returns_something_is_not_taken():
     assert cpu_replay.can_replay(refuse_kernel, (np.ones(1),))
     assert not cpu_replay.can_replay(first_of, (np.ones(1),))
     assert not cpu_replay.can_replay(ignore_kernel, (1j,))
+
+
+CHANGES = {
+    "signs": lambda x: np.negative(x, out=x),
+    "signs of a pair": lambda x: np.negative(x[2:4], out=x[2:4]),
+    "a swap": lambda x: x.__setitem__([1, 6], x[[6, 1]]),
+    "exchanged halves": lambda x: x.__setitem__(slice(None), np.roll(x, x.size // 2)),
+    "the lowest bit": lambda x: x.view(np.uint8).__setitem__(0, x.view(np.uint8)[0] ^ 1),
+}
+
+
+@pytest.mark.parametrize("change", CHANGES.values(), ids=CHANGES)
+@pytest.mark.parametrize("size", [8, 9, 64])
+@pytest.mark.parametrize("dtype", [np.float32, np.float64, np.int64])
+def test_a_checksum_changes_with_the_bytes(dtype, size, change):
+    x = np.arange(1, size + 1).astype(dtype)
+    before = cpu_replay.checksum(x)
+    assert cpu_replay.checksum(x.copy()) == before
+    change(x)
+    assert cpu_replay.checksum(x) != before
+
+
+def test_no_choice_of_signs_has_the_checksum_of_another():
+    signs = 1 - 2.0 * np.array(list(np.ndindex((2,) * 8)))
+    assert len({cpu_replay.checksum(row) for row in signs * np.arange(1, 9)}) == len(signs)
