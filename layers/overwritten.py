@@ -7,6 +7,8 @@ kept alive for it: what a node holds it has held since it was made, so memory th
 
 from __future__ import annotations
 
+import threading
+import weakref
 from collections.abc import Iterator
 from typing import NamedTuple
 
@@ -66,16 +68,34 @@ def is_array(value) -> bool:
 
 
 class Overwritten:
-    """The places that backward passes have written over, each with the number of the newest node before that: later
-    nodes have lower ones."""
+    """The places that backward passes have written over, on any thread, each with the number of the newest node before
+    that: later nodes have lower ones."""
 
     def __init__(self):
-        self.places: list[tuple[Place, int]] = []
+        # With each place what tells when its memory is gone. The list is not changed, but replaced.
+        self.places: list[tuple[Place, int, weakref.ref | None]] = []
+        self._adding = threading.Lock()
 
-    def add(self, place: Place, order: int) -> None:
-        """Takes note of a place. What was known of memory there ends with it: that is the same, or was freed before."""
-        self.places = [known for known in self.places if not known[0].overlaps(place)] + [(place, order)]
+    def add(self, array, order: int) -> None:
+        """Takes note of an array's place. What was known of memory there ends with it: that is the same, or was freed
+        before. Memory that is gone is forgotten."""
+        place, owner = place_of(array), _owner_of(array)
+        with self._adding:
+            lasting = [
+                known for known in self.places
+                if not known[0].overlaps(place) and (known[2] is None or known[2]() is not None)
+            ]  # fmt: skip
+            self.places = [*lasting, (place, order, owner)]
 
     def is_read_by(self, saved, order: int) -> bool:
         """Whether the node of that number has saved an array of a place that was written over since."""
-        return any(order > since and reads(saved, place) for place, since in self.places)
+        return any(order > since and reads(saved, place) for place, since, _ in self.places)
+
+
+def _owner_of(array) -> weakref.ref | None:
+    """What an array's memory ends with; None where that cannot be referred to weakly, as with CuPy's, which is soon
+    made another array's."""
+    owner = array if isinstance(array, np.ndarray) else array.data.mem
+    while (base := getattr(owner, "base", None)) is not None:
+        owner = base
+    return weakref.ref(owner) if getattr(type(owner), "__weakrefoffset__", 0) else None

@@ -18,7 +18,7 @@ from numpy import ndarray
 
 from ..kernels import accumulate, device
 from ..kernels.check import FLOATS, refuse_value
-from .overwritten import Overwritten, Place, place_of, reads
+from .overwritten import Overwritten, place_of, reads
 
 
 class _State(threading.local):
@@ -39,7 +39,7 @@ class Node:
         edges: where the gradient of each input goes: None, a leaf, or (node, index of the node's output).
         needs: for each input whether it gets one.
         outputs: how many outputs the operation has.
-        overwrites: the memory that its backward writes a gradient over, None for nearly all.
+        overwrites: the saved array that its backward writes a gradient over, None for nearly all.
     """
 
     __slots__ = ("backward", "edges", "name", "needs", "order", "outputs", "overwrites", "saved")
@@ -51,7 +51,7 @@ class Node:
         self.edges = edges
         self.needs = needs
         self.outputs = outputs
-        self.overwrites: Place | None = None
+        self.overwrites = None
         self.order = next(_order)
 
 
@@ -258,7 +258,7 @@ def apply_in_place(operation, input, *others, **attributes):
             break
         producer = producer.edges[0][0]
     output = apply(operation, input, *others, inplace=True, **attributes)
-    output._node.overwrites = place
+    output._node.overwrites = array
     return output
 
 
@@ -356,7 +356,7 @@ def _run_backward(root: Tensor, grad, retain_graph: bool) -> None:
             _overwritten.add(node.overwrites, next(_order))
         results = node.backward(node.saved, grads[0] if node.outputs == 1 else tuple(grads), node.needs)
         if not retain_graph:
-            node.saved = _FREED
+            node.saved, node.overwrites = _FREED, None
         for edge, result in zip(node.edges, results):
             if edge is None or result is None:
                 continue
