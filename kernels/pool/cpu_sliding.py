@@ -335,7 +335,7 @@ def average_backward(grad_y, windows, divisors):
     order = np.argsort(phases[:, 0], kind="stable")
     parts = _parts(windows.planes * depth * height)
     lines = workspace("pool lines", (parts, (step + 1) * pitch), grad_y.dtype)
-    lines.fill(0)
+    fill(lines, 0)
     grad_x = empty(windows.planes * depth * height * width, grad_y.dtype)
     avg_pool_grad_input_kernel(
         grad_y, windows, *divisors, _axis_readers(windows, 0), _axis_readers(windows, 1),

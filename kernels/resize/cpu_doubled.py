@@ -9,6 +9,7 @@ has just been stored is slow to load from another place.
 import numpy as np
 from numba import get_num_threads, prange
 
+from ..accumulate import fill
 from ..cpu_jit import kernel
 from ..cpu_lines import memory, weighted_sum_line
 from ..memory import empty, workspace
@@ -126,7 +127,7 @@ def backward(grad_y, shape, reading_d, reading_h, weights, sizes):
     planes, (depth, height, width) = shape[0], sizes
     parts = _parts(planes * depth * height)
     lines = workspace("interpolate lines", (parts, _WAITING, 2 * (width + len(weights))), grad_y.dtype)
-    lines.fill(0)
+    fill(lines, 0)
     scratch = terms(parts, max(reading_d.most * reading_h.most, len(weights)), grad_y.dtype)
     grad_x = empty(planes * depth * height * width, grad_y.dtype)
     halved_kernel(grad_y, shape, reading_d, reading_h, weights, lines, *scratch, grad_x)

@@ -9,7 +9,7 @@ from agreement import output_gradients
 from parity import as_tuple, float_inputs
 
 import ranvier as rv
-from ranvier.kernels.operation import all_operations
+from ranvier.kernels.operation import Operation, all_operations
 
 SAMPLES = [
     pytest.param(
@@ -77,3 +77,18 @@ def test_later_values_give_the_bits_of_uncaptured_passes(operation, sample):
     poison(captured)
     for replayed, computed in zip(captured(), step(), strict=True):
         assert replayed.array.tobytes() == computed.array.tobytes()
+
+
+def test_scratch_that_begins_as_zeros_needs_no_python():
+    operation, x = Operation.registry["interpolate"], np.ones((2, 3, 8, 8), np.float32)
+    attributes = {"size": (16, 16), "mode": "linear"}
+    grad_y, _ = operation.forward(x, **attributes)
+
+    def step():
+        y, saved = operation.forward(x, **attributes)
+        return rv.Tensor(y), rv.Tensor(operation.backward(saved, grad_y, (True,))[0])
+
+    captured = rv.capture(step)
+    for _ in range(3):
+        captured()
+    assert captured.calls == 1
