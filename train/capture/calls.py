@@ -29,7 +29,7 @@ from ..schedules import LRScheduler
 from . import launches, native
 from .arrays import address_of, owner_of
 from .recording import CaptureError, Seed, current
-from .stepping import Stepping
+from .stepping import Stepping, steps_in_runs
 
 _tape = sys.modules[Tensor.__module__]  # `layers.tensor` is the function of that name
 _READS = ("__array__", "__bool__", "__float__", "__int__", "item", "numpy")
@@ -277,11 +277,7 @@ def _on_the_host(original: Callable) -> Callable:
             recording.remember(kept)
 
         again = functools.partial(original, *arguments, **options)
-        if (
-            original.__qualname__ == Optimizer.step.__qualname__
-            and len(arguments) == 1
-            and not (options or recording.on_gpu)
-        ):
+        if len(arguments) == 1 and not (options or recording.on_gpu) and steps_in_runs(arguments[0], original):
             again = Stepping(arguments[0], original)
 
         def run():

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 import threading
 from collections.abc import Callable
 
@@ -36,8 +37,10 @@ def capture(function: Callable, strict: bool = False) -> Callable:
     been replaced. Indices are checked in every replay, and optimizers, clipping, schedules, dropout and random numbers
     go on as they would.
 
-    On the CPU, kernels that follow each other are called by one native call, without Python in between. An operation
-    whose passes do more than call kernels, or that is not this library's, runs its Python in each replay.
+    On the CPU, a step is captured for each number of threads that Numba may use (`numba.set_num_threads`), on which
+    depends how kernels share their work. Kernels that follow each other are called by one native call, without Python
+    in between. An operation whose passes do more than call kernels, or that is not this library's, runs its Python in
+    each replay.
 
     On a GPU, all kernels between two things that the host does anew are one CUDA graph: forward and backward pass of a
     network without dropout, up to clipping or the optimizer's step. Clipping, optimizers, and operations that draw a
@@ -70,19 +73,30 @@ class Captured:
             raise TypeError(f"capture: expected a function, got {type(function).__name__}")
         self.__wrapped__ = function
         self.strict = strict
-        self._steps: dict[tuple, _Step] = {}
+        self._steps: dict[tuple, _Step] = {}  # by the form of the arguments and the number of threads
         self.calls = 0
 
     def __call__(self, *arguments, **options):
         arrays, form = _take_apart(arguments, options)
-        step = self._steps.get(form)
+        step = self._steps.get((form, _threads()))
         if step is None:
-            if self.strict and self._steps:
-                raise CaptureError(f"capture: expected arguments of the form {next(iter(self._steps))}, got {form}")
-            step = self._steps[form] = _Step(self.__wrapped__)
-        result = step(arguments, options, arrays)
+            known = next((known for known, _ in self._steps), form)
+            if self.strict and known != form:
+                raise CaptureError(f"capture: expected arguments of the form {known}, got {form}")
+            step = _Step(self.__wrapped__)
+            result = step(arguments, options, arrays)
+            self._steps[form, _threads()] = step  # which are known only now, if it is what has loaded Numba
+        else:
+            result = step(arguments, options, arrays)
         self.calls = len(step.calls)
         return result
+
+
+def _threads() -> int | None:
+    """How many threads kernels on the CPU may use, which each thread of Python sets for itself; None before Numba is
+    loaded, as it may stay on a GPU."""
+    numba = sys.modules.get("numba")
+    return None if numba is None else numba.get_num_threads()
 
 
 class _Step:

@@ -6,6 +6,14 @@ from collections.abc import Callable
 
 from ..optimizer import Optimizer
 
+_step, _step_run = Optimizer.step, Optimizer._step_run  # while a step is recorded, the class has others
+
+
+def steps_in_runs(optimizer: Optimizer, step: Callable) -> bool:
+    """Whether what steps an optimizer is the library's own code, so that `Stepping` does the same: no subclass, and
+    nobody else, has put a `step` or a `_step_run` in its place."""
+    return step is _step and getattr(optimizer._step_run, "__func__", None) is _step_run
+
 
 class Stepping:
     """Steps an optimizer, without looking for its parameters' arrays as long as nothing changes but counts and the
