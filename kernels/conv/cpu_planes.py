@@ -33,6 +33,7 @@ def suits(shape) -> bool:
         and shape.padding == (0, 1, 1)
         and shape.dilation == (1, 1, 1)
         and shape.input[0] == 1
+        and all((size - 1) // stride + 1 == out for size, stride, out in zip(shape.input, shape.stride, shape.output))
         and shape.in_channels >= _CHANNELS
     )
 

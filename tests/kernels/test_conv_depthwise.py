@@ -79,6 +79,21 @@ def test_whole_vectors_and_their_rests(x, dtype, stride, least_channels, monkeyp
         assert_close(y, expected, dtype, 9)
 
 
+@pytest.mark.parametrize("after", [0, 2, 3])
+@pytest.mark.parametrize("stride", [1, 2])
+@pytest.mark.parametrize("rank", [2, 3])
+def test_padding_may_end_otherwise_than_it_begins(rank, stride, after):
+    """Planes of other sizes than cpu_planes reckons with, and of another number."""
+    rng = np.random.default_rng(0)
+    arrays = [rng.standard_normal(s) for s in ((2, 8, *(1, 9, 18)[-rank:]), (8, 1, *(1, 3, 3)[-rank:]), (8,))]
+    attributes = {
+        "stride": (1, stride, stride)[-rank:],
+        "padding": ((0, after), (1, after if rank == 2 else 1), (1, 1))[-rank:],
+        "groups": 8,
+    }
+    assert_agrees(conv.conv2d if rank == 2 else conv.conv3d, arrays, attributes, "float64", 400)
+
+
 @pytest.mark.parametrize("stride", [1, 2])
 def test_infinities_stay_where_they_are_read(stride, monkeypatch):
     monkeypatch.setattr(cpu_planes, "_CHANNELS", 1)
