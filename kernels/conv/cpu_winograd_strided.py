@@ -61,7 +61,7 @@ def suits(shape, gradient=False) -> bool:
         shape.kernel != (1, 4, 4)
         or shape.stride != (1, 2, 2)
         or shape.dilation != (1, 1, 1)
-        or (shape.groups, shape.padding[0], shape.input[0]) != (1, 0, 1)
+        or (shape.groups, shape.padding[0], shape.input[0], shape.output[0]) != (1, 0, 1, 1)
         or min(shape.in_channels, shape.out_channels) < _CHANNELS
         or shape.in_channels % _LANES
         or shape.out_channels % _LANES

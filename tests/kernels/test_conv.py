@@ -25,6 +25,12 @@ CASES = [
     (conv.conv3d, (2, 3, 5, 4, 6), (4, 3, 3, 2, 2), {"padding": ((1, 1), (0, 1), (2, 0))}),
     (conv.conv2d, (5, 4, 5, 5), (6, 4, 1, 1), {}),
     (conv.conv_transpose2d, (3, 4, 5, 4), (4, 3, 3, 3), {"stride": (2, 2), "output_padding": (1, 0)}),
+    (
+        conv.conv3d,  # of two planes, one that only padding reaches
+        (8, 32, 1, 12, 12),
+        (32, 32, 1, 4, 4),
+        {"stride": (1, 2, 2), "padding": ((0, 1), (1, 1), (1, 1))},
+    ),
 ]
 
 
