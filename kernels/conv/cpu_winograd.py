@@ -246,7 +246,8 @@ def winograd_kernel(
     blocks = (len(bands) - 2 + bands_at_a_time) // bands_at_a_time
     result_panels = (results + width - 1) // width
     band_rows = TILE * dilation[1]
-    adds = depth > 1 or padding[0] != 0  # to zeros: planes of results have different numbers of taps
+    # To zeros, where planes of results have different numbers of taps.
+    adds = depth > 1 or padding[0] != 0 or result[0] > source[0]
     for worker in prange(workers):
         v, m, frame = combined[worker], sums[worker], frames[worker]
         edge = np.zeros(37 * lanes, x.dtype)

@@ -6,7 +6,7 @@ from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 from parity import assert_close
 
-from ranvier.kernels import conv
+from ranvier.kernels import conv, memory
 from ranvier.kernels.conv import (
     cpu_frames,
     cpu_frames_plan,
@@ -123,14 +123,16 @@ def test_combined_multiplications_agree_with_the_reference(data):
     assert_close(grads[1], expected[1], dtype, grad[:, 0].size)
 
 
-def test_combined_multiplications_leave_what_only_padding_reaches():
+@pytest.mark.parametrize(("before", "after"), [(2, 1), (0, 2)])
+def test_combined_multiplications_leave_what_only_padding_reaches(before, after, monkeypatch):
+    monkeypatch.setattr(memory, "poison", True)
     rng = np.random.default_rng(0)
     x, weight, bias = (rng.standard_normal(s).astype("f") for s in ((2, 16, 1, 12, 12), (16, 16, 1, 3, 3), (16,)))
-    y, saved = conv.conv3d.forward(x, weight, bias, padding=((2, 1), (1, 1), (1, 1)))
+    y, saved = conv.conv3d.forward(x, weight, bias, padding=((before, after), (1, 1), (1, 1)))
     assert cpu_winograd.suits(saved[3])
     alone, _ = conv.conv3d.forward(x, weight, bias, padding=((0, 0), (1, 1), (1, 1)))
-    np.testing.assert_array_equal(y[:, :, 2:3], alone)
-    y[:, :, 2:3] = bias[:, None, None, None]
+    np.testing.assert_array_equal(y[:, :, before : before + 1], alone)
+    y[:, :, before : before + 1] = bias[:, None, None, None]
     np.testing.assert_array_equal(y, np.broadcast_to(bias[:, None, None, None], y.shape))
 
 
