@@ -151,7 +151,7 @@ def _grad_input_kernel(code):
             elif code == _ELU:
                 slope = p * r
                 for i in range(state.size):
-                    grad_x[i] = grad_y[i] * (slope * exp(state[i] * r) if state[i] <= zero else q)
+                    grad_x[i] = grad_y[i] * (q if state[i] > zero else slope * exp(state[i] * r))
             elif code == _GELU:
                 root, density = kind(math.sqrt(0.5)), kind(1 / math.sqrt(2 * math.pi))
                 limit = kind(_NO_DENSITY)
@@ -194,7 +194,7 @@ def _grad_input_kernel(code):
             elif code == _HARDSWISH:
                 for i in range(state.size):
                     x = state[i]
-                    rising = grad_y[i] * (x / kind(3) + half) if abs(x) < kind(3) else grad_y[i]
+                    rising = grad_y[i] if x >= kind(3) else grad_y[i] * (x / kind(3) + half)
                     grad_x[i] = zero if x <= -kind(3) else rising
             elif code == _LOGSIGMOID:
                 for i in range(state.size):

@@ -113,7 +113,7 @@ def activation_grad_input_kernel(
     elif FUNCTION == "leaky_relu":
         g = tl.where(v > 0, g, g * p)
     elif FUNCTION == "elu":
-        g = g * tl.where(v <= 0, p * R * tl.exp(v * R), q)
+        g = g * tl.where(v > 0, q, p * R * tl.exp(v * R))
     elif FUNCTION == "gelu":
         g = g * (0.5 * (1 + tl.erf(v * _ROOT_HALF)) + v * _DENSITY_AT_0 * tl.exp(-0.5 * v * v))
     elif FUNCTION == "gelu_tanh":
@@ -137,7 +137,7 @@ def activation_grad_input_kernel(
     elif FUNCTION == "hardsigmoid":
         g = tl.where(tl.abs(v) < 3, g / 6, zero)
     elif FUNCTION == "hardswish":
-        g = tl.where(v <= -3, zero, tl.where(tl.abs(v) < 3, g * (v / 3 + 0.5), g))
+        g = tl.where(v <= -3, zero, tl.where(v >= 3, g, g * (v / 3 + 0.5)))
     elif FUNCTION == "logsigmoid":
         g = g * sigmoid(-v)
     elif FUNCTION == "softshrink" or FUNCTION == "hardshrink":

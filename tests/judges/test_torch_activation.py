@@ -126,6 +126,14 @@ def test_extreme_values(name, arguments):
     np.testing.assert_allclose(y, expected, rtol=3e-6, atol=1e-30)
 
 
+@pytest.mark.parametrize("name", ["elu", "celu", "selu", "hardswish", "gelu", "silu", "mish", "softplus", "tanh"])
+def test_gradient_at_nan_is_nan(name):
+    # As the references have it. PyTorch's vector kernels give NaN next to a negative value, and 1 among NaNs alone.
+    x = rv.Tensor(np.full(16, math.nan, np.float32), requires_grad=True)
+    getattr(rv.functional, name)(x).backward(rv.Tensor(np.ones(16, np.float32)))
+    assert np.isnan(x.grad.numpy()).all()
+
+
 @pytest.mark.parametrize("keepdim", [False, True])
 @pytest.mark.parametrize("dim", [0, 1, -1, (0, 2), (-1, 0, 1)])
 def test_logsumexp(dim, keepdim, rng):
