@@ -232,7 +232,7 @@ def _vector_copy(parts):
             source, target = (
                 context.make_array(signature.args[i])(context, builder, arguments[i]).data for i in (0, 2)
             )
-            lanes = _lanes(signature.args[0]) // parts
+            lanes = max(_lanes(signature.args[0]) // parts, 1)
             vector = ir.VectorType(context.get_data_type(signature.args[0].dtype), lanes).as_pointer()
             value = builder.load(builder.bitcast(builder.gep(source, [arguments[1]]), vector), align=4)
             builder.store(value, builder.bitcast(builder.gep(target, [arguments[3]]), vector), align=4)
@@ -260,7 +260,7 @@ def copy_line(source, source_start, target, target_start, count):
     elif count >= lanes // 2:
         _copy_half(source, source_start, target, target_start)
         _copy_half(source, source_start + count - lanes // 2, target, target_start + count - lanes // 2)
-    elif count >= lanes // 4:
+    elif lanes >= 4 and count >= lanes // 4:
         _copy_quarter(source, source_start, target, target_start)
         _copy_quarter(source, source_start + count - lanes // 4, target, target_start + count - lanes // 4)
     else:
