@@ -1,7 +1,6 @@
 """Timings of work whose length is known come out right, and all variants meet the same conditions."""
 
 import gc
-import threading
 import time
 
 import numpy as np
@@ -61,22 +60,29 @@ def test_each_round_begins_with_the_next_variant():
     assert clock.rests == len(clock.order)
 
 
-def test_a_sample_waits_for_threads_that_go_on():
-    stop = time.perf_counter() + 0.05
-    thread = threading.Thread(target=busy(0.05))
-    thread.start()
-    timing.HostClock().settle()
-    assert time.perf_counter() >= stop
-    thread.join()
+class OtherThreads:
+    """The module `time` of a process whose other threads use the processor until `stop`."""
+
+    def __init__(self, stop):
+        self.stop, self.now, self.used = stop, 0.0, 0.0
+
+    def sleep(self, seconds):
+        self.used += max(min(self.stop - self.now, seconds), 0)
+        self.now += seconds
+
+    def perf_counter(self):
+        return self.now
+
+    def process_time(self):
+        return self.used
 
 
-def test_a_sample_does_not_wait_for_ever(monkeypatch):
-    monkeypatch.setattr(timing, "LONGEST_REST", 0.02)
-    thread = threading.Thread(target=busy(0.2))
-    thread.start()
+@pytest.mark.parametrize(("stop", "settled"), [(0, 0), (0.05, 0.05), (9, timing.LONGEST_REST)])
+def test_a_sample_waits_for_threads_that_go_on_but_not_for_ever(monkeypatch, stop, settled):
+    others = OtherThreads(stop)
+    monkeypatch.setattr(timing, "time", others)
     timing.HostClock().settle()
-    assert thread.is_alive()
-    thread.join()
+    assert settled <= others.now <= settled + 2.5e-3
 
 
 def test_short_calls_are_batched_until_a_sample_is_long_enough():
