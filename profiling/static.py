@@ -51,6 +51,7 @@ def run(options: argparse.Namespace) -> int:
     from . import static_table
     from .launches import forms_of, has_gpu_kernels
     from .static_analysis import analyse
+    from .unrecorded import unrecorded_forms
 
     dtypes = list(dict.fromkeys(options.dtype or _DEFAULT_DTYPES))
     skipped = [operation.name for operation in operations if not has_gpu_kernels(operation)]
@@ -64,6 +65,8 @@ def run(options: argparse.Namespace) -> int:
                 for operation, dtype in tqdm(wanted, f"finding launches, sm_{architecture}", leave=False, delay=1)
                 for form in forms_of(operation, dtype, options.all_forms)
             ]
+        if "all" in options.what:
+            found += [form for dtype in dtypes for form in unrecorded_forms(dtype, architecture)]
         forms[architecture] = static_table.merged(found, options.all_forms)
     if not any(forms.values()):
         raise ValueError(
