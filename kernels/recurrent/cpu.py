@@ -8,7 +8,7 @@ effect.
 import numpy as np
 from numba import get_num_threads
 
-from ..accumulate import copy_into, sum_rows
+from ..accumulate import copy_into
 from ..cpu_matmul import matmul
 from ..memory import empty, zeros
 from .cpu_few import GRU, LSTM, RELU, TANH, few_backward_kernel, few_forward_kernel
@@ -25,7 +25,7 @@ from .cpu_step import (
     rnn_step_forward,
 )
 from .cpu_time import rnn_forward_kernel, rnn_grad_sums_kernel
-from .cpu_walk import bias_sum, gru_bias_sums, initial_state, plan, product_of_rows, weight_gradients
+from .cpu_walk import bias_gradient, bias_sum, gru_bias_sums, initial_state, plan, product_of_rows, weight_gradients
 
 _FEW = 4  # sequences, up to which threads share the steps of all
 _WORTH_SHARING = 1 << 16  # multiply-adds of a step; to agree about fewer takes longer than to compute them
@@ -193,7 +193,7 @@ def rnn_backward(saved, grads, needs):
             grad_sums,
         )
     grad_x = _grad_inputs(walk, grad_sums, weight_ih) if needs[0] else None
-    weights = weight_gradients(needs, grad_sums[:, :size], x_rows, before)
+    weights = weight_gradients(needs, grad_sums, size, x_rows, before)
     return _for(needs, grad_x, *weights, grad_h, None)[:length]
 
 
@@ -279,7 +279,7 @@ def lstm_backward(saved, grads, needs):
             grad_projected,
         )
     grad_x = _grad_inputs(walk, grad_gates, weight_ih) if needs[0] else None
-    weights = weight_gradients(needs, grad_gates[:, : 4 * size], x_rows, before)
+    weights = weight_gradients(needs, grad_gates, 4 * size, x_rows, before)
     grad_weight_hr = product_of_rows(grad_projected, hidden) if needs[7] else None
     return _for(needs, grad_x, *weights, grad_h, grad_c, grad_weight_hr, None)[:length]
 
@@ -361,11 +361,11 @@ def _gru_weight_gradients(needs, grad_gates, grad_hidden_new, x_rows, before):
         product_of_rows(grad_gates[:, :split], before, grad_weight_hh[:split])
         product_of_rows(grad_hidden_new, before, grad_weight_hh[split:])
     if needs[3] or needs[4]:
-        grad_bias_ih = sum_rows(grad_gates)
+        grad_bias_ih = bias_gradient(grad_gates, 3 * before.shape[1])
     if needs[4]:
         grad_bias_hh = empty(grad_bias_ih.shape, before.dtype)
         copy_into(grad_bias_hh[:split], grad_bias_ih[:split])
-        copy_into(grad_bias_hh[split:], sum_rows(grad_hidden_new))
+        copy_into(grad_bias_hh[split:], bias_gradient(grad_hidden_new, before.shape[1]))
     return grad_weight_ih, grad_weight_hh, grad_bias_ih, grad_bias_hh
 
 

@@ -10,7 +10,7 @@ from ..memory import empty, zeros
 from .cpu_gru import gru_gates, gru_grad_gates
 from .cpu_lstm import lstm_gates, lstm_grad_gates
 from .cpu_time import add, add_two, copy
-from .cpu_walk import bias_sum, gru_bias_sums, initial_state, product_of_rows, weight_gradients
+from .cpu_walk import bias_gradient, bias_sum, gru_bias_sums, initial_state, product_of_rows, weight_gradients
 
 _WORTH_THREADS = 1 << 13  # units of the batch; fewer are done before another thread has woken up
 
@@ -109,7 +109,7 @@ def _gradients(needs, x, weight_ih, weight_hh, h0, grad_sums):
     before = zeros((x.shape[0], weight_hh.shape[1]), x.dtype) if h0 is None and needs[2] else h0
     return (
         _multiply_back(grad_sums, weight_ih) if needs[0] else None,
-        *weight_gradients(needs, grad_sums, x, before),
+        *weight_gradients(needs, grad_sums, grad_sums.shape[1], x, before),
         _multiply_back(grad_sums, weight_hh) if needs[5] else None,
     )
 
@@ -172,7 +172,7 @@ def gru_step_backward(saved, grads, needs):
         _multiply_back(grad_gates, weight_ih) if needs[0] else None,
         product_of_rows(grad_gates, x) if needs[1] else None,
         product_of_rows(grad_products, before) if needs[2] else None,
-        grad_gates.sum(axis=0) if needs[3] else None,
-        grad_products.sum(axis=0) if needs[4] else None,
+        bias_gradient(grad_gates, 3 * before.shape[1]) if needs[3] else None,
+        bias_gradient(grad_products, 3 * before.shape[1]) if needs[4] else None,
         grad_h,
     )

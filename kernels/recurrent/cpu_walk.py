@@ -3,15 +3,17 @@
 from typing import NamedTuple
 
 import numpy as np
-from numba import get_num_threads
+from numba import get_num_threads, prange
 
-from ..accumulate import add_into, copy_into, fill, sum_rows
+from ..accumulate import add_into, copy_into, fill
+from ..cpu_jit import kernel
 from ..cpu_matmul import matmul
-from ..memory import empty, workspace, zeros
+from ..memory import empty, zeros
 from .cpu_product import product_scratch
 
 _ROWS_PER_BLOCK = 64  # states and sums of so many sequences fit into the second-level cache
 _ROWS_OF_INPUTS = 128  # multiplied at a time, so that their weight comes from memory once for several steps
+_WORTH_THREADS = 1 << 16  # elements; fewer are added before another thread has woken up
 
 
 class Walk(NamedTuple):
@@ -129,23 +131,47 @@ def initial_state(given, batch, size, dtype):
     return state
 
 
+@kernel
+def recurrent_grad_bias_kernel(rows, total, parts):
+    """total = the sum of the rows [S, at least len(total)], one after another. A task is a part of the columns, of
+    which it walks down the rows."""
+    for part in prange(parts):
+        low, high = len(total) * part // parts, len(total) * (part + 1) // parts
+        sums = total[low:high]
+        sums[:] = 0
+        for r in range(rows.shape[0]):
+            row = rows[r, low:high]
+            for c in range(len(sums)):
+                sums[c] += row[c]
+
+
+def bias_gradient(rows, columns):
+    """The sum of the rows [S, at least `columns`]: [columns]."""
+    total = empty(columns, rows.dtype)
+    threads = get_num_threads() if rows.size > _WORTH_THREADS else 1
+    (recurrent_grad_bias_kernel if threads > 1 else recurrent_grad_bias_kernel.serial)(rows, total, threads)
+    return total
+
+
 def product_of_rows(left, right, out=None):
     """left^T right, in `out` if it is given: the gradient of a weight from all its rows."""
-    shape = left.shape[1], right.shape[1]
-    out = empty(shape, left.dtype) if out is None else out
-    if shape[0] <= shape[1]:
-        return matmul(left.T, right, out)
-    # Of the two it takes longer to pack the first: by columns rather than by rows. That had better be the narrow one.
-    copy_into(out, matmul(right.T, left, workspace("turned gradient", shape[::-1], left.dtype)).T)
-    return out
+    return matmul(left.T, right, empty((left.shape[1], right.shape[1]), left.dtype) if out is None else out)
 
 
-def weight_gradients(needs, grad_sums, x_rows, before):
-    """Gradients of weight_ih, weight_hh, bias_ih and bias_hh where the gates add what both weights make."""
-    grad_bias = sum_rows(grad_sums) if needs[3] or needs[4] else None
+def weight_gradients(needs, grad_sums, columns, x_rows, before):
+    """Gradients of weight_ih, weight_hh, bias_ih and bias_hh where the gates add what both weights make.
+
+    Args:
+        grad_sums: [S, at least `columns`], the gradient of what the gates add.
+    """
+    grad_bias = bias_gradient(grad_sums, columns) if needs[3] or needs[4] else None
+    grad_sums, grad_bias_hh = grad_sums[:, :columns], grad_bias
+    if needs[3] and needs[4]:  # each has memory of its own, which what comes after may write on
+        grad_bias_hh = empty(columns, grad_bias.dtype)
+        copy_into(grad_bias_hh, grad_bias)
     return (
         product_of_rows(grad_sums, x_rows) if needs[1] else None,
         product_of_rows(grad_sums, before) if needs[2] else None,
         grad_bias,
-        sum_rows(grad_sums) if needs[3] and needs[4] else grad_bias,
+        grad_bias_hh,
     )
