@@ -227,6 +227,31 @@ def test_scratch_of_a_graphs_launches_is_held_with_it():
     assert cupy.get_default_memory_pool().used_bytes() == used
 
 
+@pytest.mark.parametrize(
+    ("calls", "free", "message"),
+    [
+        (1, 0, r"^capture: expected 4,000,000 bytes of GPU memory for a copy of an argument, float32 \(1000, 1000\), "),
+        (1, 4_500_000, r"^dense_forward: expected 4,000,000 bytes of GPU memory for float32 \(1000, 1000\), "),
+        (2, 4_500_000, r"^capture: expected 4,000,\d+ bytes of GPU memory for arrays of the step, "),
+    ],
+    ids=["arguments", "measuring", "plan"],
+)
+def test_a_full_device_names_who_asks_for_how_many_bytes(calls, free, message):
+    layer, x = rv.Dense(1000, 1000).to("cuda"), rv.zeros(1000, 1000, device="cuda")
+    step = rv.capture(layer)
+    for _ in range(calls):
+        step(x)
+    gc.collect()
+    cupy.get_default_memory_pool().free_all_blocks()
+    left, total = cupy.cuda.runtime.memGetInfo()
+    message += r"got [\d,]+ free of [\d,]+ on cuda:0"
+    with standin.memory_of(total - left + free), pytest.raises(launch.OutOfMemory, match=message):
+        step(x)
+    for _ in range(3):
+        step(x)
+    assert step.calls == 1
+
+
 def test_other_shapes_are_captured_anew():
     calls = []
     step = rv.capture(lambda x: calls.append(x.shape) or x + 1)

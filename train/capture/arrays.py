@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import functools
+from collections.abc import Iterator
 
 import numpy as np
 
@@ -48,19 +49,24 @@ def address_of(array) -> int:
 
 
 def copy_of(array):
-    """A copy whose axes lie in the same order."""
+    """A copy whose axes lie in the same order.
+
+    Raises:
+        OutOfMemory: the GPU has not that much memory left.
+    """
     if not _on_gpu(array):
         return np.array(array)
     import cupy
 
-    with cupy.cuda.Device(gpu_of(array)):
+    with cupy.cuda.Device(gpu_of(array)), _asking(f"a copy of an argument, {array.dtype} {array.shape}", array.nbytes):
         target = cupy.empty_like(array)
     accumulate.copy_into(target, array)
     return target
 
 
 def watched(shape, dtype, gpu: int | None):
-    """A new array whose owner can be referred to weakly."""
+    """A new array whose owner can be referred to weakly. Where a GPU is full, the error is CuPy's, which
+    `kernels.launch.empty` turns into one that names the pass that it has asked for."""
     if gpu is None:
         return np.empty(shape, dtype)
     import cupy
@@ -71,6 +77,16 @@ def watched(shape, dtype, gpu: int | None):
         return cupy.ndarray(plain.shape, plain.dtype, cupy.cuda.MemoryPointer(memory, 0))
 
 
+def piece_of(size: int, gpu: int | None):
+    """A new array of bytes for a part of a step's plan.
+
+    Raises:
+        OutOfMemory: the GPU has not that much memory left.
+    """
+    with on(gpu), contextlib.nullcontext() if gpu is None else _asking("arrays of the step", size):
+        return watched(size, np.uint8, gpu)
+
+
 def part_of(piece, start: int, shape: tuple[int, ...], dtype: np.dtype):
     """An array in a piece of memory, an array of bytes, from byte `start` on."""
     if _on_gpu(piece):
@@ -79,6 +95,19 @@ def part_of(piece, start: int, shape: tuple[int, ...], dtype: np.dtype):
         return cupy.ndarray(shape, dtype, piece.data + start)
     count = int(np.prod(shape, dtype=np.int64)) * dtype.itemsize
     return piece[start : start + count].view(dtype).reshape(shape)
+
+
+@contextlib.contextmanager
+def _asking(purpose: str, size: int) -> Iterator[None]:
+    """Within it the capture itself asks CuPy's current device for memory; a full one is the library's error."""
+    import cupy
+
+    from ...kernels.launch import out_of_memory
+
+    try:
+        yield
+    except cupy.cuda.memory.OutOfMemoryError as error:
+        raise out_of_memory("capture", purpose, size, cupy.cuda.get_device_id()) from error
 
 
 def _on_gpu(x) -> bool:

@@ -19,7 +19,7 @@ import numpy as np
 from ...kernels import memory
 from ...kernels.device import device_of
 from ...layers.tensor import Tensor
-from .arrays import address_of, gpu_of, is_array, owner_of, part_of, watched
+from .arrays import address_of, gpu_of, is_array, owner_of, part_of, piece_of, watched
 
 _ALIGNMENT = 64  # bytes, as kernels like it
 
@@ -308,7 +308,7 @@ class Supply:
         for block in blocks:
             key = block.piece, block.gpu
             sizes[key] = max(_bytes(block), sizes.get(key, 0))
-        self.pieces = [watched(sizes[key] + _ALIGNMENT, np.uint8, key[1]) for key in sorted(sizes, key=lambda k: k[0])]
+        self.pieces = [piece_of(sizes[key] + _ALIGNMENT, key[1]) for key in sorted(sizes, key=lambda k: k[0])]
         self.position = 0
         self._arrays = [_array_in(self.pieces[block.piece], block) for block in blocks]
 
