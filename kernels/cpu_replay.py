@@ -137,6 +137,13 @@ class Program:
             np.uint64,
         ).reshape(-1, 3)
         self._play, self._start, self._count = _player(), self._table.ctypes.data, len(calls)
+        self._numbers: dict[int, tuple] = {}  # of calls that have other ones than at first
+
+    def change_numbers(self, index: int, numbers: tuple[bool | float, ...]) -> None:
+        """From now on, a call's last arguments are these: flags as bool, and float64, as they were at first."""
+        row = self._rows[index]
+        struct.pack_into(_layout(*map(type, numbers)), row, row.nbytes - 8 * len(numbers), *numbers)
+        self._numbers[index] = numbers
 
     def __call__(self) -> None:
         """Makes the calls.
@@ -147,9 +154,17 @@ class Program:
         done = self._play(self._start, self._count)
         while done < self._count:
             # The failed call again, through Python, which knows how to say what is wrong.
-            call(*self.calls[done])
+            kernel, arguments = self.calls[done]
+            numbers = self._numbers.get(done, ())
+            call(kernel, (*arguments[: len(arguments) - len(numbers)], *numbers))
             done += 1
             done += self._play(self._start + done * self._table.strides[0], self._count - done)
+
+
+@cache
+def _layout(*kinds: type) -> str:
+    """Numbers as slots, for `struct`."""
+    return "".join("q" if kind is bool else "d" for kind in kinds)
 
 
 def _row(kinds, values) -> np.ndarray:

@@ -11,6 +11,9 @@ compiler takes them out of the loops.
 """
 
 import math
+from collections.abc import Callable
+from functools import partial
+from typing import NamedTuple
 
 import numpy as np
 from numba import prange
@@ -27,9 +30,9 @@ _NOTHING = {np.dtype(kind): np.empty(0, kind) for kind in (np.float32, np.float6
 
 
 @kernel
-def sgd_step_kernel(parameter, gradient, buffer, has_buffer, lr, momentum, fresh, nesterov, coupled, sign):
+def sgd_step_kernel(parameter, gradient, buffer, nesterov, lr, momentum, fresh, coupled, sign):
     """buffer = momentum * buffer + fresh * g, parameter -= lr * buffer; Nesterov's looks one step ahead."""
-    kind = parameter.dtype.type
+    kind, has_buffer = parameter.dtype.type, buffer.size > 0
     lr, momentum, fresh, coupled, sign = kind(lr), kind(momentum), kind(fresh), kind(coupled), kind(sign)
     for i in prange(parameter.size):
         step = sign * gradient[i] + coupled * parameter[i]
@@ -42,32 +45,16 @@ def sgd_step_kernel(parameter, gradient, buffer, has_buffer, lr, momentum, fresh
 
 @kernel
 def adam_step_kernel(
-    parameter,
-    gradient,
-    exp_avg,
-    exp_avg_sq,
-    max_exp_avg_sq,
-    amsgrad,
-    beta1,
-    beta2,
-    new1,
-    new2,
-    average_rate,
-    gradient_rate,
-    adaptive,
-    root_scale,
-    eps,
-    coupled,
-    keep,
-    sign,
-):
+    parameter, gradient, exp_avg, exp_avg_sq, max_exp_avg_sq, adaptive, beta1, beta2, new1, new2, average_rate,
+    gradient_rate, root_scale, eps, coupled, keep, sign,
+):  # fmt: skip
     """Adam, NAdam and RAdam:
 
     parameter = keep * parameter - (average_rate * m + gradient_rate * g) / (root_scale * sqrt(v) + eps),
 
     without the division where `adaptive` is False. new1 and new2 are 1 - beta1 and 1 - beta2 in double precision.
     """
-    kind = parameter.dtype.type
+    kind, amsgrad = parameter.dtype.type, max_exp_avg_sq.size > 0
     beta1, beta2, new1, new2 = kind(beta1), kind(beta2), kind(new1), kind(new2)
     average_rate, gradient_rate, root_scale, eps = kind(average_rate), kind(gradient_rate), kind(root_scale), kind(eps)
     coupled, keep, sign = kind(coupled), kind(keep), kind(sign)
@@ -118,23 +105,10 @@ def lion_step_kernel(parameter, gradient, exp_avg, beta1, beta2, new1, new2, lr,
 
 @kernel
 def rmsprop_step_kernel(
-    parameter,
-    gradient,
-    square_avg,
-    buffer,
-    grad_avg,
-    has_buffer,
-    centered,
-    old,
-    new,
-    lr,
-    momentum,
-    eps,
-    coupled,
-    sign,
-):
+    parameter, gradient, square_avg, buffer, grad_avg, old, new, lr, momentum, eps, coupled, sign
+):  # fmt: skip
     """RMSprop, and with old = new = 1 Adagrad: v = old * v + new * g^2, parameter -= lr * g / (sqrt(v) + eps)."""
-    kind = parameter.dtype.type
+    kind, has_buffer, centered = parameter.dtype.type, buffer.size > 0, grad_avg.size > 0
     old, new, lr, momentum = kind(old), kind(new), kind(lr), kind(momentum)
     eps, coupled, sign = kind(eps), kind(coupled), kind(sign)
     for i in prange(parameter.size):
@@ -204,52 +178,16 @@ def gradient_scale_and_clip_kernel(gradient, factor, low, high):
         gradient[i] = low if scaled < low else (high if scaled > high else scaled)
 
 
-def sgd_forward(
-    parameter,
-    gradient,
-    momentum_buffer=None,
-    *,
-    lr,
-    momentum=0.0,
-    dampening=0.0,
-    weight_decay=0.0,
-    nesterov=False,
-    maximize=False,
-    out=None,
-):
-    output, (p, b) = _targets("sgd", (parameter, momentum_buffer), out)
-    rates, has_buffer = map(float, (lr, momentum, 1 - dampening)), momentum_buffer is not None
-    _for(sgd_step_kernel, p)(p, _flat(gradient), b, has_buffer, *rates, nesterov, float(weight_decay), _sign(maximize))
-    return output, None
+def _sgd_numbers(*, lr, momentum=0.0, dampening=0.0, weight_decay=0.0, nesterov=False, maximize=False):
+    return bool(nesterov), lr, momentum, 1 - dampening, weight_decay, _sign(maximize)
 
 
-def adam_forward(
-    parameter,
-    gradient,
-    exp_avg,
-    exp_avg_sq,
-    max_exp_avg_sq=None,
-    *,
-    lr,
-    step,
-    betas=(0.9, 0.999),
-    eps=1e-8,
-    weight_decay=0.0,
-    decoupled=False,
-    maximize=False,
-    out=None,
-):
-    output, arrays = _targets("adam", (parameter, exp_avg, exp_avg_sq, max_exp_avg_sq), out)
-    rates = lr / (1 - betas[0] ** step), 0.0, True, 1 / math.sqrt(1 - betas[1] ** step), eps
-    _adam_step(arrays, gradient, max_exp_avg_sq is not None, betas, rates, lr, weight_decay, decoupled, maximize)
-    return output, None
+def _adam_numbers(*, lr, step, betas=(0.9, 0.999), eps=1e-8, weight_decay=0.0, decoupled=False, maximize=False):
+    rates = lr / (1 - betas[0] ** step), 0.0, 1 / math.sqrt(1 - betas[1] ** step), eps
+    return True, *_averaging(betas), *rates, *_decay(lr, weight_decay, decoupled), _sign(maximize)
 
 
-def nadam_forward(
-    parameter,
-    gradient,
-    exp_avg,
-    exp_avg_sq,
+def _nadam_numbers(
     *,
     lr,
     step,
@@ -260,112 +198,108 @@ def nadam_forward(
     momentum_decay=4e-3,
     decoupled=False,
     maximize=False,
-    out=None,
 ):
-    output, arrays = _targets("nadam", (parameter, exp_avg, exp_avg_sq, None), out)
     mu, mu_next = (betas[0] * (1 - 0.5 * 0.96 ** (t * momentum_decay)) for t in (step, step + 1))
     average_rate, gradient_rate = lr * mu_next / (1 - mu_product * mu_next), lr * (1 - mu) / (1 - mu_product)
-    rates = average_rate, gradient_rate, True, 1 / math.sqrt(1 - betas[1] ** step), eps
-    _adam_step(arrays, gradient, False, betas, rates, lr, weight_decay, decoupled, maximize)
-    return output, None
+    rates = average_rate, gradient_rate, 1 / math.sqrt(1 - betas[1] ** step), eps
+    return True, *_averaging(betas), *rates, *_decay(lr, weight_decay, decoupled), _sign(maximize)
 
 
-def radam_forward(
-    parameter,
-    gradient,
-    exp_avg,
-    exp_avg_sq,
-    *,
-    lr,
-    step,
-    betas=(0.9, 0.999),
-    eps=1e-8,
-    weight_decay=0.0,
-    decoupled=False,
-    maximize=False,
-    out=None,
-):
-    output, arrays = _targets("radam", (parameter, exp_avg, exp_avg_sq, None), out)
+def _radam_numbers(*, lr, step, betas=(0.9, 0.999), eps=1e-8, weight_decay=0.0, decoupled=False, maximize=False):
     rate, unbiased = lr / (1 - betas[0] ** step), 1 - betas[1] ** step
     longest = 2 / (1 - betas[1]) - 1
     length = longest - 2 * step * betas[1] ** step / unbiased
     if length > 5:
         rectification = (length - 4) * (length - 2) * longest / ((longest - 4) * (longest - 2) * length)
         rate *= math.sqrt(rectification * unbiased)
-    _adam_step(arrays, gradient, False, betas, (rate, 0.0, length > 5, 1.0, eps), lr, weight_decay, decoupled, maximize)
-    return output, None
-
-
-def adamax_forward(
-    parameter,
-    gradient,
-    exp_avg,
-    exp_inf,
-    *,
-    lr,
-    step,
-    betas=(0.9, 0.999),
-    eps=1e-8,
-    weight_decay=0.0,
-    maximize=False,
-    out=None,
-):
-    output, (p, m, u) = _targets("adamax", (parameter, exp_avg, exp_inf), out)
-    numbers = *betas, 1 - betas[0], lr / (1 - betas[0] ** step), eps, weight_decay, _sign(maximize)
-    _for(adamax_step_kernel, p)(p, _flat(gradient), m, u, *map(float, numbers))
-    return output, None
-
-
-def lion_forward(
-    parameter, gradient, exp_avg, *, lr, betas=(0.9, 0.99), weight_decay=0.0, decoupled=True, maximize=False, out=None
-):
-    output, (p, m) = _targets("lion", (parameter, exp_avg), out)
     decay = _decay(lr, weight_decay, decoupled)
-    numbers = *betas, 1 - betas[0], 1 - betas[1], lr, *decay, _sign(maximize)
-    _for(lion_step_kernel, p)(p, _flat(gradient), m, *map(float, numbers))
+    return bool(length > 5), *_averaging(betas), rate, 0.0, 1.0, eps, *decay, _sign(maximize)
+
+
+def _adamax_numbers(*, lr, step, betas=(0.9, 0.999), eps=1e-8, weight_decay=0.0, maximize=False):
+    return *betas, 1 - betas[0], lr / (1 - betas[0] ** step), eps, weight_decay, _sign(maximize)
+
+
+def _lion_numbers(*, lr, betas=(0.9, 0.99), weight_decay=0.0, decoupled=True, maximize=False):
+    return *_averaging(betas), lr, *_decay(lr, weight_decay, decoupled), _sign(maximize)
+
+
+def _rmsprop_numbers(*, lr, alpha=0.99, eps=1e-8, weight_decay=0.0, momentum=0.0, centered=False, maximize=False):
+    return alpha, 1 - alpha, lr, momentum, eps, weight_decay, _sign(maximize)
+
+
+def _adagrad_numbers(*, lr, step, lr_decay=0.0, weight_decay=0.0, eps=1e-10, maximize=False):
+    return 1.0, 1.0, lr / (1 + (step - 1) * lr_decay), 0.0, eps, weight_decay, _sign(maximize)
+
+
+def _adadelta_numbers(*, lr=1.0, rho=0.9, eps=1e-6, weight_decay=0.0, maximize=False):
+    return rho, 1 - rho, lr, eps, weight_decay, _sign(maximize)
+
+
+def _averaging(betas) -> tuple[float, float, float, float]:
+    """How much of the old averages is kept, and how much of the new value enters them."""
+    return *betas, 1 - betas[0], 1 - betas[1]
+
+
+class _Step(NamedTuple):
+    """A step of one operation.
+
+    Attributes:
+        kernel: takes the parameter, its gradient, state arrays, an empty one for each that is left out, and numbers.
+        states: how many state arrays it takes.
+        numbers: gives the numbers for the operation's attributes.
+    """
+
+    kernel: Callable
+    states: int
+    numbers: Callable[..., tuple]
+
+
+_STEPS = {
+    "sgd": _Step(sgd_step_kernel, 1, _sgd_numbers),
+    "adam": _Step(adam_step_kernel, 3, _adam_numbers),
+    "nadam": _Step(adam_step_kernel, 3, _nadam_numbers),
+    "radam": _Step(adam_step_kernel, 3, _radam_numbers),
+    "adamax": _Step(adamax_step_kernel, 2, _adamax_numbers),
+    "lion": _Step(lion_step_kernel, 1, _lion_numbers),
+    "rmsprop": _Step(rmsprop_step_kernel, 3, _rmsprop_numbers),
+    "adagrad": _Step(rmsprop_step_kernel, 3, _adagrad_numbers),
+    "adadelta": _Step(adadelta_step_kernel, 2, _adadelta_numbers),
+}
+
+
+def step_numbers(name: str, attributes: dict) -> tuple[bool | float, ...]:
+    """The last arguments of an operation's kernel, for its attributes: flags, and numbers that it takes as floats."""
+    return _STEPS[name].numbers(**attributes)
+
+
+def step_call(name: str, arrays, attributes: dict) -> tuple[Callable, tuple]:
+    """The kernel, and its arguments, that does an operation's step in place, on flat arrays (None for no state)."""
+    kernel, states, _ = _STEPS[name]
+    parameter, *others = arrays
+    nothing = _NOTHING[parameter.dtype]
+    others = [nothing if x is None else x for x in others]
+    others += [nothing] * (states + 1 - len(others))
+    numbers = (x if type(x) is bool else float(x) for x in step_numbers(name, attributes))
+    return _for(kernel, parameter), (parameter, *others, *numbers)
+
+
+def _forward(name, parameter, gradient, *state, out=None, **attributes):
+    output, (p, *states) = _targets(name, (parameter, *state), out)
+    kernel, arguments = step_call(name, (p, _flat(gradient), *states), attributes)
+    kernel(*arguments)
     return output, None
 
 
-def rmsprop_forward(
-    parameter,
-    gradient,
-    square_avg,
-    momentum_buffer=None,
-    grad_avg=None,
-    *,
-    lr,
-    alpha=0.99,
-    eps=1e-8,
-    weight_decay=0.0,
-    momentum=0.0,
-    centered=False,
-    maximize=False,
-    out=None,
-):
-    output, (p, v, b, mean) = _targets("rmsprop", (parameter, square_avg, momentum_buffer, grad_avg), out)
-    numbers = alpha, 1 - alpha, lr, momentum, eps, weight_decay, _sign(maximize)
-    flags = momentum_buffer is not None, centered
-    _for(rmsprop_step_kernel, p)(p, _flat(gradient), v, b, mean, *flags, *map(float, numbers))
-    return output, None
-
-
-def adagrad_forward(
-    parameter, gradient, sum, *, lr, step, lr_decay=0.0, weight_decay=0.0, eps=1e-10, maximize=False, out=None
-):
-    output, (p, total) = _targets("adagrad", (parameter, sum), out)
-    none = _NOTHING[p.dtype]
-    numbers = 1.0, 1.0, lr / (1 + (step - 1) * lr_decay), 0.0, eps, weight_decay, _sign(maximize)
-    _for(rmsprop_step_kernel, p)(p, _flat(gradient), total, none, none, False, False, *map(float, numbers))
-    return output, None
-
-
-def adadelta_forward(
-    parameter, gradient, square_avg, acc_delta, *, lr=1.0, rho=0.9, eps=1e-6, weight_decay=0.0, maximize=False, out=None
-):
-    output, (p, v, deltas) = _targets("adadelta", (parameter, square_avg, acc_delta), out)
-    numbers = rho, 1 - rho, lr, eps, weight_decay, _sign(maximize)
-    _for(adadelta_step_kernel, p)(p, _flat(gradient), v, deltas, *map(float, numbers))
-    return output, None
+sgd_forward = partial(_forward, "sgd")
+adam_forward = partial(_forward, "adam")
+nadam_forward = partial(_forward, "nadam")
+radam_forward = partial(_forward, "radam")
+adamax_forward = partial(_forward, "adamax")
+lion_forward = partial(_forward, "lion")
+rmsprop_forward = partial(_forward, "rmsprop")
+adagrad_forward = partial(_forward, "adagrad")
+adadelta_forward = partial(_forward, "adadelta")
 
 
 def gradient_norm_forward(gradient, *, norm_type=2.0):
@@ -400,22 +334,6 @@ def _for(step_kernel, parameter):
     return step_kernel if parameter.size > _WORTH_THREADS else step_kernel.serial
 
 
-def _adam_step(arrays, gradient, amsgrad, betas, rates, lr, weight_decay, decoupled, maximize):
-    p, m, v, largest = arrays
-    average_rate, gradient_rate, adaptive, root_scale, eps = rates
-    _for(adam_step_kernel, p)(
-        p,
-        _flat(gradient),
-        m,
-        v,
-        largest,
-        amsgrad,
-        *map(float, (*betas, 1 - betas[0], 1 - betas[1], average_rate, gradient_rate)),
-        adaptive,
-        *map(float, (root_scale, eps, *_decay(lr, weight_decay, decoupled), _sign(maximize))),
-    )
-
-
 def _decay(lr, weight_decay, decoupled) -> tuple[float, float]:
     """What the gradient takes of the parameter, and the part of the parameter that is kept."""
     return (0.0, 1 - lr * weight_decay) if decoupled else (weight_decay, 1.0)
@@ -437,7 +355,7 @@ def _targets(operation, arrays, out):
         out: an array or arrays to hold them, the arrays themselves for a step in place, or None for new ones.
 
     Returns:
-        (the operation's output, flat views of the output for the kernel with an empty array for each None).
+        (the operation's output, flat views of the output for the kernel, None for each None).
     """
     there = [array for array in arrays if array is not None]
     if out is None:
@@ -448,9 +366,8 @@ def _targets(operation, arrays, out):
         if target is not array:
             np.copyto(target, array)
     flat = iter([_flat(target) for target in targets])
-    none = _NOTHING[there[0].dtype]
     output = targets[0] if len(targets) == 1 else tuple(targets)
-    return output, [none if array is None else next(flat) for array in arrays]
+    return output, [None if array is None else next(flat) for array in arrays]
 
 
 def _checked_out(operation, arrays, out):

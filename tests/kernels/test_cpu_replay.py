@@ -22,6 +22,13 @@ def double_kernel(x, y):
 
 
 @serial_kernel
+def step_kernel(x, negative, length):
+    if length < 0:
+        raise ValueError("a negative length")
+    x[0] += -length if negative else length
+
+
+@serial_kernel
 def refuse_kernel(x):
     if x[0] < 0:
         raise ValueError("a negative number")
@@ -61,6 +68,20 @@ def test_calls_are_written_down_and_made_again_in_order():
     program = Program(calls)
     program()
     np.testing.assert_array_equal(z, np.full((3, 4), 8))
+
+
+def test_numbers_may_change_between_replays():
+    x, y = np.zeros(1, np.float32), np.zeros(1)
+    program = Program([KernelCall(step_kernel, (x, False, 1.0)), KernelCall(step_kernel, (y, False, 1.0))])
+    program()
+    program.change_numbers(1, (True, 5))
+    program()
+    assert x[0] == 2
+    assert y[0] == -4
+    program.change_numbers(0, (False, -1.0))
+    with pytest.raises(ValueError, match="negative length"):
+        program()
+    assert y[0] == -4
 
 
 def test_an_error_is_the_kernels_own_and_ends_the_replay():

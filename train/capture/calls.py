@@ -276,15 +276,17 @@ def _on_the_host(original: Callable) -> Callable:
         if kept is not None:
             recording.remember(kept)
 
-        again = functools.partial(original, *arguments, **options)
+        def again():
+            with memory.supplied_by(None):
+                return original(*arguments, **options)
+
         if len(arguments) == 1 and not (options or recording.on_gpu) and steps_in_runs(arguments[0], original):
             again = Stepping(arguments[0], original)
 
         def run():
             for leaf, gradient in gradients:
                 leaf.grad = gradient
-            with memory.supplied_by(None):
-                fresh = again()
+            fresh = again()
             if kept is not None:
                 accumulate.copy_into(kept, fresh.array)
 
