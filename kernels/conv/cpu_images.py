@@ -13,6 +13,7 @@ from typing import NamedTuple
 import numpy as np
 from numba import prange
 
+from ..accumulate import contiguous
 from ..cpu_jit import kernel, serial_kernel, threads_for
 from ..cpu_product import REGISTER_BYTES, copy_vector, transpose
 from ..memory import workspace
@@ -170,7 +171,7 @@ def spread(z, weight, shape, x, bias=None, relu=False):
     conv_transpose_weight_kernel.serial(weight.reshape(-1), 1, shape.out_channels, inner, transposed)
     by_channel = transposed.reshape(shape.in_channels, shape.taps, shape.out_channels).swapaxes(1, 2)
     plan = _gradient_plan(shape, z.itemsize)
-    flat = np.ascontiguousarray(by_channel).reshape(-1)
+    flat = contiguous(by_channel).reshape(-1)
     _sum(plan, z, shape.out_channels, shape.output, flat, x, bias, relu, threads_of(shape))
 
 
