@@ -62,7 +62,7 @@ def take(shape: int | tuple[int, ...], dtype: np.dtype) -> np.ndarray:
         MemoryError: the system has no such piece of memory.
     """
     count = math.prod(shape) if type(shape) is tuple else shape
-    wanted = count * dtype.itemsize
+    wanted = max(count * dtype.itemsize, 8)  # an array without elements has an address, too
     # Sizes in steps of a sixteenth to an eighth, so that batches of about the same length share pieces.
     step = max(1 << wanted.bit_length() - 4, _PAGE)
     size = -(-wanted // step) * step
