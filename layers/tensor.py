@@ -18,6 +18,7 @@ from numpy import ndarray
 
 from ..kernels import accumulate, device
 from ..kernels.check import FLOATS, refuse_value
+from ..kernels.destinations import offering
 from .overwritten import Overwritten, place_of, reads
 
 
@@ -28,6 +29,7 @@ class _State(threading.local):
 _state = _State()
 _order = itertools.count(0, -1)  # falling, so that a heap yields the newest node first: consumers before producers
 _FREED = object()
+_WORTH_A_PLACE = 1 << 16  # bytes from which on a gradient is written where it is wanted, and not copied there
 _overwritten = Overwritten()
 _new = object.__new__
 
@@ -354,7 +356,12 @@ def _run_backward(root: Tensor, grad, retain_graph: bool) -> None:
             )
         if node.overwrites is not None:
             _overwritten.add(node.overwrites, next(_order))
-        results = node.backward(node.saved, grads[0] if node.outputs == 1 else tuple(grads), node.needs)
+        grad = grads[0] if node.outputs == 1 else tuple(grads)
+        places = _destinations(node, grad)
+        if places is None:
+            results = node.backward(node.saved, grad, node.needs)
+        else:
+            results = offering(places, node.backward, node.saved, grad, node.needs)
         if not retain_graph:
             node.saved, node.overwrites = _FREED, None
         for edge, result in zip(node.edges, results):
@@ -371,13 +378,32 @@ def _run_backward(root: Tensor, grad, retain_graph: bool) -> None:
                 _accumulate(edge, result)
 
 
+def _destinations(node: Node, grad) -> list | None:
+    """For each input the buffer in which its gradient is wanted, if that is large and nothing is there yet, or None;
+    None for all where there is none."""
+    places = None
+    for index, edge in enumerate(node.edges):
+        if edge is None or type(edge) is tuple or edge.grad is not None:
+            continue
+        buffer = edge.grad_buffer
+        if type(buffer) is not ndarray or buffer.nbytes < _WORTH_A_PLACE:
+            continue
+        # A leaf's gradient of two inputs is their sum, and what the pass is still to read is not written over.
+        if sum(other is edge for other in node.edges) > 1 or reads((node.saved, grad), place_of(buffer)):
+            continue
+        places = places or [None] * len(node.edges)
+        places[index] = buffer
+    return places
+
+
 def _accumulate(leaf: Tensor, grad) -> None:
     """Adds to a leaf's gradient. What backward functions return may be shared or a view: a leaf owns its copy."""
     buffer = leaf.grad_buffer
     if leaf.grad is None:
         if buffer is None:
             buffer = accumulate.empty_like(leaf.array)
-        accumulate.copy_into(buffer, grad)
+        if grad is not buffer:
+            accumulate.copy_into(buffer, grad)
         leaf.grad = Tensor(buffer)
     elif leaf.grad.array is buffer:
         accumulate.add_into(buffer, grad)

@@ -10,6 +10,7 @@ from numba import get_num_threads, prange
 from ..cpu_jit import kernel
 from ..cpu_math import erf, exp, sigmoid, tanh
 from ..cpu_matmul import matmul as multiply
+from ..destinations import gradient
 from ..elementwise.broadcasting import sum_to_shape
 from ..memory import empty
 
@@ -118,7 +119,7 @@ def dense_backward(saved, grad_y, needs):
     if needs[0]:
         grad_x = multiply(grad_z, weight, empty(rows.shape, rows.dtype)).reshape(x_shape)
     if needs[1]:
-        grad_weight = multiply(grad_z.T, rows, empty(weight.shape, weight.dtype))
+        grad_weight = multiply(grad_z.T, rows, gradient(1, weight.shape, weight.dtype))
     return grad_x, grad_weight, grad_bias if needs[2] else None
 
 
@@ -139,8 +140,8 @@ def matmul_forward(a, b, *, out=None):
 def matmul_backward(saved, grad_c, needs):
     a, b = saved
     if a.ndim == b.ndim == 2:
-        grad_a = multiply(grad_c, b.T, empty(a.shape, a.dtype)) if needs[0] else None
-        return grad_a, multiply(a.T, grad_c, empty(b.shape, b.dtype)) if needs[1] else None
+        grad_a = multiply(grad_c, b.T, gradient(0, a.shape, a.dtype)) if needs[0] else None
+        return grad_a, multiply(a.T, grad_c, gradient(1, b.shape, b.dtype)) if needs[1] else None
     rows, columns = _matrices(a, b)
     if a.ndim == 1:
         grad_c = np.expand_dims(grad_c, -1 if b.ndim == 1 else -2)

@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 
 import ranvier as rv
+from ranvier.kernels import accumulate
 from ranvier.layers import functional as F
 from ranvier.layers.tensor import record
 
@@ -53,6 +54,29 @@ def test_gradient_goes_to_the_buffer_that_an_optimizer_gave():
         (x * factor).sum().backward()
     assert x.grad.array is buffer
     np.testing.assert_array_equal(buffer, [7, 7])
+
+
+@pytest.mark.parametrize(("case", "copies"), [("once", 0), ("twice", 0), ("as both factors", 1), ("buffer is read", 1)])
+def test_a_large_gradient_is_computed_where_an_optimizer_wants_it(case, copies, monkeypatch):
+    values = np.random.default_rng(0).standard_normal((2, 128, 128))
+    x, other, ones = leaf(values[0]), rv.Tensor(values[1].copy()), np.ones((128, 128))
+    x.grad_buffer = buffer = np.full_like(ones, np.nan)
+    expected = ones @ values[1].T
+    if case == "twice":
+        loss, expected = (x @ other).sum() + (x @ other).sum(), 2 * expected
+    elif case == "as both factors":
+        loss, expected = (x @ x).sum(), ones @ values[0].T + values[0].T @ ones
+    else:
+        if case == "buffer is read":
+            other.array = buffer
+            buffer[...] = values[1]
+        loss = (x @ other).sum()
+    copied, copy_into = [], accumulate.copy_into
+    monkeypatch.setattr(accumulate, "copy_into", lambda *arrays: (copied.append(arrays), copy_into(*arrays)))
+    loss.backward()
+    assert x.grad.array is buffer
+    np.testing.assert_allclose(buffer, expected, rtol=1e-12)
+    assert len(copied) == copies
 
 
 def test_a_leaf_owns_its_gradient():
