@@ -18,6 +18,7 @@ from . import memory_pool
 
 _LARGE = 1 << 15  # bytes
 _FEW = _LARGE // 8  # elements: of no type are so many large
+_BYTE = np.dtype(np.uint8)
 
 # Tests set this, so that an element that no kernel wrote shows up as NaN (or -1 as far as integers have no NaN).
 poison = False
@@ -65,19 +66,19 @@ def fresh(shape, dtype, gpu: None = None) -> np.ndarray:
     return np.empty(shape, dtype)
 
 
-def _empty(shape, dtype):
-    """As np.empty; what is not small begins at a cache line, or every vector that a kernel stores would touch two (a
-    product's tiles took up to half as long again), and lies in memory that is kept."""
-    size = math.prod(shape) if type(shape) is tuple else shape
-    if size <= _FEW or size * (dtype := np.dtype(dtype)).itemsize <= _LARGE:
-        return np.empty(shape, dtype)
-    return memory_pool.take(shape, dtype)
-
-
 def empty(shape: int | tuple[int, ...], dtype) -> np.ndarray:
-    """A C-contiguous array with unspecified contents."""
+    """A C-contiguous array with unspecified contents, as np.empty.
+
+    What is not small begins at a cache line, or every vector that a kernel stores would touch two (a product's tiles
+    took up to half as long again), and lies in memory that is kept.
+    """
     take = _supplier.take
-    array = _empty(shape, dtype) if take is None else take(shape, dtype)
+    if take is not None:
+        array = take(shape, dtype)
+    elif (math.prod(shape) if type(shape) is tuple else shape) <= _FEW or _bytes(shape, dtype) <= _LARGE:
+        array = np.empty(shape, dtype)
+    else:
+        array = memory_pool.take(shape, np.dtype(dtype))
     if poison:
         array.fill(np.nan if array.dtype.kind == "f" else array.dtype.type(-1) if array.dtype.kind == "i" else 1)
     return array
@@ -85,10 +86,13 @@ def empty(shape: int | tuple[int, ...], dtype) -> np.ndarray:
 
 def zeros(shape: int | tuple[int, ...], dtype) -> np.ndarray:
     """A C-contiguous array of zeros."""
-    take = _supplier.take
-    array = _empty(shape, dtype) if take is None else take(shape, dtype)
+    array = empty(shape, dtype)
     array.fill(0)
     return array
+
+
+def _bytes(shape: int | tuple[int, ...], dtype) -> int:
+    return (math.prod(shape) if type(shape) is tuple else shape) * np.dtype(dtype).itemsize
 
 
 class _Workspaces(threading.local):
@@ -102,12 +106,11 @@ _workspaces = _Workspaces()
 def workspace(name: str, shape: int | tuple[int, ...], dtype) -> np.ndarray:
     """Scratch for the length of one kernel call, with unspecified contents: the calling thread keeps its memory and
     hands it out again for the next call under this name, so that no page of it is asked for twice."""
-    size = math.prod(shape) if isinstance(shape, tuple) else shape
-    wanted = size * np.dtype(dtype).itemsize
+    wanted = _bytes(shape, dtype)
     kept = _workspaces.bytes.get(name)
     if kept is None or kept.size < wanted:
-        kept = _workspaces.bytes[name] = _empty(max(wanted, _LARGE + 1), np.uint8)
-    array = kept[:wanted].view(dtype).reshape(shape)
+        kept = _workspaces.bytes[name] = memory_pool.take(max(wanted, _LARGE + 1), _BYTE)
+    array = np.ndarray(shape, dtype, kept)
     if poison and array.dtype.kind == "f":
         array.fill(np.nan)
     return array

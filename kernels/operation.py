@@ -29,6 +29,8 @@ from numpy import ndarray
 
 from .check import FLOAT_TYPES, HALF_TYPES
 
+_NUMBERS = frozenset((float, int, bool))
+
 
 class Cost(NamedTuple):
     """The least work of a forward pass: floating-point operations, and bytes moved if each input is read once and
@@ -201,21 +203,24 @@ class Operation:
 
         Returns (output, saved); `saved` is what `backward` needs. An `out=` attribute names the array(s) to write to.
         """
-        arrays, out = inputs, attributes.pop("out", None)
+        arrays, out = inputs, attributes.pop("out", None) if attributes else None
         self.check(*inputs, **attributes)
         if out is not None:
             attributes["out"] = out
             arrays = (*inputs, *out) if type(out) is tuple else (*inputs, out)
         # The usual call is answered at once: arrays on the CPU, none of them of the few types that have two bytes.
+        usual = False
         for x in arrays:
-            if x is not None and (type(x) is not ndarray or x.itemsize == 2):
-                if implementation is None or out is not None:
-                    found = implementation_for(self.name, arrays)
-                    implementation = implementation or found
+            if type(x) is ndarray and x.itemsize != 2:
+                usual = implementation is None
+            elif x is not None and type(x) not in _NUMBERS:
+                usual = False
                 break
-        else:
-            if implementation is None:
-                return (self._passes.get("cpu") or self.passes("cpu"))[0](*inputs, **attributes)
+        if usual:
+            return (self._passes.get("cpu") or self.passes("cpu"))[0](*inputs, **attributes)
+        if implementation is None or out is not None:
+            found = implementation_for(self.name, arrays)
+            implementation = implementation or found
         forward = self.passes(implementation)[0]
         if implementation == "cpu" and any(getattr(x, "dtype", None) in HALF_TYPES for x in inputs):
             return self._forward_in_float32(forward, inputs, attributes)
@@ -277,7 +282,7 @@ def implementation_for(operation: str, inputs) -> str:
         kind = type(x)
         if kind is np.ndarray:
             device = "cpu"
-        elif x is None or kind is float or kind is int or kind is bool:
+        elif x is None or kind in _NUMBERS:
             continue
         elif kind.__module__.partition(".")[0] == "cupy":
             device = "gpu"

@@ -31,7 +31,6 @@ _order = itertools.count(0, -1)  # falling, so that a heap yields the newest nod
 _FREED = object()
 _WORTH_A_PLACE = 1 << 16  # bytes from which on a gradient is written where it is wanted, and not copied there
 _overwritten = Overwritten()
-_new = object.__new__
 
 
 class Node:
@@ -70,11 +69,11 @@ class Tensor:
         requires_grad: whether operations on this tensor are recorded.
     """
 
-    __slots__ = ("__weakref__", "_node", "_output", "array", "grad", "grad_buffer", "requires_grad")
+    __slots__ = ("__weakref__", "_source", "array", "grad", "grad_buffer", "requires_grad")
     __array_priority__ = 1000  # so that `array * tensor` asks the tensor first
 
     def __init__(self, array, requires_grad: bool = False):
-        if type(array) is not np.ndarray and type(array).__module__.partition(".")[0] != "cupy":
+        if type(array) is not ndarray and type(array).__module__.partition(".")[0] != "cupy":
             raise TypeError(
                 f"Tensor: expected a NumPy or CuPy array, got {type(array).__qualname__}; rv.tensor() converts"
             )
@@ -84,8 +83,7 @@ class Tensor:
         self.requires_grad = requires_grad
         self.grad = None
         self.grad_buffer = None  # where an optimizer wants the gradient: a view of its flat buffer
-        self._node = None
-        self._output = 0
+        self._source = None  # (node, index of the node's output) for what a recorded operation made
 
     @property
     def shape(self) -> tuple[int, ...]:
@@ -111,7 +109,7 @@ class Tensor:
     @property
     def is_leaf(self) -> bool:
         """True for tensors that no recorded operation made: parameters, data."""
-        return self._node is None
+        return self._source is None
 
     def numpy(self) -> np.ndarray:
         """The values as a NumPy array: shared memory on the CPU, a copy from a GPU."""
@@ -239,7 +237,7 @@ def apply_in_place(operation, input, *others, **attributes):
     if not (isinstance(input, Tensor) and input.requires_grad and _state.recording):
         return apply(operation, input, *others, **attributes)
     name, expected, array = operation.name, "for inplace=True", input.array
-    if input._node is None:
+    if input._source is None:
         refuse_value(name, "input", f"{expected} as the result of an operation", "a leaf, whose values are its own")
     if not array.flags.c_contiguous:
         refuse_value(name, "input", f"{expected} as a C-contiguous array", f"strides {array.strides}")
@@ -250,7 +248,7 @@ def apply_in_place(operation, input, *others, **attributes):
     place = place_of(array)
     if reads([getattr(x, "array", x) for x in others], place):
         refuse_value(name, "input", f"{expected} in memory of its own", "memory of another input")
-    producer = input._node
+    producer = input._source[0]
     while True:
         leaves = [edge.array for edge in producer.edges if isinstance(edge, Tensor)]
         if reads((producer.saved, leaves), place):
@@ -260,7 +258,7 @@ def apply_in_place(operation, input, *others, **attributes):
             break
         producer = producer.edges[0][0]
     output = apply(operation, input, *others, inplace=True, **attributes)
-    output._node.overwrites = array
+    output._source[0].overwrites = array
     return output
 
 
@@ -272,7 +270,7 @@ def _taken_apart(inputs: tuple) -> tuple[list, list, list[bool]]:
             arrays.append(x.array)
             if x.requires_grad:
                 # Not x itself for results: the node must not keep an array alive that no backward needs.
-                edges.append(x if x._node is None else (x._node, x._output))
+                edges.append(x._source or x)
                 needs.append(True)
                 continue
         else:
@@ -284,9 +282,11 @@ def _taken_apart(inputs: tuple) -> tuple[list, list, list[bool]]:
 
 def _recorded(name: str, backward: Callable, saved, edges: list, needs: list[bool], output):
     """Tensors of an operation's output, with a node on the tape if an input requires a gradient."""
-    node = None
     if True in needs and _state.recording:
-        node = Node(name, backward, saved, edges, tuple(needs), len(output) if type(output) is tuple else 1)
+        outputs = len(output) if type(output) is tuple else 1
+        node = Node(name, backward, saved, edges, tuple(needs), outputs)
+    else:
+        node = None
     if type(output) is tuple:
         return tuple([_wrap(array, node, index) for index, array in enumerate(output)])
     return _wrap(output, node, 0)
@@ -318,29 +318,21 @@ def is_grad_enabled() -> bool:
 
 def _wrap(array, node: Node | None, index: int) -> Tensor:
     """The tensor of an operation's output: what `Tensor(array)` makes, with its place on the tape."""
-    if type(array) is not ndarray:
-        Tensor(array)  # asks the other questions
-    tensor = _new(Tensor)
-    tensor.array = array
-    tensor.grad = tensor.grad_buffer = None
+    tensor = Tensor(array)
     if node is not None and array.dtype in FLOATS:
         tensor.requires_grad = True
-        tensor._node = node
-        tensor._output = index
-    else:
-        tensor.requires_grad = False
-        tensor._node = None
-        tensor._output = 0
+        tensor._source = node, index
     return tensor
 
 
 def _run_backward(root: Tensor, grad, retain_graph: bool) -> None:
-    if root._node is None:
+    if root._source is None:
         _accumulate(root, grad)
         return
-    pending: dict[Node, list] = {root._node: [None] * root._node.outputs}
-    pending[root._node][root._output] = grad
-    heap = [(root._node.order, root._node)]
+    newest, index = root._source
+    pending: dict[Node, list] = {newest: [None] * newest.outputs}
+    pending[newest][index] = grad
+    heap = [(newest.order, newest)]
     while heap:
         _, node = heapq.heappop(heap)
         grads = pending.pop(node)

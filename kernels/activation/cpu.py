@@ -15,7 +15,7 @@ from ..cpu_jit import kernel
 from ..cpu_math import erf, exp, expm1, sigmoid, softplus, tanh, wide_vectors
 from ..cpu_philox import uniform
 from ..cpu_sums import line_sum
-from ..elementwise.memory_order import deliver, flat, in_memory_order, unflat
+from ..elementwise.memory_order import deliver, flat, unflat, with_result
 from ..memory import empty, zeros
 from .reference import SELU_ALPHA, SELU_SCALE
 
@@ -211,26 +211,22 @@ def _grad_input_kernel(code):
 
 
 def _forward(code, x, out, p=0.0, q=0.0, r=0.0):
-    vector, order = in_memory_order(x)
-    size = vector.size
-    result = empty(size, x.dtype)
+    vector, order, y, result = with_result(x)
     # One block is not worth waking the other threads for.
     run = _forward_kernel(code)
-    (run.serial if size <= _BLOCK else run)(vector, p, q, r, result)
-    shape = x.shape
-    y = unflat(result, shape, order)
-    saved = result if code in _SAVE_OUTPUT else vector, shape, order, code, p, q, r
+    (run.serial if vector.size <= _BLOCK else run)(vector, p, q, r, result)
+    saved = result if code in _SAVE_OUTPUT else vector, order, code, p, q, r
     return y if out is None else deliver(y, out), saved
 
 
 def _backward(saved, grad_y, needs):
     if not needs[0]:
         return (None,)
-    state, shape, order, code, p, q, r = saved
-    grad_x = empty(state.size, state.dtype)
+    state, order, code, p, q, r = saved
+    result = empty(state.size, state.dtype)
     run = _grad_input_kernel(code)
-    (run.serial if state.size <= _BLOCK else run)(flat(grad_y, order), state, p, q, r, grad_x)
-    return (unflat(grad_x, shape, order),)
+    (run.serial if state.size <= _BLOCK else run)(flat(grad_y, order), state, p, q, r, result)
+    return (unflat(result, grad_y.shape, order),)
 
 
 def sigmoid_forward(x, *, out=None):

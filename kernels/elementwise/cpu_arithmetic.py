@@ -22,7 +22,7 @@ from .broadcasting import broadcast_shape, broadcast_to, merged, stretched_axes,
 from .memory_order import axes_by_memory, flat, unflat
 
 ADD, MULTIPLY, MAXIMUM, MINIMUM, SUBTRACT, DIVIDE, _SUBTRACT_FROM, _DIVIDE_INTO = range(8)
-_REVERSED = {SUBTRACT: _SUBTRACT_FROM, DIVIDE: _DIVIDE_INTO}
+REVERSED = {SUBTRACT: _SUBTRACT_FROM, DIVIDE: _DIVIDE_INTO}
 
 _WORTH_THREADS = 1 << 16  # elements; NumPy has combined fewer before another thread has woken up
 _BLOCK = 8192  # elements that a thread takes at a time
@@ -203,7 +203,7 @@ def combined(code, x, y, out=None):
     y_flat, y_steps = _walked(_once(y), shape, order)
     sizes, (x_steps, y_steps) = merged(_in_order(shape, order), x_steps, y_steps)
     if x_steps[-1] == 0:
-        x_flat, y_flat, x_steps, y_steps, code = y_flat, x_flat, y_steps, x_steps, _REVERSED.get(code, code)
+        x_flat, y_flat, x_steps, y_steps, code = y_flat, x_flat, y_steps, x_steps, REVERSED.get(code, code)
     z = empty(math.prod(shape), x.dtype) if out is None else flat(out, order)
     if len(sizes) > 3 or x_steps[-1] != 1 or y_steps[-1] > 1 or not (out is None or np.may_share_memory(z, out)):
         return None

@@ -3,13 +3,18 @@ know the axes, and what comes out lies as what went in did."""
 
 import numpy as np
 
+from ..memory import empty
 
-def in_memory_order(x):
-    """(x as a vector in the order of its elements in memory, the axes in that order as `axes_by_memory` has them)."""
+
+def with_result(x):
+    """(x as a vector in the order of its elements in memory, the axes in that order as `axes_by_memory` has them, a new
+    array that lies as x does, that array as a vector)."""
     if x.flags.c_contiguous:
-        return x.ravel(), None
+        y = empty(x.shape, x.dtype)
+        return x.ravel(), None, y, y.ravel()
     order = axes_by_memory(x)
-    return x.transpose(order).ravel(), order
+    result = empty(x.size, x.dtype)
+    return x.transpose(order).ravel(), order, unflat(result, x.shape, order), result
 
 
 def axes_by_memory(x):
