@@ -1,7 +1,8 @@
 """Whole matrix products on NumPy arrays, shared among Numba's threads (`cpu_product.py` has the tile).
 
 BLAS would do, were it not for its threads: they and Numba's wait for each other on the same cores, each spinning while
-the other has work. So it only gets what it computes on the calling thread. A product may start from a bias.
+the other has work. Small products are one call on the calling thread (`cpu_small_product.py`). A product may end with a
+bias and a rectifier.
 """
 
 from __future__ import annotations
@@ -16,11 +17,11 @@ from numba import prange, types
 from numba.core import cgutils
 from numba.extending import intrinsic
 
-from .accumulate import add_into, multiply_into, rectify
 from .cpu_groups import multiply_groups_ahead, pack_groups, shares
 from .cpu_jit import kernel, serial_kernel, threads_for
 from .cpu_lines import memory
 from .cpu_product import (
+    LOW,
     PANEL_BYTES,
     REGISTER_BYTES,
     TALL,
@@ -30,6 +31,8 @@ from .cpu_product import (
     panel_width,
     transpose,
 )
+from .cpu_rows import add_products, add_weighted_rows
+from .cpu_small_product import small_product_kernel
 from .cpu_vectors import load, store
 from .memory import workspace
 
@@ -41,7 +44,12 @@ _WORTH_GROUPS = 192  # terms up to which even then groups are better, as they wr
 _TURNED_ROWS = 240  # rows of the transposed result at a time, beside all of the packed left matrix
 _FEW_ROWS = 64  # up to which packing the right matrix takes longer than transposing the result
 _FEW = 1 << 18  # elements of a left matrix that, packed as a whole, leaves room for more in the second-level cache
-_SMALL = 1 << 18  # multiply-adds up to which OpenBLAS computes on the calling thread, and starts faster than a kernel
+_PASSING = (2, 12)  # rows up to which a right matrix in rows, or in columns, passes by as it lies: no tile, which would
+_PASSING_LINES, _PASSING_TERMS = 8, 512  # compute rows in vain. So much of columns stays in the cache for all rows.
+_SMALL = 1 << 21  # multiply-adds up to which nothing needs packing that can be read as it lies,
+_NEAR_ENOUGH = 1 << 12  # and elements of a right matrix up to which even few rows of left are worth its tiles
+_NEAR = 2048  # bytes between rows; further ones, of which nearly each is on a page of its own, are read in place
+_FAR_TERMS = 32  # so many at a time, from left to right: the processor knows so many pages at once
 _ALIASES = 4096  # bytes; rows that lie a multiple of this apart meet in the same lines of the first-level cache
 
 
@@ -81,7 +89,8 @@ def _multiply_part(
     width = PANEL_BYTES // result.itemsize
     panels = (columns + width - 1) // width
     # Copying takes longer than what it saves where what is copied is read only a few times.
-    few_rows = rows <= 2 * TALL and left_step == 1 and not right_by_columns
+    limit = 2 * TALL if right_pitch * right.itemsize > _NEAR else TALL + LOW
+    few_rows = rows <= limit and left_step == 1 and not right_by_columns
     few_columns = left_step == 1 and panels <= 4 and left_pitch * left.itemsize % _ALIASES != 0
     in_place = not right_by_columns and rows <= _IN_PLACE and 2 * right_pitch * right.itemsize % _ALIASES != 0
     if few_rows or few_columns:
@@ -112,7 +121,9 @@ def _multiply_in_place(
 ):  # fmt: skip
     """Rows of left are read where they lie, and so are right's, but for the last columns, or where it is packed."""
     width = PANEL_BYTES // result.itemsize
-    whole, rest, terms = columns // width, columns % width, _block_of(inner, _INNER, 8)
+    whole, rest = columns // width, columns % width
+    is_far = not right_by_columns and not packs_right and right_pitch * right.itemsize > _NEAR
+    terms = _block_of(inner, _FAR_TERMS if is_far else _INNER, 8)
     places, last_start = np.arange(rows) * left_pitch, result_start + whole * width
     for k in range(0, inner, terms):
         now = min(terms, inner - k)
@@ -316,6 +327,34 @@ def turned_matmul_kernel(
                     _finish_rows(result, column, result_pitch, rows, count, bias, column, clips)
 
 
+@kernel
+def few_rows_matmul_kernel(
+    left, left_pitch, right, right_pitch, right_by_columns, bias, clips, result, result_pitch, rows, inner, columns,
+    parts,
+):  # fmt: skip
+    """result [rows, columns] = left x right + bias for so few rows of left that reading right takes longest: it passes
+    by once, as it lies. A task is a part of the columns."""
+    starts = np.arange(rows) * left_pitch
+    for part in prange(parts):
+        low, high = columns * part // parts, columns * (part + 1) // parts
+        if right_by_columns:
+            for row in range(rows):
+                result[row * result_pitch + low : row * result_pitch + high] = 0
+            for column in range(low, high, _PASSING_LINES):
+                count, start = min(_PASSING_LINES, high - column), column * right_pitch
+                for k in range(0, inner, _PASSING_TERMS):
+                    terms = min(_PASSING_TERMS, inner - k)
+                    add_products(
+                        right, start + k, right_pitch, count, terms, left[k:], starts, rows, result, column,
+                        result_pitch,
+                    )  # fmt: skip
+        else:
+            add_weighted_rows(
+                right, low, right_pitch, inner, high - low, left, 0, left_pitch, rows, result, low, result_pitch, False
+            )
+        _finish_rows(result, low, result_pitch, rows, high - low, bias, low, clips)
+
+
 class _Lines(NamedTuple):
     """Where elements of a stack of matrices stand in flat memory: item * size + row * pitch + column * step."""
 
@@ -333,7 +372,7 @@ class _Plan(NamedTuple):
     left: tuple[int, ...]
     right: tuple[int, ...]
     result: tuple[int, ...]
-    scratch: tuple[int, int]
+    scratch: tuple[int, ...]  # its shape, or nothing where none is needed
 
 
 def matmul(left, right, out, bias=None, clips=False):
@@ -350,19 +389,14 @@ def matmul(left, right, out, bias=None, clips=False):
     if multiply_adds == 0:
         out[...] = 0 if bias is None else np.maximum(bias, 0) if clips else bias
         return out
-    if multiply_adds <= _SMALL and (out.ndim == 2 or len(out) == 1):
-        multiply_into(out, left, right)
-        if bias is not None:
-            add_into(out, bias)
-        return rectify(out) if clips else out
     plan = _plan(
         left.shape, left.strides, right.shape, right.strides, out.shape, out.strides, out.itemsize,
         threads_for(multiply_adds),
     )  # fmt: skip
     bias = _NO_BIAS[out.dtype.char] if bias is None else np.ascontiguousarray(bias)
     a, b, c = plan.flat
-    scratch = workspace("matmul", plan.scratch, out.dtype)
-    plan.kernel(a(left), *plan.left, b(right), *plan.right, bias, clips, c(out), *plan.result, scratch)
+    scratch = (workspace("matmul", plan.scratch, out.dtype),) if plan.scratch else ()
+    plan.kernel(a(left), *plan.left, b(right), *plan.right, bias, clips, c(out), *plan.result, *scratch)
     return out
 
 
@@ -377,6 +411,14 @@ def _plan(left_shape, left_strides, right_shape, right_strides, out_shape, out_s
     c = _lines(out_shape, out_strides, itemsize)
     by_columns = b.step != 1
     flat, b_pitch = (a.flat, b.flat, c.flat), b.step if by_columns else b.pitch
+    passes = a.step == 1 and rows <= _PASSING[by_columns]
+    is_small = rows * inner * columns <= _SMALL and (not passes or inner * columns <= _NEAR_ENOUGH)
+    if batch == 1 and is_small:
+        result = c.pitch, rows, inner, columns
+        return _Plan(small_product_kernel, flat, (a.pitch, a.step), (b_pitch, by_columns), result, ())
+    if batch == 1 and passes:
+        run = few_rows_matmul_kernel if threads > 1 else few_rows_matmul_kernel.serial
+        return _Plan(run, flat, (a.pitch,), (b_pitch, by_columns), (c.pitch, rows, inner, columns, threads), ())
     if batch == 1 and by_columns and a.step == 1 and rows <= _FEW_ROWS and rows * inner <= _FEW and 2 * rows <= columns:
         workers = min(threads, -(-columns // TALL))
         run = turned_matmul_kernel if workers > 1 else turned_matmul_kernel.serial

@@ -14,9 +14,9 @@ from numba import prange
 
 from ..cpu_jit import kernel, serial_kernel
 from ..cpu_math import tanh
+from ..cpu_rows import add_products, add_weighted_rows
 from .cpu_gru import gru_gates, gru_grad_gates
 from .cpu_lstm import lstm_gates, lstm_grad_gates
-from .cpu_rows import add_products, add_weighted_rows
 from .cpu_share import CHUNK, end_step, next_chunk
 from .cpu_time import add, copy, running_again, still_running
 
@@ -51,7 +51,7 @@ def _forward_chunk(
     """One step of a chunk's units."""
     size = output.shape[1]
     low = chunk * CHUNK
-    units = min(CHUNK, size - low)
+    units, sums, pitch = min(CHUNK, size - low), scratch.reshape(-1), scratch.shape[1]
     for i in range(active):
         row = gates[rows[step, order[i]]]
         for gate in range(_gate_count(kind)):
@@ -62,34 +62,34 @@ def _forward_chunk(
     if weight_ih.shape[0] > 0:
         starts = _row_starts(rows, step, order, active, features)
         for gate in range(_gate_count(kind)):
-            first, place = gate * size + low, gate * units
-            add_products(weight_ih, first, units, features, x.reshape(-1), starts, active, scratch, place)
+            first, place = (gate * size + low) * features, gate * units
+            add_products(weight_ih, first, features, units, features, x.reshape(-1), starts, active, sums, place, pitch)
     if step > 0:
         starts, states = _row_starts(places, step - 1, order, active, size), output.reshape(-1)
     else:
         starts, states = order[:active] * size, h0.reshape(-1)
     for gate in range(_gate_count(kind)):
         place = 3 * units if kind == GRU and gate == 2 else gate * units
-        add_products(weight, gate * size + low, units, size, states, starts, active, scratch, place)
+        add_products(weight, (gate * size + low) * size, size, units, size, states, starts, active, sums, place, pitch)
     for i in range(active):
         n = order[i]
-        row, sums, h = rows[step, n], scratch[i], output[places[step, n]][low : low + units]
+        row, parts, h = rows[step, n], scratch[i], output[places[step, n]][low : low + units]
         if kind == LSTM:
             c = c_n[n, low : low + units]
-            lstm_gates(sums[: 4 * units], c, h)
+            lstm_gates(parts[: 4 * units], c, h)
             copy(c, extra[row][low : low + units])
         elif kind == GRU:
             copy(states[starts[i] + low :], h)
-            gru_gates(sums[: 3 * units], sums[3 * units : 4 * units], h)
-            copy(sums[3 * units :], extra[row][low : low + units])
+            gru_gates(parts[: 3 * units], parts[3 * units : 4 * units], h)
+            copy(parts[3 * units :], extra[row][low : low + units])
         elif kind == TANH:
             for j in range(units):
-                h[j] = tanh(sums[j])
+                h[j] = tanh(parts[j])
         else:
             for j in range(units):
-                h[j] = sums[j] if not sums[j] <= 0 else h.dtype.type(0)
+                h[j] = parts[j] if not parts[j] <= 0 else h.dtype.type(0)
         for gate in range(_saved_count(kind)):
-            copy(sums[gate * units :], gates[row][gate * size + low : gate * size + low + units])
+            copy(parts[gate * units :], gates[row][gate * size + low : gate * size + low + units])
 
 
 @serial_kernel
@@ -190,8 +190,9 @@ def _backward_chunk(
             copy(grad_n, grad_hidden_new[row, low:high])
     for part in range(_gate_count(kind) if step >= 0 else 0):
         add_weighted_rows(
-            weight, part * size + low, units, size, scratch, part * units, active, partial[chunk], part > 0
-        )
+            weight, (part * size + low) * size, size, units, size, scratch.reshape(-1), part * units, scratch.shape[1],
+            active, partial.reshape(-1), chunk * partial.shape[1] * size, size, part > 0,
+        )  # fmt: skip
 
 
 @serial_kernel

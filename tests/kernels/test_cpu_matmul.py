@@ -10,6 +10,7 @@ from ranvier.kernels import cpu_matmul
 from ranvier.kernels.cpu_matmul import matmul
 
 EDGES = [(480, 256, 1024), (481, 257, 1025), (1, 600, 700), (700, 900, 1), (25, 1, 40), (13, 330, 31), (600, 20, 600)]
+EDGES += [(12, 530, 701), (2, 90, 600), (24, 100, 600)]  # rows that the right matrix passes by, and far rows of it
 EDGES += [(500, 1100, 1001)]  # more rows and more terms than are packed at once
 
 
@@ -63,7 +64,8 @@ def test_sizes_around_the_blocks(rows, inner, columns, layout):
 
 @pytest.mark.parametrize("dtype", [np.float32, np.float64])
 @pytest.mark.parametrize(
-    ("rows", "inner", "columns"), [(1, 300, 500), (7, 256, 241), (33, 257, 240), (64, 1, 200), (16, 520, 33)]
+    ("rows", "inner", "columns"),
+    [(1, 300, 500), (12, 520, 19), (13, 256, 241), (33, 257, 240), (64, 1, 200), (16, 520, 33)],
 )
 def test_few_rows_times_a_matrix_of_contiguous_columns(rows, inner, columns, dtype, monkeypatch):
     rng = np.random.default_rng(0)
@@ -72,7 +74,9 @@ def test_few_rows_times_a_matrix_of_contiguous_columns(rows, inner, columns, dty
     turned, straight = (np.full((rows, columns + 3), np.nan, dtype)[:, 1:-2] for _ in range(2))
     matmul(left, right, turned, bias)
     monkeypatch.setattr(cpu_matmul, "_FEW", 0)
+    cpu_matmul._plan.cache_clear()
     matmul(left, right, straight, bias)
+    cpu_matmul._plan.cache_clear()
     np.testing.assert_array_equal(turned, straight)
     assert_close(turned, left.astype(np.float64) @ right + bias, np.dtype(dtype).name, inner)
     assert np.isnan(turned.base[:, [0, -2, -1]]).all()
@@ -88,7 +92,7 @@ def test_a_part_of_a_wider_result_is_written_and_nothing_beside_it():
     assert np.isnan(wide[:, 50:]).all()
 
 
-@pytest.mark.parametrize("rows", [300, 50])
+@pytest.mark.parametrize("rows", [300, 50, 2])
 @pytest.mark.parametrize("layout", ["rows", "columns"])
 def test_bits_do_not_depend_on_the_number_of_threads(rows, layout, monkeypatch):
     rng = np.random.default_rng(0)

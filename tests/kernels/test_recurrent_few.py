@@ -7,9 +7,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from ranvier.kernels import recurrent
+from ranvier.kernels.cpu_rows import add_products, add_weighted_rows
 from ranvier.kernels.recurrent import cpu
 from ranvier.kernels.recurrent.cpu_few import LSTM, few_forward_kernel
-from ranvier.kernels.recurrent.cpu_rows import add_products, add_weighted_rows
 from ranvier.kernels.recurrent.cpu_share import CHUNK, board_size, end_step, next_chunk
 
 KINDS = {"rnn": 1, "lstm": 4, "gru": 3}
@@ -145,18 +145,23 @@ def test_workers_one_after_the_other(rng):
 @given(st.integers(0, 35), st.sampled_from([1, 7, 8, 15, 16, 17, 67]), st.integers(1, 4), st.sampled_from(["f4", "f8"]))
 @settings(max_examples=40, deadline=None, derandomize=True)
 def test_products_with_a_weight_as_it_lies(rows, inner, count, dtype):
-    rng = np.random.default_rng(rows * inner)
-    weight = rng.standard_normal((rows + 3, inner)).astype(dtype)
+    rng, first = np.random.default_rng(rows * inner), 2 * (inner + 3) + 1
+    weight = rng.standard_normal((rows + 3, inner + 3)).astype(dtype)
     vectors, factors = (rng.standard_normal(shape).astype(dtype) for shape in ((count + 1, inner), (count, rows + 2)))
     sums, tolerance = np.ones((count + 1, rows + 2), dtype), 1e-4 if dtype == "f4" else 1e-12
-    starts = np.arange(1, count + 1) * inner
-    add_products(weight.reshape(-1), 2, rows, inner, vectors.reshape(-1), starts, count, sums, 1)
-    picked = weight[2 : 2 + rows]
+    starts, flat = np.arange(1, count + 1) * inner, weight.reshape(-1)
+    picked, pitch = weight[2 : 2 + rows, 1 : inner + 1], inner + 3
+    add_products(flat, first, pitch, rows, inner, vectors.reshape(-1), starts, count, sums.reshape(-1), 1, rows + 2)
     np.testing.assert_allclose(sums[:count, 1:-1], 1 + vectors[1:] @ picked.T, rtol=0, atol=tolerance)
     sums[:count, 1:-1] = 1
     assert (sums == 1).all(), "sums that were not asked for were written"
     if rows:
-        result = np.full((count, inner), np.nan, dtype)
+        result, flat_factors = np.full((count, inner + 2), np.nan, dtype), factors.reshape(-1)
         for times in (1, 2):
-            add_weighted_rows(weight.reshape(-1), 2, rows, inner, factors, 1, count, result, times == 2)
-            np.testing.assert_allclose(result, times * (factors[:, 1:-1] @ picked), rtol=0, atol=tolerance)
+            add_weighted_rows(
+                flat, first, pitch, rows, inner, flat_factors, 1, rows + 2, count, result.reshape(-1), 1, inner + 2,
+                times == 2,
+            )  # fmt: skip
+            exact = times * (factors[:, 1:-1] @ picked)
+            np.testing.assert_allclose(result[:, 1:-1], exact, rtol=0, atol=tolerance)
+        assert np.isnan(result[:, [0, -1]]).all(), "results that were not asked for were written"

@@ -1,7 +1,10 @@
-"""Products of a weight, as it lies, with a vector or a few: what a step costs where there are few sequences.
+"""Products of a matrix, as it lies, with a vector or a few: a dense layer's of few samples, a recurrent step's of few
+sequences.
 
-Every element of the weight is used once a vector: packing it would take as long as a few steps. Eight rows at a time
+Every element of the matrix is used once a vector: packing it would take as long as a few products. Eight rows at a time
 pass by, a vector register wide; every sum has its own order, written down here, that no compiler changes.
+
+All arrays are flat. Row r of the matrix is `inner` elements from matrix[start + r * pitch].
 """
 
 from llvmlite import ir
@@ -9,11 +12,11 @@ from numba import types
 from numba.core import cgutils
 from numba.extending import intrinsic
 
-from ..cpu_jit import serial_kernel
-from ..cpu_product import REGISTER_BYTES
-from ..cpu_vectors import data_of, everywhere, fold, load, multiply_add, store
+from .cpu_jit import serial_kernel
+from .cpu_product import REGISTER_BYTES
+from .cpu_vectors import data_of, everywhere, fold, load, multiply_add, store
 
-_EIGHT = 8  # rows of the weight at a time: as many sums as keep both multipliers busy
+_EIGHT = 8  # rows of the matrix at a time: as many sums as keep both multipliers busy
 
 
 class _Vectors:
@@ -50,18 +53,18 @@ class _Vectors:
 
 
 def _dot_rows(rows):
-    """A function that multiplies `rows` rows of a weight with a vector."""
+    """A function that multiplies `rows` rows of a matrix with a vector."""
 
     @intrinsic
-    def dot_rows(typing_context, weight, start, inner, left, left_start, sums, sums_start):
-        """sums[r] += weight[start + r * inner : ...] . left[left_start : ...]"""
+    def dot_rows(typing_context, matrix, start, pitch, inner, left, left_start, sums, sums_start):
+        """sums[r] += row r . left[left_start : ...]"""
 
         def generate(context, builder, signature, arguments):
-            _, start, inner, _, left_start, _, sums_start = arguments
-            v = _Vectors(context, builder, signature, arguments, (0, 3, 5))
+            _, start, pitch, inner, _, left_start, _, sums_start = arguments
+            v = _Vectors(context, builder, signature, arguments, (0, 4, 6))
             left, sums = v.at(v.data[1], left_start), v.at(v.data[2], sums_start)
             numbers = [ir.Constant(inner.type, r) for r in range(rows)]
-            pointers = [v.at(v.data[0], builder.add(start, builder.mul(number, inner))) for number in numbers]
+            pointers = [v.at(v.data[0], builder.add(start, builder.mul(number, pitch))) for number in numbers]
             # Stack slots of which LLVM makes registers: sums of whole vectors, and of what is left over.
             wide, narrow = (
                 [cgutils.alloca_once_value(builder, ir.Constant(kind, None)) for _ in numbers]
@@ -77,24 +80,24 @@ def _dot_rows(rows):
             return context.get_dummy_value()
 
         integer = types.intp
-        return types.void(weight, integer, integer, left, integer, sums, integer), generate
+        return types.void(matrix, integer, integer, integer, left, integer, sums, integer), generate
 
     return dot_rows
 
 
 def _add_rows(rows):
-    """A function that adds `rows` rows of a weight, each times a number."""
+    """A function that adds `rows` rows of a matrix, each times a number."""
 
     @intrinsic
-    def add_rows(typing_context, weight, start, inner, factors, factors_start, result, result_start, add):
-        """result = (add: itself +) the sum of weight[start + r * inner : ...] * factors[r]"""
+    def add_rows(typing_context, matrix, start, pitch, inner, factors, factors_start, result, result_start, add):
+        """result = (add: itself +) the sum of row r * factors[r]"""
 
         def generate(context, builder, signature, arguments):
-            _, start, inner, _, factors_start, _, result_start, add = arguments
-            v = _Vectors(context, builder, signature, arguments, (0, 3, 5))
+            _, start, pitch, inner, _, factors_start, _, result_start, add = arguments
+            v = _Vectors(context, builder, signature, arguments, (0, 4, 6))
             factors, result = v.at(v.data[1], factors_start), v.at(v.data[2], result_start)
             numbers = [ir.Constant(inner.type, r) for r in range(rows)]
-            pointers = [v.at(v.data[0], builder.add(start, builder.mul(number, inner))) for number in numbers]
+            pointers = [v.at(v.data[0], builder.add(start, builder.mul(number, pitch))) for number in numbers]
             single = [v.load(factors, number, v.scalar) for number in numbers]
             spread = [everywhere(builder, factor, v.lanes) for factor in single]
             for index, kind in v.walk(inner):
@@ -108,7 +111,9 @@ def _add_rows(rows):
             return context.get_dummy_value()
 
         integer = types.intp
-        return types.void(weight, integer, integer, factors, integer, result, integer, types.boolean), generate
+        return types.void(
+            matrix, integer, integer, integer, factors, integer, result, integer, types.boolean
+        ), generate  # fmt: skip
 
     return add_rows
 
@@ -118,37 +123,40 @@ _add_eight, _add_one = _add_rows(_EIGHT), _add_rows(1)
 
 
 @serial_kernel
-def add_products(weight, first, rows, inner, left, starts, count, sums, place):
-    """sums[i, place : place + rows] += rows `first`, ... of weight [*, inner] . vector i, for `count` vectors.
+def add_products(matrix, start, pitch, rows, inner, left, left_starts, count, sums, sums_start, sums_pitch):
+    """sums[sums_start + i * sums_pitch + r] += row r . vector i, for `rows` rows and `count` vectors.
 
     Args:
-        weight, left: flat; vector i is left[starts[i] : starts[i] + inner].
-        sums: [at least count, *].
+        left: vector i is left[left_starts[i] : left_starts[i] + inner].
     """
-    flat, pitch, together = sums.reshape(-1), sums.shape[1], rows // _EIGHT * _EIGHT
+    together = rows // _EIGHT * _EIGHT
     for row in range(0, together, _EIGHT):
         for i in range(count):
-            _dot_eight(weight, (first + row) * inner, inner, left, starts[i], flat, i * pitch + place + row)
+            to = sums_start + i * sums_pitch + row
+            _dot_eight(matrix, start + row * pitch, pitch, inner, left, left_starts[i], sums, to)
     for row in range(together, rows):
         for i in range(count):
-            _dot_one(weight, (first + row) * inner, inner, left, starts[i], flat, i * pitch + place + row)
+            to = sums_start + i * sums_pitch + row
+            _dot_one(matrix, start + row * pitch, pitch, inner, left, left_starts[i], sums, to)
 
 
 @serial_kernel
-def add_weighted_rows(weight, first, rows, inner, factors, place, count, result, add):
-    """result[i] = (add: itself +) the sum of rows `first`, ... of weight, each times its factor in factors[i, place :].
+def add_weighted_rows(
+    matrix, start, pitch, rows, inner, factors, factors_start, factors_pitch, count, result, result_start,
+    result_pitch, add,
+):  # fmt: skip
+    """result i = (add: itself +) the sum of `rows` rows, each times a factor, for `count` results of `inner` elements.
 
     Args:
-        weight: flat, of rows [inner].
-        factors: [at least count, *]; result: [at least count, inner].
+        factors: that of row r in result i is factors[factors_start + i * factors_pitch + r].
+        result: result i begins at result[result_start + i * result_pitch].
     """
-    flat, pitch, together = factors.reshape(-1), factors.shape[1], rows // _EIGHT * _EIGHT
-    to = result.reshape(-1)
+    together = rows // _EIGHT * _EIGHT
     for row in range(0, together, _EIGHT):
         for i in range(count):
-            start, number = (first + row) * inner, i * pitch + place + row
-            _add_eight(weight, start, inner, flat, number, to, i * inner, add or row > 0)
+            number, to = factors_start + i * factors_pitch + row, result_start + i * result_pitch
+            _add_eight(matrix, start + row * pitch, pitch, inner, factors, number, result, to, add or row > 0)
     for row in range(together, rows):
         for i in range(count):
-            start, number = (first + row) * inner, i * pitch + place + row
-            _add_one(weight, start, inner, flat, number, to, i * inner, add or row > 0)
+            number, to = factors_start + i * factors_pitch + row, result_start + i * result_pitch
+            _add_one(matrix, start + row * pitch, pitch, inner, factors, number, result, to, add or row > 0)
