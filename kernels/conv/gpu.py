@@ -1,4 +1,4 @@
-"""Convolutions on CuPy arrays of any strides: what is channels-last in memory stays so, forward and backward.
+"""Convolutions on CuPy arrays of any strides: results lie in memory as x does, channels first or last.
 
 Three maps, each used by both directions:
 
@@ -8,7 +8,8 @@ Three maps, each used by both directions:
     grad_weight         gradient of W      gradient of W, with x and grad_y changing places
 
 Where every channel has its own kernel (`gpu_depthwise.py`) they are direct, otherwise products on tensor cores
-(`gpu_products.py`). Ranks 1 and 2 run as rank 3 with leading axes of size 1.
+(`gpu_products.py`), which read some images from a channels-last copy (`gpu_layout.py`). Ranks 1 and 2 run as rank 3
+with leading axes of size 1.
 """
 
 import numpy as np
@@ -20,6 +21,7 @@ from ..dense.gpu_product import parts_of, sum_parts
 from ..gpu_arrays import contiguous, copy_into, strides
 from ..launch import ceil_div, empty, launch
 from . import gpu_depthwise, gpu_products
+from .gpu_layout import PIECE, Image, channels_last, is_copied, reads_of_input, reads_of_output
 from .gpu_products import cells_of
 from .shape import conv_shape, transposed_conv_shape
 
@@ -66,26 +68,27 @@ def _forward(
     shape, rank = conv_shape(x, weight, stride, padding, dilation, groups), weight.ndim - 2
     y = _output("conv", x, rank, shape.out_channels, shape.output, out)
     bias = None if bias is None else contiguous(bias)
-    steps = _five_strides(x, rank), _five_strides(y, rank)
-    _method(shape).correlate(x, weight, bias, shape, y, activation == "relu", *steps, _laid_out_as(y, residual))
+    result = _image(y, rank, shape.out_channels, shape)
+    image = _as_read(_image(x, rank, shape.in_channels, shape), shape, shape.input, reads_of_input(shape))
+    _method(shape).correlate(image, weight, bias, shape, result, activation == "relu", _laid_out_as(y, residual))
     return y, (x, weight, y if activation else None, shape)
 
 
 def _backward(saved, grad_y, needs):
     x, weight, y, shape = saved
-    rank = weight.ndim - 2
-    grad_z = _grad_sum(grad_y, y, rank)
-    x_steps, grad_steps = _five_strides(x, rank), _five_strides(grad_z, rank)
-    grad_x = grad_weight = grad_bias = None
+    rank, grad_x, grad_weight, grad_bias = weight.ndim - 2, None, None, None
+    reads = reads_of_output(shape) * sum(needs[:2])
+    grad_z, grad_read = _gradients(grad_y, y, rank, shape, shape.out_channels, shape.output, reads, True in needs[3:])
     if needs[0]:
         grad_x = _like(x, x.shape, rank)
-        _method(shape).spread(grad_z, weight, None, shape, grad_x, False, grad_steps, _five_strides(grad_x, rank))
+        _method(shape).spread(grad_read, weight, None, shape, _image(grad_x, rank, shape.in_channels, shape), False)
     if needs[1]:
         grad_weight = empty(weight)
-        _method(shape).grad_weight(x, grad_z, shape, grad_weight, x_steps, grad_steps)
+        image = _as_read(_image(x, rank, shape.in_channels, shape), shape, shape.input, reads_of_input(shape))
+        _method(shape).grad_weight(image, grad_read, shape, grad_weight)
     if needs[2]:
-        grad_bias = _grad_bias(grad_z, shape.batch, shape.out_channels, shape.output, grad_steps)
-    return (grad_x, grad_weight, grad_bias, grad_z if True in needs[3:] else None)[: len(needs)]
+        grad_bias = _grad_bias(grad_z, shape.batch, shape.out_channels, shape.output)
+    return (grad_x, grad_weight, grad_bias, grad_z.array if True in needs[3:] else None)[: len(needs)]
 
 
 def _transposed_forward(
@@ -106,26 +109,27 @@ def _transposed_forward(
     shape = transposed_conv_shape(x, weight, stride, padding, output_padding, dilation, groups)
     y = _output("conv_transpose", x, rank, shape.in_channels, shape.input, out)
     bias = None if bias is None else contiguous(bias)
-    steps = _five_strides(x, rank), _five_strides(y, rank)
-    _method(shape).spread(x, weight, bias, shape, y, activation == "relu", *steps, _laid_out_as(y, residual))
+    result = _image(y, rank, shape.in_channels, shape)
+    image = _as_read(_image(x, rank, shape.out_channels, shape), shape, shape.output, reads_of_output(shape))
+    _method(shape).spread(image, weight, bias, shape, result, activation == "relu", _laid_out_as(y, residual))
     return y, (x, weight, y if activation else None, shape)
 
 
 def _transposed_backward(saved, grad_y, needs):
     x, weight, y, shape = saved
-    rank = weight.ndim - 2
-    grad_z = _grad_sum(grad_y, y, rank)
-    x_steps, grad_steps = _five_strides(x, rank), _five_strides(grad_z, rank)
-    grad_x = grad_weight = grad_bias = None
+    rank, grad_x, grad_weight, grad_bias = weight.ndim - 2, None, None, None
+    reads = reads_of_input(shape) * sum(needs[:2])
+    grad_z, grad_read = _gradients(grad_y, y, rank, shape, shape.in_channels, shape.input, reads, True in needs[3:])
     if needs[0]:
         grad_x = _like(x, x.shape, rank)
-        _method(shape).correlate(grad_z, weight, None, shape, grad_x, False, grad_steps, _five_strides(grad_x, rank))
+        _method(shape).correlate(grad_read, weight, None, shape, _image(grad_x, rank, shape.out_channels, shape), False)
     if needs[1]:
         grad_weight = empty(weight)
-        _method(shape).grad_weight(grad_z, x, shape, grad_weight, grad_steps, x_steps)
+        image = _as_read(_image(x, rank, shape.out_channels, shape), shape, shape.output, reads_of_output(shape))
+        _method(shape).grad_weight(grad_read, image, shape, grad_weight)
     if needs[2]:
-        grad_bias = _grad_bias(grad_z, shape.batch, shape.in_channels, shape.input, grad_steps)
-    return (grad_x, grad_weight, grad_bias, grad_z if True in needs[3:] else None)[: len(needs)]
+        grad_bias = _grad_bias(grad_z, shape.batch, shape.in_channels, shape.input)
+    return (grad_x, grad_weight, grad_bias, grad_z.array if True in needs[3:] else None)[: len(needs)]
 
 
 conv1d_forward = conv2d_forward = conv3d_forward = _forward
@@ -138,11 +142,31 @@ def _method(shape):
     return gpu_depthwise if shape.is_depthwise else gpu_products
 
 
-def _five_strides(x, rank) -> tuple[int, ...]:
-    """The strides of x [N, C, *spatial] or [C, *spatial] along [N, C, D, H, W], in elements; 0 where it has no axis."""
+def _image(x, rank, channels, shape) -> Image:
+    """x [N, C, *spatial] or [C, *spatial], of so many channels in the convolution's groups, as kernels walk it."""
     steps = strides(x)
     leading, spatial = steps[: x.ndim - rank], steps[x.ndim - rank :]
-    return (0,) * (2 - len(leading)) + leading + (0,) * (3 - rank) + spatial
+    steps = (0,) * (2 - len(leading)) + leading + (0,) * (3 - rank) + spatial
+    return Image(x, steps, channels // shape.groups)
+
+
+def _as_read(image, shape, sizes, reads) -> Image:
+    """The image from which products read each element so often: itself, or a channels-last copy."""
+    return channels_last(image, shape, sizes) if is_copied(image, shape, sizes, reads) else image
+
+
+def _gradients(grad_y, y, rank, shape, channels, sizes, reads, is_result) -> tuple[Image, Image]:
+    """The gradient before the activation, and that as products read it so often.
+
+    ReLU's derivative is taken while a copy is made, unless the gradient itself `is_result`, the residual's gradient.
+    """
+    if y is not None and not is_result and channels // shape.groups % PIECE == 0:
+        image = _image(grad_y, rank, channels, shape)
+        if grad_y.flags.c_contiguous and y.flags.c_contiguous and is_copied(image, shape, sizes, reads):
+            copy = channels_last(image, shape, sizes, y)
+            return copy, copy
+    grad_z = _image(_grad_sum(grad_y, y, rank), rank, channels, shape)
+    return grad_z, _as_read(grad_z, shape, sizes, reads)
 
 
 def _like(x, shape, rank):
@@ -198,16 +222,16 @@ def _grad_sum(grad_y, y, rank):
     return grad_z.transpose(back)
 
 
-def _grad_bias(grad_z, batch, channels, sizes, grad_steps):
-    grad_bias = empty(grad_z, (channels,))
-    block_c, block_p = (32, 32) if grad_steps[1] == 1 and channels > 1 else (1, 1024)
+def _grad_bias(image, batch, channels, sizes):
+    grad_z, grad_bias = image.array, empty(image.array, (channels,))
+    block_c, block_p = (32, 32) if image.strides[1] == 1 and channels > 1 else (1, 1024)
     tiles = ceil_div(channels, block_c)
     parts = parts_of(tiles, ceil_div(batch * sizes[0] * sizes[1] * sizes[2], block_p))
     double = grad_z.dtype == np.float64
     target = grad_bias if parts == 1 else empty(grad_z, (parts, channels), np.float64 if double else np.float32)
     launch(
         conv_grad_bias_kernel, (tiles, parts),
-        grad_z, target, batch, channels, parts, *sizes, *grad_steps,
+        grad_z, target, batch, channels, parts, *sizes, *image.strides,
         ACCUMULATOR=tl.float64 if double else tl.float32, BLOCK_C=block_c, BLOCK_P=block_p, num_warps=4,
     )  # fmt: skip
     if parts > 1:

@@ -12,6 +12,7 @@ from ..dense.gpu_product import parts_of, sum_parts
 from ..gpu_arrays import contiguous
 from ..launch import ceil_div, empty, launch
 from ..tuning import Choice
+from .gpu_layout import Image
 from .gpu_products import cells_of
 
 
@@ -136,52 +137,50 @@ def conv_depthwise_grad_weight_kernel(
     tl.store(target, tl.sum(total, axis=2).to(grad_weight.dtype.element_ty), mask=mask)
 
 
-def correlate(x, weight, bias, shape, y, relu, x_strides, y_strides, residual=None) -> None:
+def correlate(x: Image, weight, bias, shape, y: Image, relu, residual=None) -> None:
     """y = activation(the convolution of x with weight + bias + residual); the residual has y's strides."""
-    _convolve(x, weight, bias, residual, shape, y, relu, x_strides, y_strides, shape.input, shape.output, spread=False)
+    _convolve(x, weight, bias, residual, shape, y, relu, shape.input, shape.output, spread=False)
 
 
-def spread(z, weight, bias, shape, x, relu, z_strides, x_strides, residual=None) -> None:
+def spread(z: Image, weight, bias, shape, x: Image, relu, residual=None) -> None:
     """x = activation(the transpose of the convolution, of z + bias + residual): its gradient, or a transposed
     convolution; the residual has x's strides."""
-    _convolve(z, weight, bias, residual, shape, x, relu, z_strides, x_strides, shape.output, shape.input, spread=True)
+    _convolve(z, weight, bias, residual, shape, x, relu, shape.output, shape.input, spread=True)
 
 
-def grad_weight(x, grad_z, shape, result, x_strides, grad_strides) -> None:
+def grad_weight(x: Image, grad_z: Image, shape, result) -> None:
     """result [out, 1, *kernel], contiguous, from x and grad_z."""
     positions = shape.batch * shape.out_size
-    tile = GRAD_WEIGHT.pick(x, shape.out_channels, positions, grad_strides[1] == 1 and shape.out_channels > 1)
+    tile = GRAD_WEIGHT.pick(result, shape.out_channels, positions, grad_z.strides[1] == 1 and shape.out_channels > 1)
     block_t = min(16, triton.next_power_of_2(shape.taps))
     tiles = ceil_div(shape.out_channels, tile["BLOCK_C"]) * ceil_div(shape.taps, block_t)
     parts = parts_of(tiles, ceil_div(positions, tile["BLOCK_P"]))
-    accumulator = np.float64 if x.dtype == np.float64 else np.float32
+    accumulator = np.float64 if result.dtype == np.float64 else np.float32
     target = result if parts == 1 else empty(result, (parts, result.size), accumulator)
     launch(
         conv_depthwise_grad_weight_kernel, (tiles, parts),
-        x, grad_z, target,
+        x.array, grad_z.array, target,
         shape.batch, shape.out_channels, shape.out_channels // shape.in_channels, parts, result.size,
-        *shape.input, *shape.output, *shape.stride, *shape.padding, *shape.dilation, *x_strides, *grad_strides,
-        **dict(zip(("KERNEL_D", "KERNEL_H", "KERNEL_W"), shape.kernel)), ACCUMULATOR=_accumulator(x.dtype),
+        *shape.input, *shape.output, *shape.stride, *shape.padding, *shape.dilation, *x.strides, *grad_z.strides,
+        **dict(zip(("KERNEL_D", "KERNEL_H", "KERNEL_W"), shape.kernel)), ACCUMULATOR=_accumulator(result.dtype),
         BLOCK_T=block_t, **tile,
     )  # fmt: skip
     if parts > 1:
         sum_parts(target, result, parts)
 
 
-def _convolve(
-    source, weight, bias, residual, shape, result, relu, source_strides, result_strides, source_sizes, sizes, spread
-):
+def _convolve(source, weight, bias, residual, shape, result, relu, source_sizes, sizes, spread):
     channels = shape.in_channels if spread else shape.out_channels
     positions = shape.batch * (shape.in_size if spread else shape.out_size)
-    tile = CONVOLVE.pick(source, channels, positions, result_strides[1] == 1 and channels > 1)
+    tile = CONVOLVE.pick(source.array, channels, positions, result.strides[1] == 1 and channels > 1)
     launch(
         conv_depthwise_kernel, (ceil_div(channels, tile["BLOCK_C"]) * ceil_div(positions, tile["BLOCK_P"]),),
-        source, contiguous(weight), bias, residual, result,
+        source.array, contiguous(weight), bias, residual, result.array,
         shape.batch, channels, shape.out_channels // shape.in_channels, *source_sizes, *sizes,
-        *shape.padding, *shape.dilation, *source_strides, *result_strides,
+        *shape.padding, *shape.dilation, *source.strides, *result.strides,
         **dict(zip(("KERNEL_D", "KERNEL_H", "KERNEL_W"), shape.kernel)),
         **dict(zip(("STRIDE_D", "STRIDE_H", "STRIDE_W"), shape.stride)),
-        SPREAD=spread, RELU=relu, ACCUMULATOR=_accumulator(source.dtype),
+        SPREAD=spread, RELU=relu, ACCUMULATOR=_accumulator(weight.dtype),
         **tile,
     )  # fmt: skip
 

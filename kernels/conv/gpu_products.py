@@ -1,5 +1,5 @@
 """Convolutions as implicit matrix products on CuPy arrays: no matrix of columns exists, each tile of it is gathered
-from the image when a tensor core wants it. Images have any strides: NCHW and channels-last memory go without a copy.
+from the image when a tensor core wants it. Images have any strides; `gpu_layout.py` says which are copied first.
 
 Lanes are the axis of the product that is summed over (a channel at a tap, that is a kernel position). Where there are
 enough channels, a block of lanes is a block of channels at one tap: its addresses are a shift of the positions'. With
@@ -18,12 +18,11 @@ import triton
 import triton.language as tl
 
 from ..dense.gpu_product import parts_of, sum_parts
-from ..gpu_arrays import contiguous
 from ..launch import ceil_div, empty, launch
 from ..precision import input_precision
 from ..tuning import Choice, has_room
+from .gpu_layout import PIECE, Image, arranged, cell_step, dense_strides, has_few_channels, is_wide
 
-_FEW_CHANNELS = 16  # the least that tl.dot sums over
 _WIDE = 2**31 - 2**20  # from so many positions on, they are counted in 64 bits
 _LONG = 2**31  # steps: more than any sum has
 _SUM_BLOCK = 256  # elements that a program sums over the parts; few elements make up for what a program waits
@@ -54,7 +53,7 @@ def taps_of_class(shifted, stride, dilation, tap_step, inverse, KERNEL: tl.const
 @triton.jit
 def conv_correlate_kernel(
     source, weight, bias, residual, result,
-    batch, groups, channels, features,
+    batch, groups, channels, features, cells,
     source_depth, source_height, source_width, result_depth, result_height, result_width,
     stride_d, stride_h, stride_w, padding_d, padding_h, padding_w, dilation_d, dilation_h, dilation_w,
     tap_step_d, tap_step_h, tap_step_w, inverse_d, inverse_h, inverse_w,
@@ -62,14 +61,17 @@ def conv_correlate_kernel(
     result_n, result_c, result_d, result_h, result_w,
     weight_group, weight_feature, weight_channel, weight_tap,
     KERNEL_D: tl.constexpr, KERNEL_H: tl.constexpr, KERNEL_W: tl.constexpr, VOLUME: tl.constexpr,
-    SPREAD: tl.constexpr, STRIDED: tl.constexpr, FLAT: tl.constexpr, RELU: tl.constexpr, WIDE: tl.constexpr,
-    SPLIT: tl.constexpr, PRECISION: tl.constexpr, ACCUMULATOR: tl.constexpr,
+    SPREAD: tl.constexpr, STRIDED: tl.constexpr, FLAT: tl.constexpr, POINTWISE: tl.constexpr, LINEAR: tl.constexpr,
+    RELU: tl.constexpr, WIDE: tl.constexpr, SPLIT: tl.constexpr, PRECISION: tl.constexpr, ACCUMULATOR: tl.constexpr,
     BLOCK_M: tl.constexpr, BLOCK_P: tl.constexpr, BLOCK_K: tl.constexpr,
 ):  # fmt: skip
     """result = activation(weight * source + bias + residual): a convolution, or with SPREAD its transpose.
 
     The residual has the result's strides. With SPLIT the grid's second axis has the stretches of the sums: result then
     has a leading axis for them, and is as large along it as its other axes together.
+
+    `cells` are the positions of an image of the result. With LINEAR they are a row in memory, result_w apart; with
+    POINTWISE the source's are too, source_w apart, and each makes the result's of its own index.
 
     A program makes BLOCK_M features at BLOCK_P positions of the result, all images counted through. Programs walk the
     features first, so that those which read the same source run together. A transpose with strides falls apart into a
@@ -79,9 +81,11 @@ def conv_correlate_kernel(
     cells_d, cells_h, cells_w = result_depth, result_height, result_width
     if STRIDED and SPREAD:
         cells_d, cells_h, cells_w = tl.cdiv(cells_d, stride_d), tl.cdiv(cells_h, stride_h), tl.cdiv(cells_w, stride_w)
-    positions = batch * cells_d * cells_h * cells_w
+    # As a factor that is an argument the cells show the compiler whether 16 divides positions.
+    cells_of_class = cells_d * cells_h * cells_w if STRIDED and SPREAD else cells
+    positions = batch * cells_of_class
     if WIDE:
-        positions = tl.cast(batch, tl.int64) * cells_d * cells_h * cells_w
+        positions = tl.cast(batch, tl.int64) * cells_of_class
     tiles_m, tiles_p = tl.cdiv(features, BLOCK_M), tl.cdiv(positions, BLOCK_P)
     program = tl.program_id(0)
     feature = (program % tiles_m) * BLOCK_M + tl.arange(0, BLOCK_M)
@@ -90,11 +94,14 @@ def conv_correlate_kernel(
     program = program // tiles_p
     group, program = (program % groups).to(tl.int64), program // groups
     inside_p = position < positions
-    image, d, h, w = cells_of(position, cells_d, cells_h, cells_w)
+    if not POINTWISE:
+        image, d, h, w = cells_of(position, cells_d, cells_h, cells_w)
 
     first_d, first_h, first_w = 0, 0, 0
     count_d, count_h, count_w = KERNEL_D, KERNEL_H, KERNEL_W
-    if SPREAD and STRIDED:
+    if POINTWISE:
+        at_position = (position // cells).to(tl.int64) * source_n + (position % cells).to(tl.int64) * source_w
+    elif SPREAD and STRIDED:
         class_w, program = program % stride_w, program // stride_w
         class_h, class_d = program % stride_h, program // stride_h
         first_d, count_d, from_d = taps_of_class(
@@ -120,12 +127,13 @@ def conv_correlate_kernel(
         jump_d, jump_h, jump_w = dilation_d, dilation_h, dilation_w
 
     inside_m = feature < features
-    at_position = image.to(tl.int64) * source_n + origin_d.to(tl.int64) * source_d
-    at_position += origin_h.to(tl.int64) * source_h + origin_w.to(tl.int64) * source_w
+    if not POINTWISE:
+        at_position = image.to(tl.int64) * source_n + origin_d.to(tl.int64) * source_d
+        at_position += origin_h.to(tl.int64) * source_h + origin_w.to(tl.int64) * source_w
+        step_d, step_h = tl.cast(jump_d, tl.int64) * source_d, tl.cast(jump_h, tl.int64) * source_h
+        step_w = tl.cast(jump_w, tl.int64) * source_w
     source_tile = source + group * channels * source_c + at_position[None, :]
     weight_tile = weight + group * weight_group + feature.to(tl.int64)[:, None] * weight_feature
-    step_d, step_h = tl.cast(jump_d, tl.int64) * source_d, tl.cast(jump_h, tl.int64) * source_h
-    step_w = tl.cast(jump_w, tl.int64) * source_w
     taps = count_d * count_h * count_w
     steps = tl.cdiv(channels * TAPS, BLOCK_K) if FLAT else tl.cdiv(channels, BLOCK_K) * taps
     first, last = 0, steps
@@ -135,36 +143,43 @@ def conv_correlate_kernel(
         last = tl.minimum(first + steps_of_part, steps)
     total = tl.zeros((BLOCK_M, BLOCK_P), dtype=ACCUMULATOR)
     for step in range(first, last):
-        if FLAT:
-            lane = step * BLOCK_K + tl.arange(0, BLOCK_K)
-            channel, tap = lane // TAPS, lane % TAPS
-            k_d, k_h, k_w = tap // (KERNEL_H * KERNEL_W), tap // KERNEL_W % KERNEL_H, tap % KERNEL_W
-            moved_d, moved_h, moved_w = (k_d * jump_d)[:, None], (k_h * jump_h)[:, None], (k_w * jump_w)[:, None]
-            weight_lane = tap * weight_tap + channel.to(tl.int64) * weight_channel
+        if POINTWISE:
+            channel = step * BLOCK_K + tl.arange(0, BLOCK_K)
+            source_lane, weight_lane = channel.to(tl.int64) * source_c, channel.to(tl.int64) * weight_channel
+            inside = inside_p[None, :]
         else:
-            # Taps go fastest: what they read of a block of channels is still in the cache.
-            channel, tap = step // taps * BLOCK_K + tl.arange(0, BLOCK_K), step % taps
-            k_d, k_h, k_w = tap // (count_h * count_w), tap // count_w % count_h, tap % count_w
-            moved_d, moved_h, moved_w = k_d * jump_d, k_h * jump_h, k_w * jump_w
-            if SPREAD and STRIDED:
-                tap = (first_d + k_d * tap_step_d) * KERNEL_H + first_h + k_h * tap_step_h
-                tap = tap * KERNEL_W + first_w + k_w * tap_step_w
+            if FLAT:
+                lane = step * BLOCK_K + tl.arange(0, BLOCK_K)
+                channel, tap = lane // TAPS, lane % TAPS
+                k_d, k_h, k_w = tap // (KERNEL_H * KERNEL_W), tap // KERNEL_W % KERNEL_H, tap % KERNEL_W
+                moved_d, moved_h, moved_w = (k_d * jump_d)[:, None], (k_h * jump_h)[:, None], (k_w * jump_w)[:, None]
+            else:
+                # Taps go fastest: what they read of a block of channels is still in the cache.
+                channel, tap = step // taps * BLOCK_K + tl.arange(0, BLOCK_K), step % taps
+                k_d, k_h, k_w = tap // (count_h * count_w), tap // count_w % count_h, tap % count_w
+                moved_d, moved_h, moved_w = k_d * jump_d, k_h * jump_h, k_w * jump_w
+                if SPREAD and STRIDED:
+                    tap = (first_d + k_d * tap_step_d) * KERNEL_H + first_h + k_h * tap_step_h
+                    tap = tap * KERNEL_W + first_w + k_w * tap_step_w
             weight_lane = tap * weight_tap + channel.to(tl.int64) * weight_channel
+            at_h, at_w = origin_h[None, :] + moved_h, origin_w[None, :] + moved_w
+            inside = inside_p[None, :] & (at_h >= 0) & (at_h < source_height) & (at_w >= 0) & (at_w < source_width)
+            if VOLUME:
+                at_d = origin_d[None, :] + moved_d
+                inside = inside & (at_d >= 0) & (at_d < source_depth)
+            source_lane = channel.to(tl.int64) * source_c + (k_d * step_d + k_h * step_h + k_w * step_w)
         inside_k = channel < channels
-        at_h, at_w = origin_h[None, :] + moved_h, origin_w[None, :] + moved_w
-        inside = inside_p[None, :] & (at_h >= 0) & (at_h < source_height) & (at_w >= 0) & (at_w < source_width)
-        if VOLUME:
-            at_d = origin_d[None, :] + moved_d
-            inside = inside & (at_d >= 0) & (at_d < source_depth)
-        source_lane = channel.to(tl.int64) * source_c + (k_d * step_d + k_h * step_h + k_w * step_w)
         patch = tl.load(source_tile + source_lane[:, None], mask=inside_k[:, None] & inside, other=0.0)
         factor = tl.load(weight_tile + weight_lane[None, :], mask=inside_m[:, None] & inside_k[None, :], other=0.0)
         total = tl.dot(factor, patch, total, input_precision=PRECISION, out_dtype=ACCUMULATOR)
     feature = group * features + feature
     if bias is not None:
         total += tl.load(bias + feature, mask=inside_m, other=0.0).to(ACCUMULATOR)[:, None]
-    target = image.to(tl.int64) * result_n + d.to(tl.int64) * result_d
-    target += h.to(tl.int64) * result_h + w.to(tl.int64) * result_w
+    if LINEAR:
+        target = (position // cells).to(tl.int64) * result_n + (position % cells).to(tl.int64) * result_w
+    else:
+        target = image.to(tl.int64) * result_n + d.to(tl.int64) * result_d
+        target += h.to(tl.int64) * result_h + w.to(tl.int64) * result_w
     target = feature[:, None] * result_c + target[None, :]
     inside = inside_m[:, None] & inside_p[None, :]
     if residual is not None:
@@ -172,7 +187,7 @@ def conv_correlate_kernel(
     if RELU:
         total = tl.where(total < 0, 0.0, total)  # NaN stays NaN
     if SPLIT:
-        size = tl.cast(batch, tl.int64) * groups * features * result_depth * result_height * result_width
+        size = tl.cast(batch, tl.int64) * groups * features * cells
         result += tl.program_id(1) * size
     tl.store(result + target, total.to(result.dtype.element_ty), mask=inside)
 
@@ -213,19 +228,22 @@ def conv_sum_of_parts_kernel(
 @triton.jit
 def conv_grad_weight_kernel(
     x, grad_z, grad_weight,
-    batch, channels, features, parts, part_size,
+    batch, channels, features, x_group, grad_group, cells, parts, part_size,
     depth, height, width, out_depth, out_height, out_width,
     stride_d, stride_h, stride_w, padding_d, padding_h, padding_w, dilation_d, dilation_h, dilation_w,
     x_n, x_c, x_d, x_h, x_w,
     grad_n, grad_c, grad_d, grad_h, grad_w,
     KERNEL_D: tl.constexpr, KERNEL_H: tl.constexpr, KERNEL_W: tl.constexpr, VOLUME: tl.constexpr,
-    FLAT: tl.constexpr, WIDE: tl.constexpr, PRECISION: tl.constexpr, ACCUMULATOR: tl.constexpr,
+    FLAT: tl.constexpr, POINTWISE: tl.constexpr, LINEAR: tl.constexpr, WIDE: tl.constexpr,
+    PRECISION: tl.constexpr, ACCUMULATOR: tl.constexpr,
     BLOCK_M: tl.constexpr, BLOCK_N: tl.constexpr, BLOCK_K: tl.constexpr,
 ):  # fmt: skip
     """grad_weight = the sum over images and output positions of grad_z times what each tap saw of x.
 
     A program makes BLOCK_M output channels by BLOCK_N lanes over one of `parts` stretches of the positions;
-    grad_weight [parts, out, channels, taps] has an axis for the parts.
+    grad_weight [parts, out, channels, taps] has an axis for the parts. A group has x_group and grad_group channels in
+    memory, of which those behind its `channels` and `features` are 0. The `cells` of an image of grad_z are a row in
+    memory with LINEAR, grad_w apart; with POINTWISE those of x are too, x_w apart.
     """
     TAPS: tl.constexpr = KERNEL_D * KERNEL_H * KERNEL_W
     tiles_m = tl.cdiv(features, BLOCK_M)
@@ -245,13 +263,12 @@ def conv_grad_weight_kernel(
     x_lane += moved_h.to(tl.int64) * x_h + moved_w.to(tl.int64) * x_w
     if FLAT:
         moved_d, moved_h, moved_w = moved_d[:, None], moved_h[:, None], moved_w[:, None]
-    inside_m, inside_n = feature < features, channel < channels
-    x_tile = x + group * channels * x_c + x_lane[:, None]
-    grad_tile = grad_z + (group * features + feature)[:, None] * grad_c
+    x_tile = x + group * x_group * x_c + x_lane[:, None]
+    grad_tile = grad_z + (group * grad_group + feature)[:, None] * grad_c
 
-    positions = batch * out_depth * out_height * out_width
+    positions = batch * cells
     if WIDE:
-        positions = tl.cast(batch, tl.int64) * out_depth * out_height * out_width
+        positions = tl.cast(batch, tl.int64) * cells
     steps = tl.cdiv(positions, BLOCK_K)
     part = tl.program_id(1)
     steps_of_part = tl.cdiv(steps, parts)
@@ -261,107 +278,130 @@ def conv_grad_weight_kernel(
     for step in range(first, last):
         position = step * BLOCK_K + tl.arange(0, BLOCK_K)
         inside_p = position < positions
-        image, d, h, w = cells_of(position, out_depth, out_height, out_width)
-        at_grad = image.to(tl.int64) * grad_n + d.to(tl.int64) * grad_d
-        at_grad += h.to(tl.int64) * grad_h + w.to(tl.int64) * grad_w
-        d, h, w = d * stride_d - padding_d, h * stride_h - padding_h, w * stride_w - padding_w
-        at_x = image.to(tl.int64) * x_n + d.to(tl.int64) * x_d + h.to(tl.int64) * x_h + w.to(tl.int64) * x_w
-        at_h, at_w = h[None, :] + moved_h, w[None, :] + moved_w
-        inside = inside_p[None, :] & (at_h >= 0) & (at_h < height) & (at_w >= 0) & (at_w < width)
-        if VOLUME:
-            at_d = d[None, :] + moved_d
-            inside = inside & (at_d >= 0) & (at_d < depth)
-        gradient = tl.load(grad_tile + at_grad[None, :], mask=inside_m[:, None] & inside_p[None, :], other=0.0)
-        patch = tl.load(x_tile + at_x[None, :], mask=inside_n[:, None] & inside, other=0.0)
+        if LINEAR:
+            at_grad = (position // cells).to(tl.int64) * grad_n + (position % cells).to(tl.int64) * grad_w
+        if POINTWISE:
+            at_x = (position // cells).to(tl.int64) * x_n + (position % cells).to(tl.int64) * x_w
+            inside = inside_p[None, :]
+        else:
+            image, d, h, w = cells_of(position, out_depth, out_height, out_width)
+            if not LINEAR:
+                at_grad = image.to(tl.int64) * grad_n + d.to(tl.int64) * grad_d
+                at_grad += h.to(tl.int64) * grad_h + w.to(tl.int64) * grad_w
+            d, h, w = d * stride_d - padding_d, h * stride_h - padding_h, w * stride_w - padding_w
+            at_x = image.to(tl.int64) * x_n + d.to(tl.int64) * x_d + h.to(tl.int64) * x_h + w.to(tl.int64) * x_w
+            at_h, at_w = h[None, :] + moved_h, w[None, :] + moved_w
+            inside = inside_p[None, :] & (at_h >= 0) & (at_h < height) & (at_w >= 0) & (at_w < width)
+            if VOLUME:
+                at_d = d[None, :] + moved_d
+                inside = inside & (at_d >= 0) & (at_d < depth)
+        gradient = tl.load(
+            grad_tile + at_grad[None, :], mask=(feature < grad_group)[:, None] & inside_p[None, :], other=0.0
+        )
+        patch = tl.load(x_tile + at_x[None, :], mask=(channel < x_group)[:, None] & inside, other=0.0)
         total = tl.dot(gradient, tl.trans(patch), total, input_precision=PRECISION, out_dtype=ACCUMULATOR)
     target = part.to(tl.int64) * part_size + (group * features + feature)[:, None] * channels * TAPS
     target += (channel.to(tl.int64) * TAPS + tap)[None, :]
-    mask = inside_m[:, None] & inside_n[None, :]
+    mask = (feature < features)[:, None] & (channel < channels)[None, :]
     tl.store(grad_weight + target, total.to(grad_weight.dtype.element_ty), mask=mask)
 
 
-def correlate(x, weight, bias, shape, y, relu, x_strides, y_strides, residual=None) -> None:
+def correlate(x: Image, weight, bias, shape, y: Image, relu, residual=None) -> None:
     """y = activation(the convolution of x with weight + bias + residual); the residual has y's strides."""
-    _correlate(x, weight, bias, residual, shape, y, relu, x_strides, y_strides, shape.input, shape.output, spread=False)
+    _correlate(x, weight, bias, residual, shape, y, relu, shape.input, shape.output, spread=False)
 
 
-def spread(z, weight, bias, shape, x, relu, z_strides, x_strides, residual=None) -> None:
+def spread(z: Image, weight, bias, shape, x: Image, relu, residual=None) -> None:
     """x = activation(the transpose of the convolution, of z + bias + residual): its gradient, or a transposed
     convolution; the residual has x's strides."""
-    _correlate(z, weight, bias, residual, shape, x, relu, z_strides, x_strides, shape.output, shape.input, spread=True)
+    _correlate(z, weight, bias, residual, shape, x, relu, shape.output, shape.input, spread=True)
 
 
-def grad_weight(x, grad_z, shape, result, x_strides, grad_strides) -> None:
+def grad_weight(x: Image, grad_z: Image, shape, result) -> None:
     """result [out, in / groups, *kernel], contiguous, from x and grad_z."""
     if result.size == 0:
         return
     channels, features = shape.in_channels // shape.groups, shape.out_channels // shape.groups
-    flat = _is_flat(channels, shape.taps)
+    flat = has_few_channels(channels, shape.taps)
     positions = shape.batch * shape.out_size
-    gathered = flat or x_strides[1] != 1 or grad_strides[1] != 1
+    linear = cell_step(grad_z.strides, shape.output) is not None
+    pointwise = linear and shape.is_pointwise and cell_step(x.strides, shape.input) is not None
+    gathered = flat or not (is_wide(x, shape.batch, shape.input) and is_wide(grad_z, shape.batch, shape.output))
+    gathered = gathered and not (pointwise and shape.out_size % PIECE == 0)
     lanes = channels * shape.taps if flat else channels
-    tile = GRAD_WEIGHT.pick(x, features, lanes, positions, gathered)
+    tile = GRAD_WEIGHT.pick(x.array, features, lanes, positions, gathered)
     tiles_n = ceil_div(lanes, tile["BLOCK_N"]) * (1 if flat else shape.taps)
     tiles = shape.groups * tiles_n * ceil_div(features, tile["BLOCK_M"])
     parts = parts_of(tiles, ceil_div(positions, tile["BLOCK_K"]))
-    target = result if parts == 1 else empty(result, (parts, result.size), _wide(x))
+    target = result if parts == 1 else empty(result, (parts, result.size), _wide(result))
     launch(
         conv_grad_weight_kernel, (tiles, parts),
-        x, grad_z, target,
-        shape.batch, channels, features, parts, result.size,
-        *shape.input, *shape.output, *shape.stride, *shape.padding, *shape.dilation, *x_strides, *grad_strides,
-        FLAT=flat, WIDE=positions >= _WIDE, **_kernel_sizes(shape), **_types(x.dtype), **tile,
+        x.array, grad_z.array, target,
+        shape.batch, channels, features, x.group, grad_z.group, shape.out_size, parts, result.size,
+        *shape.input, *shape.output, *shape.stride, *shape.padding, *shape.dilation,
+        *_along_cells(x.strides, shape.input, pointwise), *_along_cells(grad_z.strides, shape.output, linear),
+        FLAT=flat, POINTWISE=pointwise, LINEAR=linear, WIDE=positions >= _WIDE,
+        **_kernel_sizes(shape), **_types(result.dtype), **tile,
     )  # fmt: skip
     if parts > 1:
         sum_parts(target, result, parts)
 
 
-def _correlate(
-    source, weight, bias, residual, shape, result, relu, source_strides, result_strides, source_sizes, sizes, spread
-):
-    if result.size == 0:
+def _correlate(source, weight, bias, residual, shape, result, relu, source_sizes, sizes, spread):
+    if result.array.size == 0:
         return
     # Sizes are those of the sum: `channels` are summed over, `features` are made.
-    channels, features = shape.in_channels // shape.groups, shape.out_channels // shape.groups
+    channels, features = source.group, shape.out_channels // shape.groups
     if spread:
-        channels, features = features, channels
+        features = shape.in_channels // shape.groups
     strided = shape.stride != (1, 1, 1)
-    flat = _is_flat(channels, shape.taps) and not (spread and strided)
-    weight, weight_strides = _arranged(weight, shape, channels, spread, lanes_apart=flat or shape.taps == 1)
+    flat = has_few_channels(channels, shape.taps) and not (spread and strided)
+    weight, weight_strides = arranged(weight, shape, channels, spread, lanes_apart=flat or shape.taps == 1)
     classes = math.prod(shape.stride) if spread else 1
-    cells = [ceil_div(size, stride) if spread else size for size, stride in zip(sizes, shape.stride)]
-    positions = shape.batch * math.prod(cells)
+    linear = classes == 1 and cell_step(result.strides, sizes) is not None
+    pointwise = linear and shape.is_pointwise and cell_step(source.strides, sizes) is not None
+    cells = math.prod(sizes)
+    positions = shape.batch * math.prod(
+        ceil_div(size, stride) if spread else size for size, stride in zip(sizes, shape.stride)
+    )
     lanes = channels * shape.taps if flat else channels
-    gathered = flat or source_strides[1] != 1
-    tile = dict(CORRELATE.pick(source, features, positions, lanes, gathered))
+    gathered = flat or not is_wide(source, shape.batch, source_sizes)
+    gathered = gathered and not (pointwise and cells % PIECE == 0)
+    tile = dict(CORRELATE.pick(source.array, features, positions, lanes, gathered))
     may_split = tile.pop("SPLIT")
     steps, inverses = _tap_steps(shape)
     tiles = ceil_div(features, tile["BLOCK_M"]) * ceil_div(positions, tile["BLOCK_P"]) * shape.groups * classes
     # A class of a transpose with strides has its share of the taps.
     longest = ceil_div(lanes, tile["BLOCK_K"]) * (1 if flat else ceil_div(shape.taps, classes))
     parts = parts_of(tiles, longest) if may_split else 1
-    if parts == 1:
-        target, target_strides, epilogue = result, result_strides, (bias, residual)
-    else:
-        target = empty(result, (parts, result.size), _wide(source))
-        target_strides = _dense_strides(features * shape.groups, sizes, result_strides[1] == 1)
+    array, strides, epilogue = *result[:2], (bias, residual)
+    channels_last = strides[1] == 1
+    if parts > 1:
+        array = empty(array, (parts, array.size), _wide(array))
+        strides, linear = dense_strides(features * shape.groups, sizes, channels_last), classes == 1
         epilogue = None, None
     launch(
         conv_correlate_kernel, (tiles, parts),
-        source, weight, *epilogue, target,
-        shape.batch, shape.groups, channels, features, *source_sizes, *sizes,
+        source.array, weight, *epilogue, array,
+        shape.batch, shape.groups, channels, features, cells, *source_sizes, *sizes,
         *shape.stride, *shape.padding, *shape.dilation, *steps, *inverses,
-        *source_strides, *target_strides, *weight_strides,
-        SPREAD=spread, STRIDED=strided, FLAT=flat, RELU=relu and parts == 1, WIDE=positions >= _WIDE, SPLIT=parts > 1,
-        **_kernel_sizes(shape), **_types(source.dtype), **tile,
+        *_along_cells(source.strides, sizes, pointwise), *_along_cells(strides, sizes, linear), *weight_strides,
+        SPREAD=spread, STRIDED=strided, FLAT=flat, POINTWISE=pointwise, LINEAR=linear,
+        RELU=relu and parts == 1, WIDE=positions >= _WIDE, SPLIT=parts > 1,
+        **_kernel_sizes(shape), **_types(source.array.dtype), **tile,
     )  # fmt: skip
     if parts > 1:
         launch(
-            conv_sum_of_parts_kernel, (ceil_div(result.size, _SUM_BLOCK),),
-            target, bias, residual, result,
-            result.size, features * shape.groups, parts, *sizes, *result_strides,
-            CHANNELS_LAST=result_strides[1] == 1, RELU=relu, BLOCK=_SUM_BLOCK,
+            conv_sum_of_parts_kernel, (ceil_div(result.array.size, _SUM_BLOCK),),
+            array, bias, residual, result.array,
+            result.array.size, features * shape.groups, parts, *sizes, *result.strides,
+            CHANNELS_LAST=channels_last, RELU=relu, BLOCK=_SUM_BLOCK,
         )  # fmt: skip
+
+
+def _along_cells(strides, sizes, linear) -> tuple[int, ...]:
+    """The strides; with `linear` the last of them is what all positions, counted through, are apart."""
+    return (*strides[:4], cell_step(strides, sizes)) if linear else strides
 
 
 def _tap_steps(shape) -> tuple[list[int], list[int]]:
@@ -371,34 +411,6 @@ def _tap_steps(shape) -> tuple[list[int], list[int]]:
     steps = [stride // divisor for stride, divisor in zip(shape.stride, common)]
     inverses = [pow(dilation // divisor, -1, step) for dilation, divisor, step in zip(shape.dilation, common, steps)]
     return steps, inverses
-
-
-def _dense_strides(channels, sizes, channels_last) -> tuple[int, ...]:
-    """The strides of an array along [N, C, D, H, W] that has no gaps, channels first or last in memory."""
-    volume, (_, height, width) = math.prod(sizes), sizes
-    column, channel = (channels, 1) if channels_last else (1, volume)
-    return channels * volume, channel, height * width * column, width * column, column
-
-
-def _arranged(weight, shape, channels, spread, *, lanes_apart):
-    """The weight, and its strides along groups, features, channels and taps as `_correlate` names them.
-
-    A block of channels at one tap is read in a row where the channels lie side by side: a small copy, or none for a
-    channels-last weight. Lanes over channels and taps together take the weight as it is.
-    """
-    per_group, size = weight.shape[1] * shape.taps, shape.out_channels // shape.groups * weight.shape[1] * shape.taps
-    if lanes_apart:
-        return contiguous(weight), (size, shape.taps, per_group, 1) if spread else (size, per_group, shape.taps, 1)
-    if not spread:
-        weight = weight.transpose(0, *range(2, weight.ndim), 1)
-    else:
-        weight = weight.reshape(shape.groups, channels, *weight.shape[1:])
-        weight = weight.transpose(0, *range(2, weight.ndim), 1)
-    return contiguous(weight), (size, shape.taps * channels, 1, channels)
-
-
-def _is_flat(channels, taps) -> bool:
-    return taps > 1 and channels < _FEW_CHANNELS
 
 
 def _kernel_sizes(shape) -> dict:

@@ -12,9 +12,10 @@ if os.environ.get("TRITON_INTERPRET") == "1":
 from compiling import ARCHITECTURES, Array, assert_fits, compile_kernel
 
 from ranvier.kernels import tuning
-from ranvier.kernels.conv import conv2d, gpu, gpu_depthwise, gpu_products
+from ranvier.kernels.conv import conv2d, gpu, gpu_depthwise, gpu_layout, gpu_products
+from ranvier.kernels.conv.gpu_layout import Image as Walked
 from ranvier.kernels.conv.shape import ConvShape
-from ranvier.profiling.launches import launches_of_sample
+from ranvier.profiling.launches import launches_of, launches_of_sample
 
 
 class Image(Array):
@@ -29,8 +30,8 @@ class Image(Array):
             _, c, h, w = shape
             self.steps = (c * h * w, 1, w * c, c)
 
-    def five(self):
-        return (*self.steps[:2], 0, *self.steps[2:])
+    def walked(self, groups=1):
+        return Walked(self, (*self.steps[:2], 0, *self.steps[2:]), self.shape[1] // groups)
 
     def transpose(self, *order):
         return Image(self.dtype.name, tuple(self.shape[axis] for axis in order))
@@ -51,7 +52,7 @@ def launches(method, name, dtype, channels_last, channels, features, kernel, str
     weight = Image(dtype, (features, channels // groups, kernel, kernel))
     found = []
     with pytest.MonkeyPatch.context() as patch:
-        for module in (method, gpu):
+        for module in (method, gpu, gpu_layout):
             patch.setattr(module, "launch", lambda function, _, *a, **c: found.append((function, a, c)))
             patch.setattr(
                 module, "empty", lambda like, shape, dtype=None: Image(np.dtype(dtype or like.dtype).name, shape)
@@ -60,13 +61,13 @@ def launches(method, name, dtype, channels_last, channels, features, kernel, str
         patch.setattr(gpu, "sum_parts", lambda *_: None)
         if name == "correlate":
             bias, residual = Image(dtype, (features,)), Image(dtype, y.shape, channels_last)
-            method.correlate(x, weight, bias, shape, y, True, x.five(), y.five(), residual)
+            method.correlate(x.walked(groups), weight, bias, shape, y.walked(groups), True, residual)
         elif name == "spread":
-            method.spread(y, weight, None, shape, x, False, y.five(), x.five())
+            method.spread(y.walked(groups), weight, None, shape, x.walked(groups), False)
         elif name == "grad_weight":
-            method.grad_weight(x, y, shape, weight, x.five(), y.five())
+            method.grad_weight(x.walked(groups), y.walked(groups), shape, weight)
         else:
-            gpu._grad_bias(y, shape.batch, features, shape.output, y.five())
+            gpu._grad_bias(y.walked(groups), shape.batch, features, shape.output)
     return found
 
 
@@ -79,8 +80,8 @@ PRODUCTS = {"strided": (True, 128, 256, 3, 2), "first": (False, 3, 64, 7, 2)}
 @pytest.mark.parametrize("layer", PRODUCTS)
 @pytest.mark.parametrize("name", ["correlate", "spread", "grad_weight"])
 def test_products_fit_and_do_not_spill(name, layer, dtype, architecture):
-    ((kernel, arguments, constants),) = launches(gpu_products, name, dtype, *PRODUCTS[layer])
-    assert_fits(kernel, arguments, architecture, **constants)
+    for kernel, arguments, constants in launches(gpu_products, name, dtype, *PRODUCTS[layer]):
+        assert_fits(kernel, arguments, architecture, **constants)
 
 
 @pytest.mark.parametrize("architecture", ARCHITECTURES)
@@ -101,13 +102,60 @@ def test_direct_kernels_fit_and_do_not_spill(name, dtype, channels_last, archite
     assert_fits(kernel, arguments, architecture, **constants)
 
 
-@pytest.mark.parametrize("name", ["correlate", "spread", "grad_weight"])
-def test_channels_last_images_are_copied_16_bytes_at_a_time_to_tensor_cores(name):
-    ((kernel, arguments, constants),) = launches(gpu_products, name, "bfloat16", True, 64, 64, 3, 1)
+def assert_fed_16_bytes_at_a_time(kernel, arguments, constants):
     text = compile_kernel(kernel, arguments, 80, **constants).ptx
     assert "mma.sync" in text
     assert "cp.async.cg.shared.global" in text  # the form that copies 16 bytes
     assert "cp.async.ca.shared.global" not in text
+    return text
+
+
+@pytest.mark.parametrize("name", ["correlate", "spread", "grad_weight"])
+def test_channels_last_images_are_copied_16_bytes_at_a_time_to_tensor_cores(name):
+    assert_fed_16_bytes_at_a_time(*launches(gpu_products, name, "bfloat16", True, 64, 64, 3, 1)[-1])
+
+
+def launches_of_layer(channels, features, kernel, dtype=np.float16, size=56, **attributes):
+    """What a convolution of NCHW images without bias launches, forward and backward."""
+    x, weight = np.zeros((8, channels, size, size), dtype), np.zeros((features, channels, kernel, kernel), dtype)
+
+    def call():
+        y, saved = conv2d.forward(x, weight, implementation="gpu", **attributes)
+        conv2d.backward(saved, y, (True, True, False), implementation="gpu")
+
+    return launches_of(call)
+
+
+@pytest.mark.parametrize("channels", [64, 72])  # 72 are filled up to 80
+def test_half_images_with_channels_first_are_laid_out_once_and_then_read_16_bytes_at_a_time(channels):
+    made = launches_of_layer(channels, 64, 3, activation="relu", padding=((1, 1), (1, 1)))
+    kernels = [one.kernel for one in made]
+    laid_out, product = gpu_layout.conv_channels_last_kernel, gpu_products.conv_correlate_kernel
+    # x and W; grad_y, the derivative with it, and W; x again.
+    assert kernels[:6] == [laid_out, laid_out, product, laid_out, laid_out, product]
+    assert kernels[6:8] == [laid_out, gpu_products.conv_grad_weight_kernel]
+    assert [one.kernel is laid_out and one.arguments[1] is not None for one in made[:4]] == [False, False, False, True]
+    for one in (made[2], made[5], made[7]):
+        assert "ld.global.b16" not in assert_fed_16_bytes_at_a_time(*one[:3])
+    for one in (made[0], made[3]):
+        text = compile_kernel(one.kernel, one.arguments, 80, **one.constants).ptx
+        assert "ld.global.v4.b32" in text
+        assert "ld.global.b16" not in text
+        assert "st.global.v4.b32" in text
+        assert "st.global.b16" not in text
+
+
+def test_images_that_are_read_seldom_are_not_laid_out():
+    for layer, laid_out in (((64, 64, 1), 0), ((64, 64, 2, np.float32), 2)):  # these two are weights
+        kernels = [one.kernel for one in launches_of_layer(*layer)]
+        assert kernels.count(gpu_layout.conv_channels_last_kernel) == laid_out
+
+
+def test_pointwise_products_read_positions_16_bytes_at_a_time():
+    for one in launches_of_layer(64, 1024, 1):
+        if one.kernel in (gpu_products.conv_correlate_kernel, gpu_products.conv_grad_weight_kernel):
+            assert one.constants["POINTWISE"]
+            assert "ld.global.b16" not in assert_fed_16_bytes_at_a_time(*one[:3])
 
 
 def grids(name):
@@ -118,9 +166,9 @@ def grids(name):
 
 
 def test_sums_are_split_where_tiles_are_few():
-    # 8 x 4 tiles of 64 x 128, 144 steps of 32: eight parts make 256 programs, forward and for the gradient of x.
+    # 4 x 4 tiles of 128 x 128, 72 steps of 64: nine parts make 144 programs, forward and for the gradient of x.
     tuning.forget()
-    assert grids("resnet_7_residual") == [(32, 8)] * 2
+    assert grids("resnet_7_residual") == [(16, 9)] * 2
     (question,) = [question for question in tuning.asked() if question.kernel == "conv.correlate"]
     whole = (64, 128, 32, 4, 3, 0)
     assert whole in gpu_products.CORRELATE.configurations(90, np.dtype(np.float16), question.bucket)

@@ -1,6 +1,8 @@
 """Convolutions in Triton's interpreter: channels-last memory, sums split in parts, geometries of every kind."""
 
 import os
+from contextlib import contextmanager, nullcontext
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -15,7 +17,7 @@ from hypothesis import strategies as st
 from parity import DTYPES
 
 from ranvier.kernels import conv, memory
-from ranvier.kernels.conv import gpu_products
+from ranvier.kernels.conv import gpu_layout, gpu_products
 from ranvier.kernels.dense import gpu_product
 from ranvier.kernels.operation import Operation
 
@@ -42,10 +44,20 @@ def test_samples_in_channels_last_memory_with_split_sums(name, monkeypatch):
             agree(operation, inputs, sample.attributes, rng, "float32", "gpu", arrange=channels_last)
 
 
+@contextmanager
+def copies_everywhere():
+    """Within the block all images that a copy can put channels last are copied, those of few channels too."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(gpu_layout, "_FEW_CHANNELS", 0)
+        patch.setattr(gpu_layout, "CHANNELS_LAST", SimpleNamespace(pick=lambda *_: {"COPIED": 1}))
+        yield
+
+
+@pytest.mark.parametrize("around", [nullcontext, copies_everywhere])
 @pytest.mark.parametrize("name", NAMES)
 @given(data=st.data())
-@settings(max_examples=8, deadline=None)
-def test_geometries_vary(name, data):
+@settings(max_examples=5, deadline=None)
+def test_geometries_vary(name, around, data):
     class Pick:
         def __call__(self, low, high):
             return data.draw(st.integers(low, high))
@@ -55,13 +67,15 @@ def test_geometries_vary(name, data):
 
     operation = Operation.registry[name]
     sample, rng = operation.vary(Pick()), np.random.default_rng(0)
-    agree(operation, sample.build(rng, np.dtype(np.float64)), sample.attributes, rng, "float64", "gpu")
+    with around():
+        agree(operation, sample.build(rng, np.dtype(np.float64)), sample.attributes, rng, "float64", "gpu")
 
 
 WIDER = {
     "channels_at_a_tap": ((2, 20, 6, 5), (18, 20, 3, 3), {"padding": ((1, 1), (1, 1))}),
     "strided": ((2, 20, 7, 9), (17, 20, 3, 3), {"stride": (2, 2), "padding": ((1, 1), (0, 1))}),
     "strided_and_dilated": ((1, 16, 13, 14), (16, 16, 3, 4), {"stride": (4, 6), "dilation": (2, 4)}),
+    "pointwise": ((2, 20, 4, 8), (17, 20, 1, 1), {}),
     "patches": ((1, 3, 8, 8), (20, 3, 4, 4), {"stride": (4, 4)}),
     "grouped": ((2, 36, 5, 5), (34, 18, 3, 2), {"groups": 2, "stride": (1, 2)}),
     "several_tiles": ((3, 33, 11, 9), (70, 33, 2, 2), {"activation": "relu"}),
@@ -100,10 +114,32 @@ def test_sums_in_parts_agree_and_have_the_same_bits_each_time(name, dtype, parts
     agree(conv.conv2d, inputs, attributes, rng, dtype, "gpu", arrange)
 
 
+VIEWS = {
+    "images_in_a_row": lambda x: np.stack([x, x], 1)[:, 0],
+    "every_second_channel": lambda x: np.repeat(x, 2, 1)[:, ::2],
+    "parts_of_rows": lambda x: np.concatenate([x, x], -1)[..., : x.shape[-1]],
+    "rows_and_columns_changed_places": lambda x: np.ascontiguousarray(x.swapaxes(-1, -2)).swapaxes(-1, -2),
+}
+
+
+@pytest.mark.parametrize("view", VIEWS)
+@pytest.mark.parametrize("name", ["grouped", "pointwise"])
+def test_views_are_read_as_they_are_or_copied(name, view, monkeypatch):
+    monkeypatch.setattr(memory, "poison", True)
+    x, weight, attributes = WIDER[name]
+    rng = np.random.default_rng(0)
+    inputs = [rng.standard_normal(shape).astype(np.float32) for shape in (x, weight, weight[:1])]
+    with copies_everywhere():
+        agree(
+            conv.conv2d, inputs, attributes | {"activation": "relu"}, rng, "float32", "gpu",
+            lambda x: VIEWS[view](x) if isinstance(x, np.ndarray) and x.ndim == 4 else x,
+        )  # fmt: skip
+
+
 def test_positions_are_counted_in_64_bits_where_there_are_many(monkeypatch):
     monkeypatch.setattr(gpu_products, "_WIDE", 0)
     rng = np.random.default_rng(0)
-    for name in ("strided", "channels_at_a_tap", "patches"):
+    for name in ("strided", "channels_at_a_tap", "pointwise", "patches"):
         x, weight, attributes = WIDER[name]
         inputs = [rng.standard_normal(shape).astype(np.float32) for shape in (x, weight, weight[:1])]
         agree(conv.conv2d, inputs, attributes, rng, "float32", "gpu")
