@@ -8,7 +8,13 @@ from fnmatch import fnmatch
 
 from . import bench_kernels, bench_models, bench_optimizers, bench_processes
 
-ALL = [*bench_kernels.CASES, *bench_optimizers.CASES, *bench_models.CASES, *bench_processes.CASES]
+ALL = [
+    *bench_kernels.CASES,
+    *bench_optimizers.CASES,
+    *bench_models.CASES,
+    *bench_kernels.OVERHEADS,
+    *bench_processes.CASES,
+]
 _BY_NAME = {case.name: case for case in ALL}
 
 

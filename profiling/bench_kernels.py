@@ -16,6 +16,7 @@ import numpy as np
 from ..kernels.operation import Integers, Operation, Sample, Uniform, all_operations
 from .agreement import disagreement
 from .bench_libraries import CHANNELS_LAST, PYTORCH_VARIANTS, RANVIER, Prepared
+from .bench_table import OVERHEAD
 from .cases import Case, stand_ins
 from .variants import as_tuple, needed
 
@@ -107,6 +108,14 @@ class KernelCase:
             return f"results {', '.join(theirs)}, Ranvier's are {', '.join(ours)}"
         sentences = (disagreement(self.call, [ours[key]], [theirs[key]], self._inputs, key) for key in ours)
         return next(filter(None, sentences), None)
+
+
+@dataclass(frozen=True)
+class OverheadCase(KernelCase):
+    """An operation forward on so few numbers that its call is what takes the time: checks, dispatch, tape."""
+
+    group: ClassVar[str] = OVERHEAD
+    directions: ClassVar[tuple[str, ...]] = ("forward",)
 
 
 def _in_ranvier(call: Case, arrays: list, trains: tuple[bool, ...], variant: str) -> tuple[dict, np.ndarray, dict]:
@@ -352,4 +361,22 @@ CASES = [
     *_ELEMENTWISE,
     *_REDUCE,
     *_SHAPE,
+]
+
+
+def _call(subject: str, inputs: dict, **attributes) -> OverheadCase:
+    return OverheadCase(subject, "call", Sample("call", inputs, attributes))
+
+
+_FEW = (8, 8)
+OVERHEADS = [
+    _call("relu", {"x": _FEW}),
+    _call("add", {"x": _FEW, "y": _FEW}),
+    _call("multiply", {"x": _FEW, "y": 0.5}),
+    _call("exp", {"x": _FEW}),
+    _call("sum", {"x": _FEW}, axis=(0, 1)),
+    _call("softmax", {"x": _FEW}),
+    _call("dense", {"x": _FEW, "weight": _FEW, "bias": (8,)}),
+    _call("layer_norm", {"x": _FEW, "weight": (8,), "bias": (8,)}, normalized_shape=(8,), eps=1e-5),
+    _call("cross_entropy", {"input": _FEW, "target": Integers((8,), 0, 8)}),
 ]

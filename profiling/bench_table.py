@@ -16,6 +16,7 @@ from .bench_libraries import CAPTURED, CHANNELS_LAST, PYTORCH, RANVIER
 from .record import Record, Row
 
 MEMORY = "peak memory"
+OVERHEAD = "overhead"
 HEADER = (
     f"{'row':56} {'ranvier':>11} {'captured':>11} {'pytorch':>11} {'channels-l.':>11} {'ratio':>8} {'captured':>8}"
     "  spread"
@@ -229,7 +230,9 @@ def _failure(item) -> str:
 def _measure(line: Line, value: float | None) -> str:
     if value is None:
         return ""
-    return f"{value / 2**20:.0f} MiB" if line.group == MEMORY else f"{value * 1e3:.3f} ms"
+    if line.group == MEMORY:
+        return f"{value / 2**20:.0f} MiB"
+    return f"{value * 1e6:.2f} us" if line.group == OVERHEAD else f"{value * 1e3:.3f} ms"
 
 
 def _spread(row: Row) -> float:

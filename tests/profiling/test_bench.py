@@ -100,6 +100,18 @@ def test_peak_memory_has_lines_too():
     assert {mean.label for mean in bench_table.means_of([line])} == {"peak memory"}
 
 
+def test_calls_are_measured_in_microseconds_forward_alone_and_have_a_mean_of_their_own():
+    case = bench_cases.find("relu/call")
+    assert case.directions == ("forward",)
+    times = {RANVIER: 2.5e-6, PYTORCH: 2e-6}
+    rows = [
+        row(variant, seconds, case.group, case.subject, case.family, case.case) for variant, seconds in times.items()
+    ]
+    line = bench_table.line_of(rows)
+    assert "2.50 us" in bench_table.text_line(line)
+    assert {mean.label for mean in bench_table.means_of([line])} == {"overhead"}
+
+
 def test_markdown_has_every_row_and_what_was_not_measured():
     made = two_lines()
     made.errors.append(record.Error("softmax", "digits", "float32", "", PYTORCH, "output: 3 of 9 elements differ"))
@@ -136,7 +148,7 @@ def test_every_family_and_every_kind_of_network_has_rows():
     assert len(bench_models.CASES) == 27
 
 
-@pytest.mark.parametrize("case", bench_kernels.CASES, ids=lambda case: case.name)
+@pytest.mark.parametrize("case", [*bench_kernels.CASES, *bench_kernels.OVERHEADS], ids=lambda case: case.name)
 def test_a_kernel_case_is_a_call_that_its_operation_takes(case):
     call = case.call
     inputs = case._inputs
@@ -174,7 +186,7 @@ def test_an_unknown_row_lists_what_there_is(words, capsys):
 
 def test_quick_takes_short_rows_only():
     cases = bench._chosen(options("--quick"))
-    assert {case.group for case in cases} == {"kernel", "training step"}
+    assert {case.group for case in cases} == {"kernel", "training step", "overhead"}
     assert {case.case for case in cases if case.group == "training step"} == {"small"}
     assert len(cases) < len(bench_cases.ALL) / 1.5
     with pytest.raises(ValueError, match="rows that --quick has time for"):
@@ -184,7 +196,7 @@ def test_quick_takes_short_rows_only():
 def test_short_rows_come_first_in_each_group():
     cases = bench._chosen(options())
     groups = [case.group for case in cases]
-    assert groups == sorted(groups, key=["kernel", "training step", "start", "peak memory"].index)
+    assert groups == sorted(groups, key=["kernel", "training step", "overhead", "start", "peak memory"].index)
     steps = [case.case for case in cases if case.group == "training step"]
     assert steps == ["small"] * 9 + ["medium"] * 9 + ["large"] * 9
 
@@ -283,6 +295,7 @@ def test_networks_with_other_weights_do_not_agree():
     [
         "conv2d/lenet", "dense/tiny", "lstm/rows_28", "batch_norm/mlp", "max_pool/lenet", "softmax/digits", "sum/small",
         "cross_entropy/digits", "dropout/small", "relu/small", "argmax/logits", "adam/mlp", "clip_grad_norm/mlp",
+        "multiply/call", "layer_norm/call",
     ],
 )  # fmt: skip
 def test_both_libraries_compute_a_kernel_alike(name):
@@ -312,7 +325,7 @@ def test_only_inputs_that_train_get_gradients():
 def test_every_kernel_case_has_a_peer():
     from ranvier.profiling.peers_torch import CALLS
 
-    assert {case.subject for case in bench_kernels.CASES} <= CALLS.keys()
+    assert {case.subject for case in (*bench_kernels.CASES, *bench_kernels.OVERHEADS)} <= CALLS.keys()
 
 
 def test_resnet_18_has_the_parameters_that_the_paper_counts():
