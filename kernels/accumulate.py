@@ -63,16 +63,6 @@ def contiguous(x):
     return copy
 
 
-def multiply_into(target, left, right) -> None:
-    """target = the product of two matrices. On the CPU."""
-    np.matmul(left, right, out=target)
-
-
-def rectify(x):
-    """x, in which 0 takes the place of what is below. On the CPU."""
-    return np.maximum(x, 0, out=x)
-
-
 def sum_rows(x):
     """The sum of a matrix's rows in a new array. On the CPU."""
     return np.sum(x, axis=0, out=empty(x.shape[1], x.dtype))

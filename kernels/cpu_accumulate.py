@@ -1,8 +1,7 @@
 """What `accumulate.py` has NumPy do, as calls of kernels, for steps that are replayed without Python in between.
 
 A function of the same name takes the same arguments, and where the original returns a new array, that, and gives the
-call that does it again with the same bits; None for arrays in whose type or order of memory no kernel does. Products
-and what comes with them stay NumPy's.
+call that does it again with the same bits; None for arrays in whose type or order of memory no kernel does.
 """
 
 from __future__ import annotations

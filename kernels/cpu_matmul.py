@@ -22,6 +22,7 @@ from .cpu_jit import kernel, serial_kernel, threads_for
 from .cpu_lines import memory
 from .cpu_product import (
     LOW,
+    MIDDLE,
     PANEL_BYTES,
     REGISTER_BYTES,
     TALL,
@@ -36,8 +37,8 @@ from .cpu_small_product import small_product_kernel
 from .cpu_vectors import load, store
 from .memory import workspace
 
-_INNER = 288  # terms at a time: a panel of them stays in the first-level cache,
-_ROWS = 480  # and rows at a time; of these
+_INNER = 256  # terms at a time: a panel of them stays in the first-level cache,
+_ROWS = 528  # and rows at a time; of these
 _PACKED = 1 << 18  # elements are packed at a time, which stay in the second-level cache
 _IN_PLACE = 512  # rows up to which a right matrix in rows is read where it lies, which takes less than packing it
 _WORTH_GROUPS = 192  # terms up to which even then groups are better, as they write the result's rows from left to right
@@ -47,7 +48,7 @@ _FEW = 1 << 18  # elements of a left matrix that, packed as a whole, leaves room
 _PASSING = (2, 12)  # rows up to which a right matrix in rows, or in columns, passes by as it lies: no tile, which would
 _PASSING_LINES, _PASSING_TERMS = 8, 512  # compute rows in vain. So much of columns stays in the cache for all rows.
 _SMALL = 1 << 21  # multiply-adds up to which nothing needs packing that can be read as it lies,
-_NEAR_ENOUGH = 1 << 12  # and elements of a right matrix up to which even few rows of left are worth its tiles
+_NEAR_ENOUGH = 1 << 12  # and elements of a right matrix up to which even tiles of few rows are worth it
 _NEAR = 2048  # bytes between rows; further ones, of which nearly each is on a page of its own, are read in place
 _FAR_TERMS = 32  # so many at a time, from left to right: the processor knows so many pages at once
 _ALIASES = 4096  # bytes; rows that lie a multiple of this apart meet in the same lines of the first-level cache
@@ -275,15 +276,18 @@ def matmul_kernel(
             elements; and a packed side. Each begins at a cache line.
     """
     workers, width = len(scratch), PANEL_BYTES // result.itemsize
-    panel_count, group_count = (columns + width - 1) // width, (rows + TALL - 1) // TALL
+    panel_count = (columns + width - 1) // width
     for worker in prange(workers):
         piece, last_panel = scratch[worker][:piece_size], scratch[worker][piece_size:][:last_size]
         packed = scratch[worker][piece_size + last_size :]
         for task in range(worker, batch * row_parts * column_parts, workers):
             item, part = task // (row_parts * column_parts), task % (row_parts * column_parts)
             row_part, column_part = part // column_parts, part % column_parts
-            low, first = group_count * row_part // row_parts * TALL, panel_count * column_part // column_parts * width
-            high = min(group_count * (row_part + 1) // row_parts * TALL, rows)
+            # Parts of the rows end with a lower tile rather than being a tile longer than others.
+            low, high = (
+                rows if part == row_parts else rows * part // row_parts // LOW * LOW for part in (row_part, row_part + 1)
+            )
+            first = panel_count * column_part // column_parts * width
             last = min(panel_count * (column_part + 1) // column_parts * width, columns)
             _multiply_part(
                 left, item * left_size + low * left_pitch, left_pitch, left_step, high - low, right,
@@ -411,12 +415,11 @@ def _plan(left_shape, left_strides, right_shape, right_strides, out_shape, out_s
     c = _lines(out_shape, out_strides, itemsize)
     by_columns = b.step != 1
     flat, b_pitch = (a.flat, b.flat, c.flat), b.step if by_columns else b.pitch
-    passes = a.step == 1 and rows <= _PASSING[by_columns]
-    is_small = rows * inner * columns <= _SMALL and (not passes or inner * columns <= _NEAR_ENOUGH)
-    if batch == 1 and is_small:
+    is_worth_tiles = rows >= (MIDDLE if by_columns else LOW) or inner * columns <= _NEAR_ENOUGH
+    if batch == 1 and rows * inner * columns <= _SMALL and is_worth_tiles:
         result = c.pitch, rows, inner, columns
         return _Plan(small_product_kernel, flat, (a.pitch, a.step), (b_pitch, by_columns), result, ())
-    if batch == 1 and passes:
+    if batch == 1 and a.step == 1 and rows <= _PASSING[by_columns]:
         run = few_rows_matmul_kernel if threads > 1 else few_rows_matmul_kernel.serial
         return _Plan(run, flat, (a.pitch,), (b_pitch, by_columns), (c.pitch, rows, inner, columns, threads), ())
     if batch == 1 and by_columns and a.step == 1 and rows <= _FEW_ROWS and rows * inner <= _FEW and 2 * rows <= columns:

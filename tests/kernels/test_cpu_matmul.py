@@ -15,8 +15,12 @@ EDGES += [(500, 1100, 1001)]  # more rows and more terms than are packed at once
 
 
 @pytest.fixture(autouse=True)
-def _no_product_is_too_small(monkeypatch):
-    monkeypatch.setattr(cpu_matmul, "_SMALL", 0)
+def small(request, monkeypatch):
+    """How many multiply-adds are few: in most of the tests none."""
+    monkeypatch.setattr(cpu_matmul, "_SMALL", getattr(request, "param", 0))
+    cpu_matmul._plan.cache_clear()
+    yield
+    cpu_matmul._plan.cache_clear()
 
 
 def drawn(shape, layout, dtype, rng):
@@ -31,6 +35,7 @@ def drawn(shape, layout, dtype, rng):
     return rng.standard_normal(shape).astype(dtype)
 
 
+@pytest.mark.parametrize("small", [0, cpu_matmul._SMALL], indirect=True)
 @settings(max_examples=80, deadline=None)
 @given(st.data())
 def test_matmul_of_any_layout(data):

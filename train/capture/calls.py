@@ -35,9 +35,7 @@ _tape = sys.modules[Tensor.__module__]  # `layers.tensor` is the function of tha
 _READS = ("__array__", "__bool__", "__float__", "__int__", "item", "numpy")
 _CONSTANTS = ("arange", "empty", "eye", "full", "full_like", "linspace", "ones", "ones_like", "zeros", "zeros_like")
 _DRAWS = ("rand", "randint", "randn", "randperm")
-_SUMS = (  # of kernels/accumulate.py
-    "add", "add_into", "copy_into", "count", "divide", "fill", "multiply_into", "rectify", "sum_rows",
-)  # fmt: skip
+_SUMS = ("add", "add_into", "copy_into", "count", "divide", "fill", "sum_rows")  # of kernels/accumulate.py
 _COPIES = ("cast", "clone", "reshape", "to")
 
 
