@@ -10,6 +10,13 @@ from collections.abc import Callable, Iterable
 from contextlib import ExitStack
 from typing import Any
 
+_blocks: set[object] = set()  # those of `replaced` that are open
+
+
+def is_listening() -> bool:
+    """Whether functions of the library are replaced now, in whichever thread."""
+    return bool(_blocks)
+
 
 def replaced(replacements: Iterable[tuple[Any, str, Callable]]) -> ExitStack:
     """Puts other values in the place of attributes; closing what it returns puts the originals back.
@@ -18,6 +25,8 @@ def replaced(replacements: Iterable[tuple[Any, str, Callable]]) -> ExitStack:
         replacements: (class or module, attribute, function that makes the new value of the original).
     """
     with ExitStack() as stack:
+        _blocks.add(block := object())
+        stack.callback(_blocks.remove, block)
         for owner, name, make in replacements:
             original = vars(owner)[name]
             stack.callback(setattr, owner, name, original)

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import copy
 import math
+import sys
 import time
 from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
@@ -22,7 +23,7 @@ from ..layers.layer import Layer
 from ..layers.tensor import Tensor, no_grad
 from . import clip, pictures, run_folder
 from .callbacks import Callback
-from .capture import capture as captured
+from .capture.automatic import AutomaticPass
 from .checkpoint import load_checkpoint, save_checkpoint
 from .schedules import ReduceLROnPlateau
 
@@ -52,15 +53,20 @@ class Trainer:
         enable_progress_bar: whether to show batch, loss, metrics and time left.
         training_step: `training_step(trainer, batch) -> (loss, prediction or None)` in place of the usual one, for
             models whose batch is not (inputs..., target).
-        capture: replay forward and backward pass as a flat list of kernel calls, on a GPU as CUDA graphs
-            (`rv.capture`). The model's own Python then runs for the first three batches of each form only: for models
-            whose `forward` does the same every time. Raises CaptureError where it sees that it cannot.
+        capture: whether to replay forward and backward pass as a flat list of kernel calls, on a GPU as CUDA graphs
+            (`rv.capture`), with the same bits. None does where that is certain: all layers and the loss are the
+            library's, and nothing of `accumulate_grad_batches` and `training_step` is set; and says once, with the
+            progress bar, why it does not. At most four shapes of batches are captured then. True captures whatever the
+            model is: its own Python then runs for the first three batches of each form only, so this is for models
+            whose `forward` does the same every time. Raises CaptureError where it sees that it cannot. False never
+            captures. Layers whose settings or modes change, and parameters that are frozen, are captured anew.
 
     Attributes:
         history: one dict an epoch: losses, metrics, learning rate, seconds, and `gap`, the validation loss less the
             training loss: what overfitting shows up in first.
         epoch, step: epochs done, optimizer steps done.
         should_stop: a callback sets it to end the fit after the epoch.
+        uncaptured: why `capture=None` captures no steps, or not all; None where it does, or has not tried.
     """
 
     def __init__(
@@ -82,11 +88,12 @@ class Trainer:
         run_dir: str | Path | None = None,
         enable_progress_bar: bool = True,
         training_step: Callable | None = None,
-        capture: bool = False,
+        capture: bool | None = None,
     ):
         _check_choice("schedule_interval", schedule_interval, ("epoch", "step"))
         _check_choice("gradient_clip_algorithm", gradient_clip_algorithm, ("norm", "value"))
         _check_choice("precision", precision, tuple(_PRECISIONS))
+        _check_choice("capture", capture, (None, True, False))
         for name, value in (("max_epochs", max_epochs), ("accumulate_grad_batches", accumulate_grad_batches)):
             if not isinstance(value, int) or value < 1:
                 raise ValueError(f"Trainer: expected {name} as an integer of 1 or more, got {value!r}")
@@ -106,7 +113,8 @@ class Trainer:
                 f"Trainer: expected accumulate_grad_batches as 1 where capture is set, got {accumulate_grad_batches}"
             )
         self.training_step = training_step or Trainer.supervised_step
-        self._forward_and_backward = captured(self._pass) if capture else self._pass
+        self.capture, self.uncaptured = capture, None
+        self._captured = AutomaticPass(self, self._pass, self._say_uncaptured, asked=bool(capture))
         model.to(device=device, dtype=self.dtype)
         self.history: list[dict] = []
         self.epoch = self.step = 0
@@ -142,6 +150,8 @@ class Trainer:
         ) as bar:
             while self.epoch < self.max_epochs and not self.should_stop:
                 self._fit_epoch(train_loader, validation_loader, bar)
+        if self.capture is None:
+            self._captured.forget()  # the memory of a step is free for what comes after the fit
         self._call("on_fit_end")
         if self.run_dir is not None and self.history:
             pictures.save_curves(self.history, self.run_dir / "curves.png")
@@ -260,7 +270,8 @@ class Trainer:
             self.save(self.run_dir / "checkpoint")
 
     def _fit_batch(self, batch, batches: int) -> None:
-        loss, prediction = self._forward_and_backward(*batch)
+        run = self._pass if self.capture is False else self._captured
+        loss, prediction = run(*batch)
         value = loss.item()
         if not math.isfinite(value):
             raise FloatingPointError(
@@ -287,6 +298,11 @@ class Trainer:
         self.step += 1
         if self.schedule is not None and self.schedule_interval == "step":
             self.schedule.step()
+
+    def _say_uncaptured(self, line: str) -> None:
+        if self.uncaptured is None and self.enable_progress_bar:
+            tqdm.write(f"Trainer: {line}; capture=False says nothing of it", file=sys.stderr)
+        self.uncaptured = self.uncaptured or line
 
     def _call(self, hook: str) -> None:
         for callback in self.callbacks:

@@ -8,7 +8,7 @@ from collections.abc import Iterator
 
 import numpy as np
 
-from ...kernels import accumulate
+from ...kernels import accumulate, memory
 
 
 def is_array(x) -> bool:
@@ -66,15 +66,16 @@ def copy_of(array):
 
 def watched(shape, dtype, gpu: int | None):
     """A new array whose owner can be referred to weakly. Where a GPU is full, the error is CuPy's, which
-    `kernels.launch.empty` turns into one that names the pass that it has asked for."""
+    `kernels.launch.empty` turns into one that names the pass that asked for memory."""
     if gpu is None:
-        return np.empty(shape, dtype)
+        with memory.supplied_by(None):
+            return memory.empty(shape, dtype)
     import cupy
 
     with cupy.cuda.Device(gpu):
         plain = cupy.empty(shape, dtype)
-        memory = _watched_memory()(plain.data.ptr, plain.nbytes, plain.data.mem, gpu)
-        return cupy.ndarray(plain.shape, plain.dtype, cupy.cuda.MemoryPointer(memory, 0))
+        owned = _watched_memory()(plain.data.ptr, plain.nbytes, plain.data.mem, gpu)
+        return cupy.ndarray(plain.shape, plain.dtype, cupy.cuda.MemoryPointer(owned, 0))
 
 
 def piece_of(size: int, gpu: int | None):

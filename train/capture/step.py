@@ -84,12 +84,16 @@ class Captured:
             if self.strict and known != form:
                 raise CaptureError(f"capture: expected arguments of the form {known}, got {form}")
             step = _Step(self.__wrapped__)
-            result = step(arguments, options, arrays)
+            result = self._call(step, arguments, options, arrays)
             self._steps[form, _threads()] = step  # which are known only now, if it is what has loaded Numba
         else:
-            result = step(arguments, options, arrays)
+            result = self._call(step, arguments, options, arrays)
         self.calls = len(step.calls)
         return result
+
+    def _call(self, step: _Step, arguments, options, arrays):
+        """What a step does for its arguments, which `arrays` are among."""
+        return step(arguments, options, arrays)
 
 
 def _threads() -> int | None:
@@ -116,6 +120,11 @@ class _Step:
             self.has_run = True
             return result
         return self._record(arguments, options, arrays)
+
+    @property
+    def is_recorded(self) -> bool:
+        """Whether the next call replays, unless parameters have been replaced."""
+        return self.recording is not None
 
     def _start_again(self) -> None:
         self.has_run, self.measured, self.recording, self.graphs, self.calls = False, None, None, None, []
