@@ -8,7 +8,7 @@ from __future__ import annotations
 import numpy as np
 
 from ..kernels import device as devices
-from ..kernels.check import FLOATS
+from ..kernels.check import FLOATS, check_choice, refuse_value
 from . import functional as F
 from .tensor import Tensor, record
 
@@ -24,6 +24,9 @@ _METHODS = """
     square squeeze std sub subtract sum swapaxes take_along_dim tanh tile transpose tril triu unbind unflatten unsqueeze
     var
 """
+
+# The axes from the slowest in memory to the fastest.
+_ORDERS = {"contiguous_format": None, "channels_last": (0, 2, 3, 1), "channels_last_3d": (0, 2, 3, 4, 1)}
 
 
 def _operator(function):
@@ -92,13 +95,15 @@ def _matrix_transposed(self):
     return F.transpose(self, -2, -1)
 
 
-def _to(self, device=None, dtype=None):
-    """This tensor on a device, or of a type, or both; itself if it is so already. The gradient goes back the same way.
+def _to(self, device=None, dtype=None, memory_format=None):
+    """This tensor on a device, of a type, in an order in memory, or all of these; itself if it is so already. The
+    gradient goes back the same way.
 
     Args:
         device: 'cpu', 'cuda' or 'cuda:<index>'; a type may stand here alone, as in `x.to(np.float64)`; a tensor
             stands for its device and type.
         dtype: a NumPy type, or its name.
+        memory_format: what `contiguous` takes.
     """
     if isinstance(device, Tensor):
         device, dtype = device.device, device.dtype
@@ -106,7 +111,9 @@ def _to(self, device=None, dtype=None):
         device, dtype = None, device
     array = self.array if device is None else devices.to_device(self.array, device)
     array = array if dtype is None else devices.cast(array, np.dtype(dtype))
-    return self if array is self.array else record("to", _to_backward, (self.device, self.dtype), (self,), array)
+    if array is not self.array:
+        self = record("to", _to_backward, (self.device, self.dtype), (self,), array)
+    return self if memory_format is None else _in_format("to", self, memory_format)
 
 
 def _is_device(name) -> bool:
@@ -136,9 +143,31 @@ def _clone(self):
     return record("clone", lambda saved, grad, needs: (grad,), None, (self,), devices.copied(self.array))
 
 
-def _contiguous(self):
-    """This tensor if its memory is in order, else a copy that is."""
-    return self if self.array.flags.c_contiguous else _clone(self)
+def _contiguous(self, memory_format="contiguous_format"):
+    """This tensor if its memory is in that order, else a copy that is, on the tape. The axes stay where they are.
+
+    Convolutions, normalisations and activations on a GPU leave their results in the order that they are given, and
+    convolutions of half types read channels-last images fastest. Elsewhere results may be contiguous again.
+
+    Args:
+        memory_format: 'contiguous_format', neighbours in memory are neighbours on the last axis; 'channels_last' for
+            [N, C, H, W] and 'channels_last_3d' for [N, C, D, H, W]: they are the channels of a position.
+    """
+    return _in_format("contiguous", self, memory_format)
+
+
+def _in_format(name, self, memory_format):
+    check_choice(name, "memory_format", memory_format, tuple(_ORDERS))
+    order = _ORDERS[memory_format]
+    if order is None:
+        return self if self.array.flags.c_contiguous else _clone(self)
+    if self.ndim != len(order):
+        refuse_value(name, "a tensor", f"of {len(order)} axes for memory_format={memory_format!r}", self.shape)
+    in_a_row = self.array.transpose(order)
+    if in_a_row.flags.c_contiguous:
+        return self
+    copy = devices.copied(in_a_row).transpose(np.argsort(order).tolist())
+    return record(name, lambda saved, grad, needs: (grad,), None, (self,), copy)
 
 
 def _dim(self) -> int:

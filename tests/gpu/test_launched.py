@@ -440,6 +440,7 @@ MEMORY = {
     "tensor": (lambda x: rv.tensor(x), 1),
     "tensor of another type": (lambda x: rv.tensor(x, dtype=np.float16), 1),
     "clone": (lambda x: x.clone(), 1),
+    "channels last": (lambda x: x.reshape(1, 2, 2, 4).to(memory_format="channels_last"), 1),
     "to half": (lambda x: x.to(np.float16), 1),
     "to its own type": (lambda x: x.to(np.float32), 0),
     "layer to half": (lambda x: rv.Dense(4, 4).to("cuda").to(dtype=np.float16), 2),

@@ -410,3 +410,25 @@ def test_numpy_copies_a_tensor_where_it_is_asked_to():
     assert np.asarray(x, np.float64).dtype == np.float64
     with pytest.raises(ValueError, match="copy"):
         np.array(x, np.float64, copy=False)
+
+
+@pytest.mark.parametrize(("memory_format", "rank"), [("channels_last", 2), ("channels_last_3d", 3)])
+def test_memory_formats(memory_format, rank):
+    x = leaf(np.arange(2 * 3 * 4 * 5 * 6).reshape((2, 3, 4, 5, 6) if rank == 3 else (8, 3, 5, 6)))
+    for moved in (x.contiguous(memory_format=memory_format), x.to("cpu", np.float32, memory_format)):
+        assert np.moveaxis(moved.array, 1, -1).flags.c_contiguous
+        np.testing.assert_array_equal(moved.array, x.array)
+        assert moved.to(memory_format=memory_format) is moved
+        assert moved.contiguous().array.flags.c_contiguous
+    (moved * moved.array).sum().backward()
+    np.testing.assert_array_equal(x.grad.array, x.array)
+
+
+def test_memory_formats_are_refused():
+    x = leaf(np.zeros((2, 3, 4)))
+    with pytest.raises(ValueError, match="contiguous: expected memory_format as one of 'contiguous_format', 'channels"):
+        x.contiguous(memory_format="NHWC")
+    with pytest.raises(
+        ValueError, match=r"to: expected a tensor of 4 axes for memory_format='channels_last', got \(2, 3"
+    ):
+        x.to(memory_format="channels_last")
