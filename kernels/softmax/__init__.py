@@ -67,6 +67,7 @@ def _declare(name, check, cost, more_samples=()):
             Sample("rows", {"x": (5, 3, 67)}),
             Sample("pixels", {"x": (2, 5, 7, 19)}, {"axis": 1}),
             Sample("columns", {"x": (21, 150)}, {"axis": 0}),
+            Sample("tall_columns", {"x": (2, 261, 33)}, {"axis": 1}),
             Sample("first_of_three", {"x": (4, 3, 5)}, {"axis": -3}),
             Sample("vector", {"x": (1025,)}),
             Sample("one", {"x": (1, 1)}),

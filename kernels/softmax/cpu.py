@@ -2,7 +2,9 @@
 
 An axis whose elements lie side by side is worked off row by row: a row stays in the first cache over its passes
 (largest, sum, result). Any other axis is worked off in strips of neighbouring columns, so that memory is still read
-along the lines in which it lies.
+along the lines in which it lies. Where a strip has many rows, and would come from memory three times, largest and sum
+are found in one pass, a few rows at a time, with sums that shrink when a larger element comes (M. Milakov and
+N. Gimelshein, Online normalizer calculation for softmax, 2018).
 """
 
 import math
@@ -11,12 +13,15 @@ import numpy as np
 from numba import get_num_threads, prange
 
 from ..cpu_jit import kernel, serial_kernel
-from ..cpu_lines import largest_of_line, memory
+from ..cpu_lines import largest_of_line, lowest_of, memory
 from ..cpu_math import exp, log, wide_vectors
 from ..cpu_sums import line_product, line_sum
 from ..memory import empty, workspace
 
 _STRIP = 256  # columns
+_TALL = 256  # rows from which on a strip comes from memory each time: it may as well be wider, up to
+_WIDE_STRIP = 4096  # columns, of which
+_TOGETHER = 8  # rows stay in the cache between two sweeps
 _WORTH_THREADS = 1 << 13  # elements
 _SOFTMAX, _LOG_SOFTMAX, _LOGSUMEXP = range(3)
 
@@ -146,6 +151,67 @@ def softmax_columns_kernel(x, code, peaks, totals, y):
                     y[o, 0, start + i] = peak[i] + log(total[i])
 
 
+@serial_kernel
+def _raise_peaks(x, start, pitch, rows, count, raised, peak, total):
+    """peak[i] = the largest of itself and of column i of some rows; total[i], a sum of e^(x - peak), shrinks with it.
+    raised: scratch."""
+    wide_vectors()
+    for i in range(count):
+        raised[i] = peak[i]
+    for row in range(rows):
+        here = start + row * pitch
+        for i in range(count):
+            raised[i] = x[here + i] if x[here + i] > raised[i] else raised[i]
+    for i in range(count):
+        total[i] = total[i] * exp(peak[i] - raised[i]) if raised[i] > peak[i] else total[i]
+    for i in range(count):
+        peak[i] = raised[i]
+
+
+@serial_kernel
+def _add_exp_but_of_lowest(x, start, count, peak, total):
+    """total[i] += e^(x[start + i] - peak[i]), which is 0 for -inf even where the peak is no more."""
+    wide_vectors()
+    for i in range(count):
+        value = x[start + i]
+        total[i] = total[i] if value == lowest_of(x) else total[i] + exp(value - peak[i])
+
+
+@serial_kernel
+def _softmax_line(x, start, count, peak, factor, y):
+    wide_vectors()
+    for i in range(count):
+        y[start + i] = exp(x[start + i] - peak[i]) * factor[i]
+
+
+@kernel
+def softmax_tall_kernel(x, code, raised, peaks, totals, y):
+    """The same, for softmax and log_softmax, where n is large: a strip of columns is swept twice."""
+    outer, n, inner = x.shape
+    parts, strip = peaks.shape
+    strips = (inner + strip - 1) // strip
+    jobs = outer * strips
+    for part in prange(parts):
+        peak, total = memory(peaks[part]), memory(totals[part])
+        for job in range(part * jobs // parts, (part + 1) * jobs // parts):
+            o, start = job // strips, job % strips * strip
+            count, first = min(strip, inner - start), o * n * inner + start
+            for i in range(count):
+                peak[i], total[i] = -np.inf, 0
+            for row in range(0, n, _TOGETHER):
+                rows = min(_TOGETHER, n - row)
+                _raise_peaks(memory(x), first + row * inner, inner, rows, count, memory(raised[part]), peak, total)
+                for r in range(row, row + rows):
+                    _add_exp_but_of_lowest(memory(x), first + r * inner, count, peak, total)
+            for i in range(count):
+                total[i] = 1 / total[i] if code == _SOFTMAX else log(total[i])
+            for row in range(n):
+                if code == _SOFTMAX:
+                    _softmax_line(memory(x), first + row * inner, count, peak, total, memory(y))
+                else:
+                    _subtract_line(memory(x), first + row * inner, count, peak, total, memory(y))
+
+
 @kernel
 def softmax_rows_grad_input_kernel(grad_y, y, code, grad_x):
     """grad_x [rows, n] = y (grad_y - sum of grad_y y), for log_softmax grad_y - e^y (sum of grad_y)."""
@@ -216,9 +282,12 @@ def logsumexp_grad_input_kernel(grad_y, x, y, grad_x):
 
 def strip_lines(name, x, *lines):
     """Scratch for walking x [outer, n, inner] in strips of columns: [parts, columns of a strip] for each of `lines`."""
-    outer, _, inner = x.shape
-    parts = max(1, min(outer * -(-inner // _STRIP), 8 * get_num_threads()))
-    return tuple(workspace(f"{name} {line}", (parts, _STRIP), x.dtype) for line in lines)
+    outer, n, inner = x.shape
+    strip, threads = _STRIP, get_num_threads()
+    if n >= _TALL:  # as wide as leaves work for all threads
+        strip = max(strip, min(_WIDE_STRIP, -(-outer * inner // (threads * _STRIP)) * _STRIP))
+    parts = max(1, min(outer * -(-inner // strip), 8 * threads))
+    return tuple(workspace(f"{name} {line}", (parts, strip), x.dtype) for line in lines)
 
 
 def _run_forward(x, code):
@@ -228,6 +297,8 @@ def _run_forward(x, code):
     if inner == 1:
         rows_kernel = softmax_rows_kernel if x.size >= _WORTH_THREADS else softmax_rows_kernel.serial
         rows_kernel(x[:, :, 0], code, y[:, :, 0])
+    elif n >= _TALL and code != _LOGSUMEXP:
+        softmax_tall_kernel(x, code, *strip_lines("softmax", x, "raised", "peaks", "totals"), y)
     else:
         softmax_columns_kernel(x, code, *strip_lines("softmax", x, "peaks", "totals"), y)
     return y

@@ -6,6 +6,9 @@ from parity import assert_close
 
 from ranvier.kernels import attention
 from ranvier.kernels.attention import cpu
+from ranvier.kernels.attention.cpu_lines import LINE_STEP, differentiate, exponentiate
+from ranvier.kernels.cpu_jit import serial_kernel
+from ranvier.kernels.cpu_lines import memory
 
 OPERATION = attention.scaled_dot_product_attention
 
@@ -130,3 +133,26 @@ def test_dropout_drops_what_the_seed_says_and_keeps_the_mean(arrays):
     many = [OPERATION.forward(query, key, value, dropout_p=0.5, seed=seed)[0] for seed in range(200)]
     np.testing.assert_allclose(np.mean(many), 1, atol=0.02)
     assert (OPERATION.forward(query, key, value, dropout_p=1.0)[0] == 0).all()
+
+
+@serial_kernel
+def exponentials(forward, backward, grads):
+    """Both lines become e to themselves, the one as in the forward pass, the other as in the backward pass."""
+    zero = forward.dtype.type(0)
+    exponentiate(memory(forward), 0, forward.size, zero)
+    differentiate(memory(backward), memory(grads), 0, backward.size, zero, zero)
+
+
+def test_float32_exponentials_are_right_to_two_units_in_the_last_place():
+    least = -87.0  # the library's own: e to less counts as 0
+    x = np.concatenate([np.linspace(least, 0, 200_000), -np.geomspace(1e-38, 1, 20_000)]).astype(np.float32)
+    x = np.append(x, np.array([0, -0.0, np.nextafter(np.float32(least), -np.inf), -1e4, -3e38, -np.inf, np.nan], "f"))
+    x = np.append(x, np.zeros(-len(x) % LINE_STEP, np.float32))
+    exact = np.where(x < least, 0, np.exp(x.astype(np.float64)))
+    lines = x.copy(), x.copy()
+    exponentials(*lines, np.zeros_like(x))
+    for y in lines:
+        units = np.abs(y - exact) / np.spacing(exact.astype(np.float32))
+        assert np.nanmax(units) < 2, f"{np.nanmax(units):.2f} units at {x[np.nanargmax(units)]!r}"
+        np.testing.assert_array_equal(np.isnan(y), np.isnan(x))
+        assert (y[x == 0] == 1).all()
