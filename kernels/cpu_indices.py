@@ -13,3 +13,10 @@ def all_in_range(indices, low, last, skips, ignored):
         index = np.int64(indices[i])
         outside |= ((index < low) | (index > last)) & ((not skips) | (index != ignored))
     return not outside
+
+
+@serial_kernel
+def require_in_range(indices, low, last, skips, ignored):
+    """Raises ValueError unless `all_in_range`."""
+    if not all_in_range(indices, low, last, skips, ignored):
+        raise ValueError("an index out of range")

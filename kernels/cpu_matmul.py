@@ -284,9 +284,9 @@ def matmul_kernel(
             item, part = task // (row_parts * column_parts), task % (row_parts * column_parts)
             row_part, column_part = part // column_parts, part % column_parts
             # Parts of the rows end with a lower tile rather than being a tile longer than others.
-            low, high = (
-                rows if part == row_parts else rows * part // row_parts // LOW * LOW for part in (row_part, row_part + 1)
-            )
+            low, high = rows * row_part // row_parts // LOW * LOW, rows
+            if row_part + 1 < row_parts:
+                high = rows * (row_part + 1) // row_parts // LOW * LOW
             first = panel_count * column_part // column_parts * width
             last = min(panel_count * (column_part + 1) // column_parts * width, columns)
             _multiply_part(
@@ -464,11 +464,11 @@ def _is_dense(shape, strides, itemsize) -> bool:
 
 
 def _in_rows(x):
-    return x.reshape(-1)
+    return x.ravel()
 
 
 def _in_columns(x):
-    return x.swapaxes(-1, -2).reshape(-1)
+    return x.ravel("K")  # as it lies, which is quicker than turning it back
 
 
 def _copied(x):

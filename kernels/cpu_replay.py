@@ -37,10 +37,15 @@ _GOLDEN, _FIRST_FACTOR, _SECOND_FACTOR = map(np.uint64, (0x9E3779B97F4A7C15, 0xB
 
 
 class KernelCall(NamedTuple):
-    """A call of a kernel that was written down."""
+    """A call of a kernel that was written down.
+
+    Attributes:
+        refuse: raises what the call stands for, where the kernel has failed; None: calling the kernel does.
+    """
 
     kernel: Kernel
     arguments: tuple
+    refuse: Callable[[], None] | None = None
 
 
 class _Thread(threading.local):
@@ -127,7 +132,7 @@ class Program:
 
     def __init__(self, calls: list[KernelCall]):
         self.calls = calls
-        self._forms = [_form_of(*each) for each in calls]  # they own the machine code
+        self._forms = [_form_of(each.kernel, each.arguments) for each in calls]  # they own the machine code
         self._rows = [_row(form.signature.args, each.arguments) for form, each in zip(self._forms, calls)]
         self._table = np.array(
             [
@@ -154,7 +159,9 @@ class Program:
         done = self._play(self._start, self._count)
         while done < self._count:
             # The failed call again, through Python, which knows how to say what is wrong.
-            kernel, arguments = self.calls[done]
+            kernel, arguments, refuse = self.calls[done]
+            if refuse is not None:
+                refuse()
             numbers = self._numbers.get(done, ())
             call(kernel, (*arguments[: len(arguments) - len(numbers)], *numbers))
             done += 1

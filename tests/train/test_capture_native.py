@@ -1,6 +1,7 @@
 """Replays that call kernels without Python: every operation's declared cases, with values that came later."""
 
 import contextlib
+import re
 import zlib
 
 import numpy as np
@@ -77,6 +78,33 @@ def test_later_values_give_the_bits_of_uncaptured_passes(operation, sample):
     poison(captured)
     for replayed, computed in zip(captured(), step(), strict=True):
         assert replayed.array.tobytes() == computed.array.tobytes()
+
+
+WITH_TABLES = {
+    case.values[0].name: case.values
+    for case in reversed(SAMPLES)
+    if any(np.ndim(x) and x.size and x.dtype.kind in "iu" for x in case.values[1].build(np.random.default_rng(0), "f"))
+}
+
+
+@pytest.mark.parametrize(("operation", "sample"), WITH_TABLES.values(), ids=WITH_TABLES)
+def test_indices_that_are_refused_are_refused_in_replays(operation, sample):
+    inputs = sample.build(np.random.default_rng(0), np.float32)
+    captured = rv.capture(lambda: rv.Tensor(as_tuple(operation.forward(*inputs, **sample.attributes)[0])[0]))
+    for _ in range(4):
+        before = captured()
+    (step,) = captured._steps.values()
+    for table in (x for x in inputs if isinstance(x, np.ndarray) and x.dtype.kind in "iu"):
+        good = table.copy()
+        table.reshape(-1)[-1] = -(2**40)
+        try:
+            operation.check(*inputs, **sample.attributes)
+        except ValueError as refusal:
+            with pytest.raises(ValueError, match=re.escape(str(refusal))):
+                captured()
+            np.testing.assert_array_equal(step.result.array, before.array)  # nothing has been written
+        table[...] = good
+    np.testing.assert_array_equal(captured().array, before.array)
 
 
 def test_scratch_that_begins_as_zeros_needs_no_python():

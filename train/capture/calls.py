@@ -124,12 +124,14 @@ def _check(recording, operation, inputs: tuple, attributes: dict) -> None:
     with a wrong one. Before all else, if the step does not make the table."""
     attributes = {name: value for name, value in attributes.items() if name != "out"}
     check = functools.partial(operation.check, *inputs, **attributes)
-    with recording.inside():
+    tables, seen = [x for x in inputs if isinstance(x, np.ndarray) and x.dtype.kind in "iu"], []
+    with recording.inside(), native.looking(seen):
         check()
-    tables = [x for x in inputs if isinstance(x, np.ndarray) and x.dtype.kind in "iu"]
     if tables:
         early = not any(recording.knows(x) and not recording.is_argument(x) for x in tables)
-        recording.add(recording.position, f"{operation.name} check", (inputs, attributes), check, early=early)
+        kernels = native.checks_of(tables, seen, check) if native.is_own(operation.family) else None
+        name = f"{operation.name} check"
+        recording.add(recording.position, name, (inputs, attributes), check, early=early, kernels=kernels)
 
 
 @contextlib.contextmanager

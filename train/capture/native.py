@@ -132,6 +132,38 @@ class Watch:
         self._plain = self._plain and all(_sum_of(array) == before for array, before in self._sums.values())
 
 
+@contextlib.contextmanager
+def looking(seen: list) -> Iterator[None]:
+    """Within it, kernels that this thread calls are added to `seen`, with their arguments."""
+    from ...kernels import cpu_replay
+
+    def note(kernel, arguments: tuple):
+        seen.append((kernel, arguments))
+        return cpu_replay.call(kernel, arguments)
+
+    with cpu_replay.noted_by(note):
+        yield
+
+
+def checks_of(tables: list, seen: list, check: Callable) -> list | None:
+    """The calls of kernels that do the same as an operation's check of its tables of indices.
+
+    Args:
+        seen: what the check has called.
+        check: the check, which a kernel that fails calls again to say what is wrong.
+
+    Returns:
+        The calls; None if the check has not asked, of each table, whether all of it is in a range, and nothing else.
+    """
+    from ...kernels.cpu_indices import all_in_range, require_in_range
+    from ...kernels.cpu_replay import KernelCall
+
+    asked = {(address_of(arguments[0]), arguments[0].size) for kernel, arguments in seen if kernel is all_in_range}
+    if len(asked) < len(seen) or not all((address_of(x), x.size) in asked and x.flags.c_contiguous for x in tables):
+        return None
+    return [KernelCall(require_in_range, arguments, check) for _, arguments in seen]
+
+
 def kernels_of(name: str, arguments: tuple, result=None) -> list | None:
     """The calls of kernels that do what the function of that name in `accumulate.py` does; None if none do.
 
