@@ -18,8 +18,8 @@ import struct
 import sys
 import threading
 from abc import ABC, abstractmethod
-from collections.abc import Callable
-from typing import Any
+from collections.abc import Callable, Iterable
+from typing import Any, NamedTuple
 
 import numpy as np
 import triton
@@ -67,6 +67,39 @@ def launch(kernel, grid: tuple[int, ...], *arguments, **constants) -> None:
         interpreter(kernel, grid, arguments, constants)
         return
     _known(kernel)(grid, *arguments, **constants)
+
+
+class Launch(NamedTuple):
+    """What `launch` takes, for `launch_steps`: without the kernel's last argument."""
+
+    kernel: Any
+    grid: tuple[int, ...]
+    arguments: tuple
+    constants: dict[str, Any]
+
+
+def launch_steps(steps: Iterable[int], *launches: Launch) -> None:
+    """Runs kernels for one step after the other: at each step all launches in their order, each with the step as its
+    kernel's last argument. All else is bound once, which is most of the time that the host takes for a launch.
+
+    Args:
+        steps: integers that int32 holds.
+        launches: on arrays of one device; the kernels do not specialise on their last argument
+            (`@triton.jit(do_not_specialize=["step"])`).
+    """
+    launches = [each for each in launches if 0 not in each.grid]
+    if interpreter is not None:
+        for step in steps:
+            for kernel, grid, arguments, constants in launches:
+                interpreter(kernel, grid, (*arguments, step), constants)
+    elif launches:
+        import cupy
+
+        with cupy.cuda.Device(_device_of(launches[0].arguments)):
+            bound = [_known(kernel).bound(grid, *rest, **named) for kernel, grid, rest, named in launches]
+            for step in steps:
+                for run in bound:
+                    run(step)
 
 
 def programs_at_once(kernel, *arguments, **constants) -> int:
@@ -163,6 +196,14 @@ class Kernel(ABC):
         import cupy
 
         return self._find(cupy.cuda.get_device_id(), arguments, constants)[0]
+
+    def bound(self, grid: tuple[int, ...], *arguments, **constants) -> Callable[[int], None]:
+        """A launch that wants only the kernel's last argument any more, an integer that the kernel does not specialise
+        on. Device as for `prepare`."""
+        import cupy
+
+        loaded, (*values, _) = self._find(cupy.cuda.get_device_id(), (*arguments, 0), constants)
+        return functools.partial(loaded, *(*grid, 1, 1)[:3], *values)
 
     def _find(self, device: int, arguments, constants) -> tuple[Loaded, list]:
         signature, values = self.bind(arguments)

@@ -24,7 +24,11 @@ def compile_kernel(kernel, arguments, architecture: int, **constants) -> launch.
 
 def assert_fits(kernel, arguments, architecture: int, **constants) -> None:
     """Compiled, the kernel keeps everything in registers and in the shared memory that the architecture has."""
-    compiled = compile_kernel(kernel, arguments, architecture, **constants)
+    assert_compiled_fits(compile_kernel(kernel, arguments, architecture, **constants), architecture)
+
+
+def assert_compiled_fits(compiled: launch.Compiled, architecture: int) -> None:
+    """The same of a kernel that is compiled."""
     assert compiled.info.registers <= 255
     assert compiled.info.stack_bytes <= SPILLED, f"{compiled.name} spills {compiled.info.stack_bytes} bytes"
     assert compiled.shared_bytes <= LIMITS[architecture].block_shared_bytes

@@ -19,8 +19,8 @@ Phrase Representations using RNN Encoder-Decoder, 2014, with the reset gate behi
 how they walk), `cpu_lstm.py` and `cpu_gru.py`, the small matrix products inside them in `cpu_product.py`. A few
 sequences have loops of their own in `cpu_few.py`; a single step of a batch is in `cpu_step.py`.
 
-`gpu.py` runs it on CuPy arrays: step by step with the kernels of `gpu_time.py`, or a whole sequence in one launch each
-way (`gpu_resident.py`).
+`gpu.py` runs it on CuPy arrays: a whole sequence in one launch each way (`gpu_resident.py`), or a launch a step
+(`gpu_step_forward.py`, `gpu_step_backward.py`); what both share is in `gpu_time.py`.
 """
 
 from __future__ import annotations

@@ -1,7 +1,8 @@
 """Recurrent layers on CuPy arrays: one product multiplies the inputs of all time steps; the steps are then one kernel
-for the whole sequence where the recurrent weight fits on the chip (`gpu_resident.py`), else each is one product with it
-and one kernel for all that follows (`gpu_time.py`, which also says what places and rows are). The backward pass walks
-back the same way; one product over all steps makes the gradient of each weight at the end.
+for the whole sequence where the recurrent weight fits on the chip (`gpu_resident.py`), else one kernel each, its
+product with it included (`gpu_step_forward.py`; one more for an LSTM's projection). The backward pass walks back the
+same way (`gpu_step_backward.py`); one product over all steps makes the gradient of each weight at the end. What places
+and rows are says `gpu_time.py`.
 
 Nothing here reads the lengths: the host walks T steps, and a sequence that has ended stands still.
 """
@@ -13,8 +14,7 @@ import numpy as np
 from ..dense.gpu import column_sum
 from ..dense.gpu_product import product
 from ..gpu_arrays import add, cast, contiguous, copy_into, zeros
-from ..launch import ceil_div, empty, launch
-from ..tuning import Choice
+from ..launch import ceil_div, empty, launch, launch_steps
 from .gpu_resident_backward import (
     gru_resident_grad_kernel,
     lstm_resident_grad_kernel,
@@ -22,26 +22,21 @@ from .gpu_resident_backward import (
     walk_back_at_once,
 )
 from .gpu_resident_forward import gru_resident_kernel, lstm_resident_kernel, rnn_resident_kernel, walk_at_once
-from .gpu_time import (
+from .gpu_step_backward import (
+    backward_step,
     gru_grad_gates_kernel,
-    gru_step_kernel,
     lstm_grad_gates_kernel,
     lstm_grad_projected_kernel,
+    rnn_grad_sums_kernel,
+)
+from .gpu_step_forward import (
+    forward_step,
+    gru_step_kernel,
     lstm_project_kernel,
     lstm_step_kernel,
-    reorder_kernel,
-    rnn_grad_sums_kernel,
     rnn_step_kernel,
 )
-
-# A program has so many neighbours of a state's [N, size] values.
-STEP = Choice(
-    "recurrent.step",
-    ("BLOCK", "num_warps"),
-    candidates=lambda dtype, values: [(128, 2), (128, 4), (256, 2), (256, 4), (256, 8), (512, 4), (512, 8), (1024, 8)],
-    default=lambda architecture, dtype, values: (256, 4),
-)
-
+from .gpu_time import reorder_kernel
 
 _MOST_INPUTS = 9  # of a layer: an LSTM's
 
@@ -74,20 +69,16 @@ class _Walk(NamedTuple):
         )  # fmt: skip
         return target
 
-    def at(self, rows, step):
-        """The rows of one step, [N, size]."""
-        if self.lengths is None and self.reverse:
-            step = self.steps - 1 - step
-        return rows[step * self.batch : (step + 1) * self.batch]
+    def first(self, rows):
+        """The rows of the first step, [N, size]."""
+        start = (self.steps - 1) * self.batch if self.lengths is None and self.reverse else 0
+        return rows[start : start + self.batch]
 
-    def run(self, kernel, arguments, step, size, **constants):
-        """A kernel over the [N, size] values of a state at one step."""
-        values = self.batch * size
-        tile = STEP.pick(arguments[0], values)
-        launch(
-            kernel, (ceil_div(values, tile["BLOCK"]),), *arguments, step, self.steps, self.batch, size,
-            **constants, REVERSE=self.reverse, **tile,
-        )  # fmt: skip
+    def forward(self, *launches) -> None:
+        launch_steps(range(self.steps), *launches)
+
+    def back(self, *launches) -> None:
+        launch_steps(range(self.steps - 1, -1, -1), *launches)
 
 
 class _Inputs(NamedTuple):
@@ -100,11 +91,11 @@ class _Inputs(NamedTuple):
     h0: Any
     output: Any  # [T * N, state], in places
 
-    def carry_back(self, grad_sums, step, grad_h):
-        """grad_h [N, state] from a step's rows of the gradient of W_hh h; nothing behind the last step."""
-        if step < self.walk.steps:
-            product(self.walk.at(grad_sums, step), self.weight_hh, grad_h)
-        return grad_h
+    def grad_start(self, grad_sums, dtype):
+        """What h0 gets through the first step's sums, [N, state]: the rows of the gradient of W_hh h, times W_hh."""
+        grad_h0 = empty(self.x_rows, (self.walk.batch, self.weight_hh.shape[1]), dtype)
+        product(self.walk.first(grad_sums), self.weight_hh, grad_h0)
+        return grad_h0
 
 
 def _begin(x, weight_ih, bias_ih, lengths, reverse):
@@ -178,26 +169,23 @@ def rnn_forward(
     size, relu, bias_hh = weight_hh.shape[1], nonlinearity == "relu", _bias(bias_hh)
     output = empty(x, (*x.shape[:2], size))
     h = walk_at_once(rnn_resident_kernel, walk, gates, weight_hh, bias_hh, h0, (), output, RELU=relu)
+    inputs = _Inputs(walk, x_rows, weight_ih, weight_hh, *_given(h0), output)
     if h is None:
-        h, sums = _state(h0, x, walk.batch, size, x.dtype), empty(x, (walk.batch, size), gates.dtype)
-        for step in range(walk.steps):
-            product(h, weight_hh.T, sums, bias_hh)
-            walk.run(rnn_step_kernel, (gates, sums, h, output, walk.lengths), step, size, RELU=relu)
-    return (output, h), (_Inputs(walk, x_rows, weight_ih, weight_hh, *_given(h0), output), relu)
+        h = empty(x, (walk.batch, size))
+        taken = gates, bias_hh, inputs.h0, output, h
+        walk.forward(forward_step(rnn_step_kernel, walk, 1, weight_hh, *taken, RELU=relu))
+    return (output, h), (inputs, relu)
 
 
 def rnn_backward(saved, grads, needs):
     inputs, relu = saved
     walk, size, needed = inputs.walk, inputs.weight_hh.shape[1], _of_all_inputs(needs)
     grad_sums, before = (empty(inputs.x_rows, (walk.steps * walk.batch, size)) for _ in range(2))
-    grad_h = empty(inputs.x_rows, (walk.batch, size), _accumulator(inputs.x_rows))
-    common = *_given(grads[1], grads[0]), inputs.output, inputs.h0, walk.lengths, grad_sums, before
-    if not walk_back_at_once(rnn_resident_grad_kernel, walk, inputs.weight_hh, *common, RELU=relu):
-        for step in reversed(range(walk.steps)):
-            inputs.carry_back(grad_sums, step + 1, grad_h)
-            walk.run(rnn_grad_sums_kernel, (grad_h, *common), step, size, RELU=relu)
+    taken = *_given(grads[1], grads[0]), inputs.output, inputs.h0, grad_sums, before
+    if not walk_back_at_once(rnn_resident_grad_kernel, walk, inputs.weight_hh, *taken, RELU=relu):
+        walk.back(backward_step(rnn_grad_sums_kernel, walk, inputs.weight_hh, *taken, RELU=relu))
     over_time = _gradients_over_time(inputs, grad_sums, grad_sums, before, needed)
-    grad_h0 = cast(inputs.carry_back(grad_sums, 0, grad_h), before.dtype) if needed[5] else None
+    grad_h0 = inputs.grad_start(grad_sums, before.dtype) if needed[5] else None
     return _for(needs, *over_time, grad_h0, None)
 
 
@@ -216,24 +204,22 @@ def lstm_forward(
 ):
     walk, x_rows, gates = _begin(x, weight_ih, bias_ih, lengths, reverse)
     (state_size, size), bias_hh = (weight_hh.shape[1], weight_hh.shape[0] // 4), _bias(bias_hh)
-    c, cells = _state(c0, x, walk.batch, size, gates.dtype), empty(x, (x_rows.shape[0], size), gates.dtype)
-    output, hidden, h = empty(x, (*x.shape[:2], state_size)), None, None
+    output, cells = empty(x, (*x.shape[:2], state_size)), empty(x, (x_rows.shape[0], size), gates.dtype)
+    c, hidden, h, (h0, c0) = empty(x, (walk.batch, size)), None, None, _given(h0, c0)
     if weight_hr is None:
-        h = walk_at_once(lstm_resident_kernel, walk, gates, weight_hh, bias_hh, h0, (c, cells), output)
+        h = walk_at_once(lstm_resident_kernel, walk, gates, weight_hh, bias_hh, h0, (c0, c, cells), output)
     else:
-        hidden, projected = empty(x, cells.shape), empty(x, (walk.batch, state_size), gates.dtype)
+        hidden = empty(x, cells.shape)
     if h is None:
-        h, sums = _state(h0, x, walk.batch, state_size, x.dtype), empty(x, (walk.batch, 4 * size), gates.dtype)
-        taken = gates, sums, c, cells, hidden, h, output, walk.lengths
-        for step in range(walk.steps):
-            product(h, weight_hh.T, sums, bias_hh)
-            walk.run(lstm_step_kernel, taken, step, size, PROJECTED=weight_hr is not None)
-            if weight_hr is not None:
-                product(walk.at(hidden, step), weight_hr.T, projected)
-                walk.run(lstm_project_kernel, (projected, h, output, walk.lengths), step, state_size)
-    h0, c0 = _given(h0, c0)
+        h = empty(x, (walk.batch, state_size))
+        taken = gates, bias_hh, h0, c0, cells, hidden, output, h, c
+        step = forward_step(lstm_step_kernel, walk, 4, weight_hh, *taken, PROJECTED=weight_hr is not None)
+        if weight_hr is None:
+            walk.forward(step)
+        else:
+            walk.forward(step, forward_step(lstm_project_kernel, walk, 1, weight_hr, hidden, output, h))
     inputs = _Inputs(walk, x_rows, weight_ih, weight_hh, h0, output)
-    return (output, h, cast(c, x.dtype)), (inputs, weight_hr, c0, gates, cells, hidden)
+    return (output, h, c), (inputs, weight_hr, c0, gates, cells, hidden)
 
 
 def lstm_backward(saved, grads, needs):
@@ -241,25 +227,20 @@ def lstm_backward(saved, grads, needs):
     walk, state_size, size, needed = inputs.walk, inputs.weight_hh.shape[1], cells.shape[1], _of_all_inputs(needs)
     like, rows = inputs.x_rows, cells.shape[0]
     grad_gates, before = empty(like, gates.shape), empty(like, (rows, state_size))
-    grad_h = empty(like, (walk.batch, state_size), cells.dtype)
-    grad_c = _state(grads[2], like, walk.batch, size, cells.dtype)
-    own, outputs = (gates, cells, c0, grad_c), (*_given(grads[1], grads[0]), inputs.output, inputs.h0, walk.lengths)
-    grad_projected = grad_hidden = None
-    if projected := weight_hr is not None:
-        grad_projected, grad_hidden = empty(before), empty(grad_c)
-    taken = *own, *outputs, grad_gates, before
-    if projected or not walk_back_at_once(lstm_resident_grad_kernel, walk, inputs.weight_hh, *taken):
-        state_taken = grad_h, *outputs, grad_projected, before
-        taken = *own, grad_hidden, grad_h, *outputs, grad_gates, before
-        for step in reversed(range(walk.steps)):
-            inputs.carry_back(grad_gates, step + 1, grad_h)
-            if projected:
-                walk.run(lstm_grad_projected_kernel, state_taken, step, state_size)
-                product(walk.at(grad_projected, step), weight_hr, grad_hidden)
-            walk.run(lstm_grad_gates_kernel, taken, step, size, PROJECTED=projected)
+    grad_c, grad_projected = _state(grads[2], like, walk.batch, size, cells.dtype), None
+    own, outputs = (gates, cells, c0, grad_c), (*_given(grads[1], grads[0]), inputs.output, inputs.h0)
+    if weight_hr is not None:
+        grad_projected = empty(before)
+        taken = grad_gates, *outputs, grad_projected, before
+        of_state = backward_step(lstm_grad_projected_kernel, walk, inputs.weight_hh, *taken)
+        taken = *own, grad_projected, *outputs, grad_gates, before
+        walk.back(of_state, backward_step(lstm_grad_gates_kernel, walk, weight_hr, *taken, PROJECTED=True))
+    elif not walk_back_at_once(lstm_resident_grad_kernel, walk, inputs.weight_hh, *own, *outputs, grad_gates, before):
+        taken = *own, None, *outputs, grad_gates, before
+        walk.back(backward_step(lstm_grad_gates_kernel, walk, inputs.weight_hh, *taken, PROJECTED=False))
     over_time = _gradients_over_time(inputs, grad_gates, grad_gates, before, needed)
-    grad_weight_hr = _product_of_rows(grad_projected, hidden) if needed[7] and projected else None
-    grad_h0 = cast(inputs.carry_back(grad_gates, 0, grad_h), before.dtype) if needed[5] else None
+    grad_weight_hr = _product_of_rows(grad_projected, hidden) if needed[7] and weight_hr is not None else None
+    grad_h0 = inputs.grad_start(grad_gates, before.dtype) if needed[5] else None
     return _for(needs, *over_time, grad_h0, cast(grad_c, before.dtype), grad_weight_hr, None)
 
 
@@ -268,12 +249,11 @@ def gru_forward(x, weight_ih, weight_hh, bias_ih=None, bias_hh=None, h0=None, le
     size, bias_hh = weight_hh.shape[1], _bias(bias_hh)
     output, hidden_new = empty(x, (*x.shape[:2], size)), empty(x, (x_rows.shape[0], size), gates.dtype)
     h = walk_at_once(gru_resident_kernel, walk, gates, weight_hh, bias_hh, h0, (hidden_new,), output)
-    if h is None:
-        h, sums = _state(h0, x, walk.batch, size, x.dtype), empty(x, (walk.batch, 3 * size), gates.dtype)
-        for step in range(walk.steps):
-            product(h, weight_hh.T, sums, bias_hh)
-            walk.run(gru_step_kernel, (gates, sums, hidden_new, h, output, walk.lengths), step, size)
     inputs = _Inputs(walk, x_rows, weight_ih, weight_hh, *_given(h0), output)
+    if h is None:
+        h = empty(x, (walk.batch, size))
+        taken = gates, bias_hh, inputs.h0, hidden_new, output, h
+        walk.forward(forward_step(gru_step_kernel, walk, 3, weight_hh, *taken))
     return (output, h), (inputs, gates, hidden_new)
 
 
@@ -282,17 +262,14 @@ def gru_backward(saved, grads, needs):
     walk, size, needed = inputs.walk, inputs.weight_hh.shape[1], _of_all_inputs(needs)
     like = inputs.x_rows
     grad_gates, grad_sums, before = empty(like, gates.shape), empty(like, gates.shape), empty(like, hidden_new.shape)
-    grad_h, kept = (empty(like, (walk.batch, size), gates.dtype) for _ in range(2))
-    own = gates, hidden_new, grad_gates, kept
-    common = *_given(grads[1], grads[0]), inputs.output, inputs.h0, walk.lengths, grad_sums, before
-    if not walk_back_at_once(gru_resident_grad_kernel, walk, inputs.weight_hh, *own, *common):
-        for step in reversed(range(walk.steps)):
-            inputs.carry_back(grad_sums, step + 1, grad_h)
-            walk.run(gru_grad_gates_kernel, (*own, grad_h, *common), step, size)
+    kept, outputs = empty(like, (walk.batch, size), gates.dtype), _given(grads[1], grads[0])
+    taken = gates, hidden_new, grad_gates, kept, *outputs, inputs.output, inputs.h0, grad_sums, before
+    if not walk_back_at_once(gru_resident_grad_kernel, walk, inputs.weight_hh, *taken):
+        walk.back(backward_step(gru_grad_gates_kernel, walk, inputs.weight_hh, *taken))
     over_time = _gradients_over_time(inputs, grad_gates, grad_sums, before, needed)
     grad_h0 = None
     if needed[5]:
-        grad_h0 = cast(add(inputs.carry_back(grad_sums, 0, grad_h), kept, out=grad_h), before.dtype)
+        grad_h0 = cast(add(inputs.grad_start(grad_sums, kept.dtype), kept, out=kept), before.dtype)
     return _for(needs, *over_time, grad_h0, None)
 
 

@@ -87,7 +87,7 @@ def multiply_rows(rows, row, inside, chunks, lines, BLOCK_N: tl.constexpr, BLOCK
 
 @triton.jit(do_not_specialize=["steps"])
 def rnn_resident_grad_kernel(
-    counters, weight, grad_h_n, grad_output, output, h0, lengths, grad_sums, before, steps, batch, size,
+    counters, weight, grad_h_n, grad_output, output, h0, grad_sums, before, lengths, steps, batch, size,
     RELU: tl.constexpr, REVERSE: tl.constexpr, PRECISION: tl.constexpr,
     BLOCK_N: tl.constexpr, BLOCK_UNITS: tl.constexpr, BLOCK_K: tl.constexpr, SHARES: tl.constexpr, CHUNKS: tl.constexpr,
 ):  # fmt: skip
@@ -117,8 +117,8 @@ def rnn_resident_grad_kernel(
 
 @triton.jit(do_not_specialize=["steps"])
 def lstm_resident_grad_kernel(
-    counters, weight, gates, cells, c0, grad_c, grad_h_n, grad_output, output, h0, lengths, grad_gates, before,
-    steps, batch, size,
+    counters, weight, gates, cells, c0, grad_c, grad_h_n, grad_output, output, h0, grad_gates, before,
+    lengths, steps, batch, size,
     REVERSE: tl.constexpr, PRECISION: tl.constexpr,
     BLOCK_N: tl.constexpr, BLOCK_UNITS: tl.constexpr, BLOCK_K: tl.constexpr, SHARES: tl.constexpr, CHUNKS: tl.constexpr,
 ):  # fmt: skip
@@ -158,8 +158,8 @@ def lstm_resident_grad_kernel(
 
 @triton.jit(do_not_specialize=["steps"])
 def gru_resident_grad_kernel(
-    counters, weight, gates, hidden_new, grad_gates, kept, grad_h_n, grad_output, output, h0, lengths,
-    grad_sums, before, steps, batch, size,
+    counters, weight, gates, hidden_new, grad_gates, kept, grad_h_n, grad_output, output, h0,
+    grad_sums, before, lengths, steps, batch, size,
     REVERSE: tl.constexpr, PRECISION: tl.constexpr,
     BLOCK_N: tl.constexpr, BLOCK_UNITS: tl.constexpr, BLOCK_K: tl.constexpr, SHARES: tl.constexpr, CHUNKS: tl.constexpr,
 ):  # fmt: skip
@@ -231,7 +231,7 @@ def walk_back_at_once(kernel, walk, weight_hh, *arguments, **constants) -> bool:
         kernel: one of the three above.
         walk: steps, batch, lengths and direction (`gpu.py`).
         weight_hh: the layer's, [gates * H, H].
-        arguments: the kernel's, between the weight and the number of steps.
+        arguments: the kernel's, between the weight and the lengths.
         constants: the kernel's own.
     """
     lines, size = weight_hh.shape
@@ -243,4 +243,4 @@ def walk_back_at_once(kernel, walk, weight_hh, *arguments, **constants) -> bool:
     constants |= tile | {
         "REVERSE": walk.reverse, "SHARES": shares, "CHUNKS": ceil_div(lines, shares * tile["BLOCK_K"]),
     }  # fmt: skip
-    return launch_at_once(kernel, grid, weight_hh, *arguments, walk.steps, walk.batch, size, **constants)
+    return launch_at_once(kernel, grid, weight_hh, *arguments, walk.lengths, walk.steps, walk.batch, size, **constants)

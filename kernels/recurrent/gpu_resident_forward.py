@@ -4,9 +4,8 @@
 States lie in two buffers [2, N, H]: a step reads one, the whole state of its sequences, and writes the other, so one
 wait a step is enough: behind it, nobody reads any more what will be written.
 
-The lines of a program's units are columns of the product, the gates of one unit side by side, so that one product
-makes all gates: BLOCK_N x (LINES * BLOCK_UNITS), where LINES is 4 for LSTM and GRU (whose fourth is zeros) and 1 for
-RNN. Its sum goes over the units of the state in chunks of BLOCK_K.
+One product makes all gates, BLOCK_N x (LINES * BLOCK_UNITS); its sum goes over the units of the state in chunks of
+BLOCK_K.
 """
 
 import triton
@@ -19,12 +18,15 @@ from .gpu_resident import ROOM, arrive, bytes_held, launch_at_once, own_counter,
 from .gpu_time import (
     gru_gates,
     length_of,
+    lines_of_columns,
+    load_bias,
     load_gru_gates,
     load_in,
     load_lstm_gates,
     lstm_gates,
     place_and_row,
     rnn_state,
+    split_gates,
     store_as,
     store_gru_gates,
     store_lstm_gates,
@@ -41,14 +43,11 @@ def buffers(states, step, elements):
 def load_chunks(weight, first, size, GATES: tl.constexpr, LINES: tl.constexpr, BLOCK_UNITS: tl.constexpr,
                 BLOCK_K: tl.constexpr, CHUNKS: tl.constexpr):  # fmt: skip
     """The lines of the units from `first` on, W_hh[gate * size + unit, :], as columns of CHUNKS tiles."""
-    column = tl.arange(0, LINES * BLOCK_UNITS)
-    unit, gate = first + column // LINES, column % LINES
-    line = tl.where(gate < GATES, gate, 0) * size + unit
-    inside = (unit < size) & (gate < GATES)
+    line, inside = lines_of_columns(first, size, GATES, LINES, BLOCK_UNITS)
     chunks = ()
     for chunk in tl.static_range(CHUNKS):
         inner = chunk * BLOCK_K + tl.arange(0, BLOCK_K)
-        tile = weight + line.to(tl.int64)[None, :] * size + inner[:, None]
+        tile = weight + line[None, :] * size + inner[:, None]
         chunks += (tl.load(tile, mask=(inner < size)[:, None] & inside[None, :], other=0.0),)
     return chunks
 
@@ -81,25 +80,6 @@ def multiply(state, sequence, inside, chunks, size, BLOCK_N: tl.constexpr, COLUM
     return total
 
 
-@triton.jit
-def split_gates(total, BLOCK_N: tl.constexpr, BLOCK_UNITS: tl.constexpr):
-    """The four gates' columns of a product, [BLOCK_N, BLOCK_UNITS] each."""
-    even, odd = tl.split(tl.reshape(total, (BLOCK_N, BLOCK_UNITS, 2, 2)))
-    first, third = tl.split(even)
-    second, fourth = tl.split(odd)
-    return first, second, third, fourth
-
-
-@triton.jit
-def load_bias(bias, gate, unit, size, BLOCK_UNITS: tl.constexpr):
-    """A gate's part of b_hh in float32, [1, BLOCK_UNITS]; zeros for None."""
-    if bias is None:
-        value = tl.zeros((1, BLOCK_UNITS), dtype=tl.float32)
-    else:
-        value = load_in(tl.float32, bias, gate * size + unit, unit < size)
-    return value
-
-
 @triton.jit(do_not_specialize=["steps"])
 def rnn_resident_kernel(
     counters, weight, gates, bias, states, output, lengths, steps, batch, size,
@@ -110,7 +90,7 @@ def rnn_resident_kernel(
     sequence, unit, present, inside = own_part(batch, size, BLOCK_N, BLOCK_UNITS)
     counter, programs = own_counter(counters)
     chunks = load_chunks(weight, tl.program_id(0) * BLOCK_UNITS, size, 1, 1, BLOCK_UNITS, BLOCK_K, CHUNKS)
-    b = load_bias(bias, 0, unit, size, BLOCK_UNITS)
+    b = load_bias(tl.float32, bias, 0, unit, size)
     length, element = length_of(sequence, present, lengths, steps), sequence * size + unit
     h = load_in(tl.float32, states, element, inside)
     for step in range(steps):
@@ -129,19 +109,21 @@ def rnn_resident_kernel(
 
 @triton.jit(do_not_specialize=["steps"])
 def lstm_resident_kernel(
-    counters, weight, gates, bias, states, c, cells, output, lengths, steps, batch, size,
+    counters, weight, gates, bias, states, c0, c_n, cells, output, lengths, steps, batch, size,
     REVERSE: tl.constexpr, PRECISION: tl.constexpr,
     BLOCK_N: tl.constexpr, BLOCK_UNITS: tl.constexpr, BLOCK_K: tl.constexpr, CHUNKS: tl.constexpr,
 ):  # fmt: skip
     """Every step of `lstm_step_kernel` without a projection. gates: [T * N, 4H] rows, W_ih x + b_ih, then i, f, g, o.
-    c: [N, H], in place. cells: c' as rows."""
+    c0: [N, H] or None for zeros. cells: c' as rows. c_n: [N, H], the last one."""
     sequence, unit, present, inside = own_part(batch, size, BLOCK_N, BLOCK_UNITS)
     counter, programs = own_counter(counters)
     chunks = load_chunks(weight, tl.program_id(0) * BLOCK_UNITS, size, 4, 4, BLOCK_UNITS, BLOCK_K, CHUNKS)
-    b_i, b_f = load_bias(bias, 0, unit, size, BLOCK_UNITS), load_bias(bias, 1, unit, size, BLOCK_UNITS)
-    b_g, b_o = load_bias(bias, 2, unit, size, BLOCK_UNITS), load_bias(bias, 3, unit, size, BLOCK_UNITS)
+    b_i, b_f = load_bias(tl.float32, bias, 0, unit, size), load_bias(tl.float32, bias, 1, unit, size)
+    b_g, b_o = load_bias(tl.float32, bias, 2, unit, size), load_bias(tl.float32, bias, 3, unit, size)
     length, element = length_of(sequence, present, lengths, steps), sequence * size + unit
-    h, cell = load_in(tl.float32, states, element, inside), tl.load(c + element, mask=inside, other=0.0)
+    h, cell = load_in(tl.float32, states, element, inside), tl.zeros(inside.shape, tl.float32)
+    if c0 is not None:
+        cell = load_in(tl.float32, c0, element, inside)
     for step in range(steps):
         place, row = place_and_row(sequence, length, lengths, step, batch, REVERSE)
         active = inside & (step < length)
@@ -159,7 +141,7 @@ def lstm_resident_kernel(
         store_as(output, place * size + unit, tl.where(active, h, 0.0), inside)
         store_lstm_gates(gates, row, unit, active, size, i, f, g, o)
         tl.store(cells + row * size + unit, cell, mask=active)
-    tl.store(c + element, cell, mask=inside)
+    store_as(c_n, element, cell, inside)
 
 
 @triton.jit(do_not_specialize=["steps"])
@@ -173,8 +155,8 @@ def gru_resident_kernel(
     sequence, unit, present, inside = own_part(batch, size, BLOCK_N, BLOCK_UNITS)
     counter, programs = own_counter(counters)
     chunks = load_chunks(weight, tl.program_id(0) * BLOCK_UNITS, size, 3, 4, BLOCK_UNITS, BLOCK_K, CHUNKS)
-    b_r, b_z = load_bias(bias, 0, unit, size, BLOCK_UNITS), load_bias(bias, 1, unit, size, BLOCK_UNITS)
-    b_n = load_bias(bias, 2, unit, size, BLOCK_UNITS)
+    b_r, b_z = load_bias(tl.float32, bias, 0, unit, size), load_bias(tl.float32, bias, 1, unit, size)
+    b_n = load_bias(tl.float32, bias, 2, unit, size)
     length, element = length_of(sequence, present, lengths, steps), sequence * size + unit
     h = load_in(tl.float32, states, element, inside)
     for step in range(steps):

@@ -1,12 +1,16 @@
-"""One time step of the recurrent layers in one Triton kernel: all gates, the states and the lengths' mask.
+"""What every walk over time needs in Triton, whether it is one launch a step (`gpu_step_forward.py`,
+`gpu_step_backward.py`) or one for the whole sequence (`gpu_resident.py`): where a step's values lie, and the formulas.
 
-A program has BLOCK neighbours of a state's [N, size] values. Rows of [T, N] come in two orders:
+Rows of [T, N] come in two orders:
 
     places   time after time: x, the output and their gradients, as users have them
     rows     what is kept between the passes: places, where there are no lengths; with lengths, step after step in the
              order in which each sequence is walked, because in reverse it begins at its own end
 
 Steps past a sequence's end leave its state alone, and write zeros. Sums and cells are float32 for half types.
+
+Where one product makes all gates, the lines of a program's units are its columns, the gates of one unit side by side:
+LINES a unit, 4 for LSTM and GRU (whose fourth is zeros) and 1 for RNN.
 """
 
 import triton
@@ -16,10 +20,15 @@ from ..gpu_math import sigmoid, tanh
 
 
 @triton.jit
-def own_values(batch, size, BLOCK: tl.constexpr):
-    """A program's values of a state [N, size]: which they are, which of them there are, their sequences and units."""
-    element = tl.program_id(0).to(tl.int64) * BLOCK + tl.arange(0, BLOCK)
-    return element, element < tl.cast(batch, tl.int64) * size, element // size, element % size
+def own_tile(batch, size, BLOCK_N: tl.constexpr, BLOCK_UNITS: tl.constexpr):
+    """Of a grid of one axis: a program's sequences [BLOCK_N, 1] and units [1, BLOCK_UNITS], which of them there are,
+    and the first unit. Programs of the same units are neighbours: they read the same part of the weight."""
+    tiles = tl.cdiv(batch, BLOCK_N)
+    first = tl.program_id(0) // tiles * BLOCK_UNITS
+    sequence = ((tl.program_id(0) % tiles).to(tl.int64) * BLOCK_N + tl.arange(0, BLOCK_N))[:, None]
+    unit = (first + tl.arange(0, BLOCK_UNITS))[None, :]
+    present = sequence < batch
+    return sequence, unit, present, present & (unit < size), first
 
 
 @triton.jit
@@ -61,6 +70,34 @@ def load_in(KIND: tl.constexpr, pointer, offset, inside):
 @triton.jit
 def store_as(pointer, offset, value, inside):
     tl.store(pointer + offset, value.to(pointer.dtype.element_ty), mask=inside)
+
+
+@triton.jit
+def lines_of_columns(first, size, GATES: tl.constexpr, LINES: tl.constexpr, BLOCK_UNITS: tl.constexpr):
+    """The line of W_hh that each column stands for, gate * size + unit, with units from `first` on; and which columns
+    stand for one."""
+    column = tl.arange(0, LINES * BLOCK_UNITS)
+    unit, gate = first + column // LINES, column % LINES
+    return tl.where(gate < GATES, gate, 0).to(tl.int64) * size + unit, (unit < size) & (gate < GATES)
+
+
+@triton.jit
+def split_gates(total, BLOCK_N: tl.constexpr, BLOCK_UNITS: tl.constexpr):
+    """The four gates' columns of a product, [BLOCK_N, BLOCK_UNITS] each."""
+    even, odd = tl.split(tl.reshape(total, (BLOCK_N, BLOCK_UNITS, 2, 2)))
+    first, third = tl.split(even)
+    second, fourth = tl.split(odd)
+    return first, second, third, fourth
+
+
+@triton.jit
+def load_bias(KIND: tl.constexpr, bias, gate, unit, size):
+    """A gate's part of b_hh for units [1, BLOCK_UNITS]; zeros for None."""
+    if bias is None:
+        value = tl.zeros(unit.shape, dtype=KIND)
+    else:
+        value = load_in(KIND, bias, gate * size + unit, unit < size)
+    return value
 
 
 @triton.jit
@@ -179,18 +216,6 @@ def grad_from_outputs(KIND: tl.constexpr, grad_h_n, grad_output, element, unit, 
 
 
 @triton.jit
-def grad_of_state(KIND: tl.constexpr, later, kept, grad_h_n, grad_output, element, unit, place, length, inside, step,
-                  size):  # fmt: skip
-    """The gradient of a step's new state, 0 past the end: from the steps behind it (`later`, a product with W_hh, and
-    `kept`, what the state itself carried), and from the outputs."""
-    behind = inside & (step + 1 < length)
-    grad = load_in(KIND, later, element, behind)
-    if kept is not None:
-        grad += load_in(KIND, kept, element, behind)
-    return grad + grad_from_outputs(KIND, grad_h_n, grad_output, element, unit, place, length, inside, step, size)
-
-
-@triton.jit
 def reorder_kernel(
     source, target, lengths, steps, batch, size, total,
     REVERSE: tl.constexpr, TO_ROWS: tl.constexpr, BLOCK: tl.constexpr,
@@ -204,170 +229,3 @@ def reorder_kernel(
     origin, goal = (place, row) if TO_ROWS else (row, place)
     value = tl.load(source + origin * size + unit, mask=inside & (step < length), other=0.0)
     tl.store(target + goal * size + unit, value, mask=inside)
-
-
-@triton.jit(do_not_specialize=["step"])
-def rnn_step_kernel(
-    gates, sums, h, output, lengths, step, steps, batch, size,
-    RELU: tl.constexpr, REVERSE: tl.constexpr, BLOCK: tl.constexpr,
-):  # fmt: skip
-    """h' = tanh or relu of (gates + sums): W_ih x + b_ih of all steps, and W_hh h + b_hh of this one."""
-    element, inside, sequence, unit = own_values(batch, size, BLOCK)
-    place, row, length = locate(sequence, inside, lengths, step, steps, batch, REVERSE)
-    active = inside & (step < length)
-    total = tl.load(gates + row * size + unit, mask=active, other=0.0)
-    total += tl.load(sums + element, mask=active, other=0.0)
-    state = rnn_state(total, RELU)
-    store_as(h, element, state, active)
-    store_as(output, place * size + unit, tl.where(active, state, 0.0), inside)
-
-
-@triton.jit(do_not_specialize=["step"])
-def rnn_grad_sums_kernel(
-    later, grad_h_n, grad_output, output, h0, lengths, grad_sums, before, step, steps, batch, size,
-    RELU: tl.constexpr, REVERSE: tl.constexpr, BLOCK: tl.constexpr,
-):  # fmt: skip
-    """The gradient of a step's sums, and the state that it started from, both as rows."""
-    KIND: tl.constexpr = later.dtype.element_ty
-    element, inside, sequence, unit = own_values(batch, size, BLOCK)
-    place, row, length = locate(sequence, inside, lengths, step, steps, batch, REVERSE)
-    grad = grad_of_state(KIND, later, None, grad_h_n, grad_output, element, unit, place, length, inside, step, size)
-    state = load_in(KIND, output, place * size + unit, inside & (step < length))
-    store_as(grad_sums, row * size + unit, rnn_grad_sum(grad, state, RELU), inside)
-    state = state_before(KIND, output, h0, lengths, length, element, sequence, unit, inside, step, batch, size, REVERSE)
-    store_as(before, row * size + unit, state, inside)
-
-
-@triton.jit(do_not_specialize=["step"])
-def lstm_step_kernel(
-    gates, sums, c, cells, hidden, h, output, lengths, step, steps, batch, size,
-    PROJECTED: tl.constexpr, REVERSE: tl.constexpr, BLOCK: tl.constexpr,
-):  # fmt: skip
-    """i, f, o = sigmoid, g = tanh of (gates + sums); c' = f c + i g; m = o tanh(c').
-
-    gates: [T * N, 4H] rows, W_ih x + b_ih, then i, f, g, o. sums: [N, 4H], W_hh h + b_hh. c: [N, H], in place.
-    cells: c' as rows. m goes to `hidden` as rows where it is PROJECTED, else it is h', to h and to the output.
-    """
-    element, inside, sequence, unit = own_values(batch, size, BLOCK)
-    place, row, length = locate(sequence, inside, lengths, step, steps, batch, REVERSE)
-    active = inside & (step < length)
-    KIND: tl.constexpr = gates.dtype.element_ty
-    i, f, g, o = load_lstm_gates(KIND, gates, row, unit, active, size)
-    sum_i, sum_f, sum_g, sum_o = load_lstm_gates(KIND, sums, sequence, unit, active, size)
-    cell = tl.load(c + element, mask=active, other=0.0)
-    i, f, g, o, cell, m = lstm_gates(i + sum_i, f + sum_f, g + sum_g, o + sum_o, cell)
-    m = tl.where(active, m, 0.0)
-    store_lstm_gates(gates, row, unit, active, size, i, f, g, o)
-    tl.store(c + element, cell, mask=active)
-    tl.store(cells + row * size + unit, cell, mask=active)
-    if PROJECTED:
-        store_as(hidden, row * size + unit, m, inside)
-    else:
-        store_as(h, element, m, active)
-        store_as(output, place * size + unit, m, inside)
-
-
-@triton.jit(do_not_specialize=["step"])
-def lstm_project_kernel(
-    projected, h, output, lengths, step, steps, batch, size, REVERSE: tl.constexpr, BLOCK: tl.constexpr
-):
-    """h' = W_hr m, to the state and to the output, of the sequences that have this step."""
-    element, inside, sequence, unit = own_values(batch, size, BLOCK)
-    place, _, length = locate(sequence, inside, lengths, step, steps, batch, REVERSE)
-    active = inside & (step < length)
-    state = tl.load(projected + element, mask=active, other=0.0)
-    store_as(h, element, state, active)
-    store_as(output, place * size + unit, state, inside)
-
-
-@triton.jit(do_not_specialize=["step"])
-def lstm_grad_projected_kernel(
-    later, grad_h_n, grad_output, output, h0, lengths, grad_projected, before, step, steps, batch, size,
-    REVERSE: tl.constexpr, BLOCK: tl.constexpr,
-):  # fmt: skip
-    """The gradient of h' = W_hr m, and the state that the step started from, both as rows."""
-    KIND: tl.constexpr = later.dtype.element_ty
-    element, inside, sequence, unit = own_values(batch, size, BLOCK)
-    place, row, length = locate(sequence, inside, lengths, step, steps, batch, REVERSE)
-    grad = grad_of_state(KIND, later, None, grad_h_n, grad_output, element, unit, place, length, inside, step, size)
-    store_as(grad_projected, row * size + unit, grad, inside)
-    state = state_before(KIND, output, h0, lengths, length, element, sequence, unit, inside, step, batch, size, REVERSE)
-    store_as(before, row * size + unit, state, inside)
-
-
-@triton.jit(do_not_specialize=["step"])
-def lstm_grad_gates_kernel(
-    gates, cells, c0, grad_c, grad_hidden, later, grad_h_n, grad_output, output, h0, lengths, grad_gates, before,
-    step, steps, batch, size,
-    PROJECTED: tl.constexpr, REVERSE: tl.constexpr, BLOCK: tl.constexpr,
-):  # fmt: skip
-    """The gradient of a step's four sums as rows [T * N, 4H], and c's in place: grad_c [N, H] is that of the new c,
-    then that of the old. m's gradient is `grad_hidden` [N, H] where it is PROJECTED, else that of the state."""
-    KIND: tl.constexpr = later.dtype.element_ty
-    element, inside, sequence, unit = own_values(batch, size, BLOCK)
-    place, row, length = locate(sequence, inside, lengths, step, steps, batch, REVERSE)
-    active = inside & (step < length)
-    if PROJECTED:
-        grad_m = load_in(KIND, grad_hidden, element, active)
-    else:
-        grad_m = grad_of_state(
-            KIND, later, None, grad_h_n, grad_output, element, unit, place, length, inside, step, size
-        )
-        state = state_before(
-            KIND, output, h0, lengths, length, element, sequence, unit, inside, step, batch, size, REVERSE
-        )
-        store_as(before, row * size + unit, state, inside)
-    i, f, g, o = load_lstm_gates(KIND, gates, row, unit, active, size)
-    cell = load_in(KIND, cells, row * size + unit, active)
-    c = cell_before(KIND, cells, c0, lengths, length, element, sequence, unit, active, step, batch, size, REVERSE)
-    grad_i, grad_f, grad_g, grad_o, grad = lstm_grad_sums(
-        grad_m, load_in(KIND, grad_c, element, active), i, f, g, o, cell, c
-    )
-    store_lstm_gates(grad_gates, row, unit, inside, size, grad_i, grad_f, grad_g, grad_o)
-    tl.store(grad_c + element, grad, mask=active)
-
-
-@triton.jit(do_not_specialize=["step"])
-def gru_step_kernel(
-    gates, sums, hidden_new, h, output, lengths, step, steps, batch, size,
-    REVERSE: tl.constexpr, BLOCK: tl.constexpr,
-):  # fmt: skip
-    """r, z = sigmoid of (gates + sums); n = tanh(gates + r sums); h' = (1 - z) n + z h.
-
-    gates: [T * N, 3H] rows, W_ih x + b_ih, then r, z, n. sums: [N, 3H], W_hh h + b_hh, whose part for n goes to
-    hidden_new as rows.
-    """
-    element, inside, sequence, unit = own_values(batch, size, BLOCK)
-    place, row, length = locate(sequence, inside, lengths, step, steps, batch, REVERSE)
-    active = inside & (step < length)
-    KIND: tl.constexpr = gates.dtype.element_ty
-    r, z, n = load_gru_gates(KIND, gates, row, unit, active, size)
-    sum_r, sum_z, from_h = load_gru_gates(KIND, sums, sequence, unit, active, size)
-    r, z, n, state = gru_gates(r + sum_r, z + sum_z, n, from_h, load_in(KIND, h, element, active))
-    store_gru_gates(gates, row, unit, active, size, r, z, n)
-    tl.store(hidden_new + row * size + unit, from_h, mask=active)
-    store_as(h, element, state, active)
-    store_as(output, place * size + unit, tl.where(active, state, 0.0), inside)
-
-
-@triton.jit(do_not_specialize=["step"])
-def gru_grad_gates_kernel(
-    gates, hidden_new, grad_gates, kept, later, grad_h_n, grad_output, output, h0, lengths, grad_sums, before,
-    step, steps, batch, size,
-    REVERSE: tl.constexpr, BLOCK: tl.constexpr,
-):  # fmt: skip
-    """The gradients of W_ih x (grad_gates) and of W_hh h (grad_sums) at a step, as rows [T * N, 3H]; kept: [N, H], what
-    the state hands on by z, in place."""
-    KIND: tl.constexpr = later.dtype.element_ty
-    element, inside, sequence, unit = own_values(batch, size, BLOCK)
-    place, row, length = locate(sequence, inside, lengths, step, steps, batch, REVERSE)
-    active = inside & (step < length)
-    grad = grad_of_state(KIND, later, kept, grad_h_n, grad_output, element, unit, place, length, inside, step, size)
-    state = state_before(KIND, output, h0, lengths, length, element, sequence, unit, inside, step, batch, size, REVERSE)
-    r, z, n = load_gru_gates(KIND, gates, row, unit, active, size)
-    from_h = load_in(KIND, hidden_new, row * size + unit, active)
-    grad_r, grad_z, grad_n, grad_from_h, grad_kept = gru_grad_sums(grad, r, z, n, from_h, state)
-    store_as(before, row * size + unit, state, inside)
-    store_gru_gates(grad_gates, row, unit, inside, size, grad_r, grad_z, grad_n)
-    store_gru_gates(grad_sums, row, unit, inside, size, grad_r, grad_z, grad_from_h)
-    tl.store(kept + element, grad_kept, mask=active)

@@ -2,6 +2,7 @@
 gradients of some outputs only."""
 
 import os
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -13,20 +14,21 @@ import interpreter
 from agreement import agree
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from parity import DTYPES
 
-from ranvier.kernels import recurrent
-from ranvier.kernels.recurrent import gpu, reference
+from ranvier.kernels import launch, memory, recurrent
+from ranvier.kernels.recurrent import gpu, gpu_step_backward, gpu_step_forward, reference
 
 interpreter.install()
 GATES = {"rnn": 1, "lstm": 4, "gru": 3}
 LENGTHS = np.array([3, 5, 1, 2])
 
 
-def inputs_of(layer, rng, steps=5, hidden=6, state=6):
+def inputs_of(layer, rng, steps=5, hidden=6, state=6, batch=4):
     gates = GATES[layer] * hidden
-    shapes = [(steps, 4, 3), (gates, 3), (gates, state), (gates,), (gates,), (4, state)]
+    shapes = [(steps, batch, 3), (gates, 3), (gates, state), (gates,), (gates,), (batch, state)]
     if layer == "lstm":
-        shapes += [(4, hidden)]
+        shapes += [(batch, hidden)]
     inputs = [rng.standard_normal(shape) / 2 for shape in shapes]
     if layer == "lstm":
         inputs.append(None if state == hidden else rng.standard_normal((state, hidden)))
@@ -47,6 +49,53 @@ def test_random_shapes(layer, data):
     operation, rng = getattr(recurrent, layer), np.random.default_rng(0)
     sample = operation.vary(Pick())
     agree(operation, sample.build(rng, np.float64), sample.attributes, rng, "float64", implementation="gpu")
+
+
+@pytest.fixture
+def small_tiles(monkeypatch):
+    """Tiles of 2 sequences and 4 units, whose sums go on by 4 terms; what launches there are."""
+    common, launches = {"BLOCK_N": 2, "BLOCK_K": 4}, []
+
+    def pick(like, batch, size, lines, aligned):
+        return common | {"COLUMNS": 4 * lines}
+
+    def interpret(kernel, grid, arguments, constants):
+        launches.append((kernel.__name__, grid))
+        interpreter.interpret(kernel, grid, arguments, constants)
+
+    monkeypatch.setattr(memory, "poison", True)
+    monkeypatch.setattr(gpu_step_forward, "STEP", SimpleNamespace(pick=pick))
+    back = SimpleNamespace(pick=lambda *asked: common | {"BLOCK_UNITS": 4})
+    monkeypatch.setattr(gpu_step_backward, "STEP_BACK", back)
+    monkeypatch.setattr(launch, "interpreter", interpret)
+    return launches
+
+
+# A whole tile of units, one more than a tile, one less than two; half a tile of sequences, two and a half, two.
+@pytest.mark.parametrize(
+    ("hidden", "batch", "dtype", "lengths", "reverse", "given"),
+    [
+        (4, 1, "float64", None, True, True),
+        (5, 5, "float16", [2, 3, 1, 3, 2], False, True),
+        (7, 4, "bfloat16", [3, 1, 2, 2], True, False),
+        (5, 5, "float32", None, False, False),
+    ],
+)
+@pytest.mark.parametrize("layer", [*GATES, "lstm_projection"])
+def test_sizes_at_the_edges_of_tiles(layer, hidden, batch, dtype, lengths, reverse, given, small_tiles):
+    rng, (layer, _, projection) = np.random.default_rng(0), layer.partition("_")
+    state = 3 if projection else hidden
+    inputs = [x if x is None else x.astype(DTYPES[dtype]) for x in inputs_of(layer, rng, 3, hidden, state, batch)]
+    if not given:  # neither biases nor states to start from
+        inputs[3:7] = [None] * len(inputs[3:7])
+    inputs.append(None if lengths is None else np.array(lengths))
+    agree(getattr(recurrent, layer), inputs, {"reverse": reverse}, rng, dtype, "gpu")
+    grid, of_state = ((-(-batch // 2) * -(-size // 4),) for size in (hidden, state))
+    forward = [(f"{layer}_step_kernel", grid), *[("lstm_project_kernel", of_state)] * bool(projection)]
+    back = [("rnn_grad_sums_kernel" if layer == "rnn" else f"{layer}_grad_gates_kernel", grid)]
+    back = [*[("lstm_grad_projected_kernel", of_state)] * bool(projection), *back]
+    names = {name for name, _ in forward + back}
+    assert [made for made in small_tiles if made[0] in names] == forward * 3 + back * 3
 
 
 @pytest.mark.parametrize("reverse", [False, True])

@@ -45,7 +45,6 @@ SMALL = {
     "norm.gpu_kernels.norm_join_kernel": "a number for each chunk of a line",
     "optimizer.gpu.gradient_largest_kernel": "a number for each chunk of the gradient",
     "optimizer.gpu.gradient_norm_kernel": "a number for each chunk of the gradient",
-    "recurrent.gpu_time.lstm_project_kernel": "one step of the sequence",
     "resize.gpu_kernels.taps_kernel": "a few numbers for each place of an axis",
     "resize.gpu_kernels.taps_transposed_kernel": "a few numbers for each place of an axis",
     "shape.gpu_nonzero.nonzero_starts_kernel": "a number for each block of elements",

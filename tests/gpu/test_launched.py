@@ -52,6 +52,12 @@ def scaled_kernel(x, y, SCALE: tl.constexpr, BLOCK: tl.constexpr):
     tl.store(y + index, tl.load(x + index) * SCALE)
 
 
+@triton.jit(do_not_specialize=["step"])
+def step_kernel(x, count, step, BLOCK: tl.constexpr):
+    index = tl.program_id(0) * BLOCK + tl.arange(0, BLOCK)
+    tl.store(x + index, tl.load(x + index, mask=index < count) + step, mask=index < count)
+
+
 @triton.jit
 def product_kernel(a, b, c, inner, BLOCK: tl.constexpr, STEP: tl.constexpr):
     row, column, step = tl.arange(0, BLOCK), tl.arange(0, BLOCK), tl.arange(0, STEP)
@@ -327,6 +333,22 @@ def test_prepared_forms_launch_with_addresses_and_numbers():
 
 
 # ---- memory
+
+
+@pytest.mark.parametrize("device", [0, 1])
+def test_steps_are_launched_in_turn_on_their_arrays_device(device):
+    with cupy.cuda.Device(device):
+        x, y = cupy.empty(300, np.int32), cupy.empty(40, np.int32)
+    launches = [
+        launch.Launch(step_kernel, (grid,), (z, z.size), {"BLOCK": 128}) for grid, z in ((3, x), (0, x), (1, y))
+    ]
+    with standin.recorded() as seen:
+        launch.launch_steps((16, 1, 0), *launches)
+        launch.launch_steps((), *launches)
+        launch.launch_steps((5,), launches[1])
+    found = [(made.device, made.grid[0], *made.values("QiiQQ")[:3]) for made in seen]
+    pairs = ((3, x), (1, y))
+    assert found == [(device, grid, z.data.ptr, z.size, step) for step in (16, 1, 0) for grid, z in pairs]
 
 
 def test_a_full_device_names_operation_and_bytes():

@@ -132,8 +132,34 @@ def test_a_grid_that_the_device_does_not_hold_is_walked_step_by_step():
 
 
 @pytest.mark.parametrize(("sizes", "dtype"), [((128, 256), np.float16), ((8, 16), np.float16), ((8, 64), np.float64)])
-def test_what_the_rule_leaves_out_is_walked_step_by_step(sizes, dtype):
-    assert not Passes("gru", *sizes, dtype).cooperative
+@pytest.mark.parametrize(
+    ("layer", "back"), [("rnn", "rnn_grad_sums"), ("lstm", "lstm_grad_gates"), ("gru", "gru_grad_gates")]
+)
+def test_what_the_rule_leaves_out_is_one_launch_a_step(layer, back, sizes, dtype):
+    made = Passes(layer, *sizes, dtype)
+    assert not made.cooperative
+    # Forward, the product with all inputs and the steps are all there is.
+    product, *names = [seen.name for seen in made.forward]
+    assert product.startswith("product_")
+    assert names == [f"{layer}_step_kernel"] * 48
+    steps = [seen for seen in made.backward if seen.name == f"{back}_kernel"]
+    first = made.backward.index(steps[0])
+    assert made.backward[first : first + 48] == steps
+    for launches, expected in ((made.forward[1:], [*range(48)]), (steps, [*range(47, -1, -1)])):
+        assert [int.from_bytes(seen.parameters[-3], "little") for seen in launches] == expected
+        assert len({(seen.grid, *seen.parameters[:-3]) for seen in launches}) == 1
+        assert {seen.stream for seen in launches} == {0}
+    pointers = [int.from_bytes(raw, "little") for raw in made.forward[1].parameters]
+    assert pointers[0] == made.inputs[2].data.ptr
+    assert {made.outputs[0].data.ptr, made.outputs[1].data.ptr, made.inputs[5].data.ptr} < set(pointers)
+
+
+@pytest.mark.parametrize("layer", GATES)
+def test_a_cell_is_a_product_and_a_step(layer):
+    x, *others = inputs_of(layer, 8, 256)
+    with standin.recorded() as launches:
+        getattr(gpu, f"{layer}_cell_forward")(x[0], *others)
+    assert [seen.name for seen in launches] == ["product_forward_kernel", f"{layer}_step_kernel"]
 
 
 def prepared():

@@ -53,7 +53,9 @@ PRODUCTS = {
     "product_forward_kernel", "product_mapped_kernel", "conv_correlate_kernel", "conv_grad_weight_kernel",
     "attention_forward_kernel", "attention_grad_query_kernel", "attention_grad_key_value_kernel",
     "attention_grad_mask_kernel", "rnn_resident_kernel", "lstm_resident_kernel", "gru_resident_kernel",
-    "rnn_resident_grad_kernel", "lstm_resident_grad_kernel", "gru_resident_grad_kernel",
+    "rnn_resident_grad_kernel", "lstm_resident_grad_kernel", "gru_resident_grad_kernel", "rnn_step_kernel",
+    "lstm_step_kernel", "gru_step_kernel", "lstm_project_kernel", "rnn_grad_sums_kernel", "lstm_grad_gates_kernel",
+    "gru_grad_gates_kernel", "lstm_grad_projected_kernel",
 }  # fmt: skip
 
 
