@@ -47,18 +47,21 @@ def embedding_bag_kernel(indices, bounds, factors, weight, maximum, y, winner):
 
 @kernel
 def embedding_grad_weight_kernel(indices, sources, factors, grad_y, maximum, winner, threads, grad_weight):
-    """grad_weight[r] = sum of factors[k] * grad_y[sources[k]] over the positions k with indices[k] = r.
+    """grad_weight[r] = sum of factors[k] * grad_y[sources[k]] over the positions k with indices[k] = r. Without
+    sources, each position is its own; without factors, they are 1.
 
     Where `maximum`, a position gets only the columns in which it is the winner of its source. A row belongs to thread
     r % threads: neighbours, which often are the frequent ones, to different threads.
     """
-    zero = grad_y.dtype.type(0)
+    zero, one = grad_y.dtype.type(0), grad_y.dtype.type(1)
     for thread in prange(threads):
         for row in range(thread, grad_weight.shape[0], threads):
             for c in range(grad_weight.shape[1]):
                 grad_weight[row, c] = zero
         for k in range(indices.size):
-            row, source, factor = indices[k], sources[k], factors[k]
+            row = indices[k]
+            source = sources[k] if sources.size else k
+            factor = factors[k] if factors.size else one
             if factor == 0 or row % threads != thread:
                 continue
             if maximum:
@@ -95,10 +98,12 @@ def embedding_backward(saved, grad_y, needs):
         return None, None
     flat, shape, padding_idx, scale_grad_by_freq = saved
     grad_y = np.ascontiguousarray(grad_y).reshape(flat.size, shape[1])
-    factors = _kept(flat, padding_idx, grad_y.dtype)
+    factors = empty(0, grad_y.dtype)
+    if padding_idx is not None or scale_grad_by_freq:
+        factors = _kept(flat, padding_idx, grad_y.dtype)
     if scale_grad_by_freq:
         factors = _by_frequency(factors, flat, shape[0])
-    return None, _grad_weight(flat, np.arange(flat.size), factors, grad_y, None, shape)
+    return None, _grad_weight(flat, empty(0, np.int64), factors, grad_y, None, shape)
 
 
 def embedding_bag_forward(
