@@ -66,7 +66,8 @@ def _tile_product(height, vectors=_VECTORS):
         """result rows row..row + rows - 1 = (add: themselves +) left rows times one panel. A tile that is higher than
         `rows` computes its last row several times.
 
-        The highest tiles ask early for the memory of the result's next rows, and every 8 terms for a panel's width of
+        The highest tiles ask early for the memory of the result's next rows (in the second cache: in the nearest, rows
+        of some thousand bytes would push each other and the panel out), and every 8 terms for a panel's width of
         `ahead`, if it is given, from ahead_start on, ahead_step apart.
         """
 
@@ -115,7 +116,7 @@ def _tile_product(height, vectors=_VECTORS):
             if height == TALL:
                 for pointer in itertools.chain(*result_pointers):
                     below = at(builder.bitcast(pointer, result.type), builder.mul(pitch, constant(TALL)))
-                    _prefetch(builder, below, to_write=True)
+                    _prefetch(builder, below)
             # Stack slots of which LLVM makes registers.
             sums = [[cgutils.alloca_once_value(builder, zero) for _ in range(vectors)] for _ in range(height)]
             with builder.if_else(add) as (then, otherwise):
