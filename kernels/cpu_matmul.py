@@ -47,8 +47,9 @@ _FEW_ROWS = 64  # up to which packing the right matrix takes longer than transpo
 _FEW = 1 << 18  # elements of a left matrix that, packed as a whole, leaves room for more in the second-level cache
 _PASSING = (2, 12)  # rows up to which a right matrix in rows, or in columns, passes by as it lies: no tile, which would
 _PASSING_LINES, _PASSING_TERMS = 8, 512  # compute rows in vain. So much of columns stays in the cache for all rows.
-_SMALL = 1 << 21  # multiply-adds up to which nothing needs packing that can be read as it lies,
-_NEAR_ENOUGH = 1 << 12  # and elements of a right matrix up to which even tiles of few rows are worth it
+_SMALL = 4_000_000  # multiply-adds up to which nothing needs packing that can be read as it lies,
+_NEAR_ENOUGH = 1 << 12  # elements of a right matrix up to which even tiles of few rows are worth it,
+_QUICKLY_TURNED = 1 << 16  # and up to which turning one is no matter
 _NEAR = 2048  # bytes between rows; further ones, of which nearly each is on a page of its own, are read in place
 _FAR_TERMS = 32  # so many at a time, from left to right: the processor knows so many pages at once
 _ALIASES = 4096  # bytes; rows that lie a multiple of this apart meet in the same lines of the first-level cache
@@ -415,8 +416,7 @@ def _plan(left_shape, left_strides, right_shape, right_strides, out_shape, out_s
     c = _lines(out_shape, out_strides, itemsize)
     by_columns = b.step != 1
     flat, b_pitch = (a.flat, b.flat, c.flat), b.step if by_columns else b.pitch
-    is_worth_tiles = rows >= (MIDDLE if by_columns else LOW) or inner * columns <= _NEAR_ENOUGH
-    if batch == 1 and rows * inner * columns <= _SMALL and is_worth_tiles:
+    if batch == 1 and _is_small(rows, inner, columns, by_columns):
         result = c.pitch, rows, inner, columns
         return _Plan(small_product_kernel, flat, (a.pitch, a.step), (b_pitch, by_columns), result, ())
     if batch == 1 and a.step == 1 and rows <= _PASSING[by_columns]:
@@ -438,6 +438,18 @@ def _plan(left_shape, left_strides, right_shape, right_strides, out_shape, out_s
     run = matmul_kernel if workers > 1 else matmul_kernel.serial
     result = c.size, c.pitch, batch, rows, inner, columns, row_parts, column_parts, piece_size, last_size
     return _Plan(run, flat, a[1:], (b.size, b_pitch, by_columns), result, (workers, size))
+
+
+def _is_small(rows, inner, columns, by_columns) -> bool:
+    """Whether tiles of matrices as they lie, but for a right one by columns, are what takes least time."""
+    if rows * inner * columns > _SMALL:
+        return False
+    elements = inner * columns
+    if elements <= _NEAR_ENOUGH:
+        return True
+    if by_columns:
+        return rows > _FEW_ROWS or (rows >= MIDDLE and elements <= _QUICKLY_TURNED)
+    return rows >= LOW
 
 
 def _lines(shape, strides, itemsize) -> _Lines:
