@@ -319,6 +319,7 @@ CALLS = ELEMENTWISE | {
     # gradients
     "gradient_norm": lambda gradient, *, norm_type=2.0: torch.linalg.vector_norm(gradient, norm_type),
     "gradient_scale": lambda gradient, *, factor: gradient * factor,
+    "gradient_limit": lambda gradient, norm, *, max_norm: gradient * (max_norm / (norm + 1e-6)).clamp(max=1.0),
     "gradient_clip": lambda gradient, *, low, high: torch.clamp(gradient, low, high),
 }  # fmt: skip
 

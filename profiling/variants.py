@@ -15,7 +15,7 @@ from .cases import DTYPES, Case
 _GIVEN = {"target", "pos_weight", "mean", "variance", "attn_mask"}
 # All outputs get a gradient; elsewhere the first alone does, as statistics, indices and final states rarely do.
 _ALL_OUTPUTS = {"split"}
-_OPTIMIZER_OUTPUTS_APART = {"gradient_norm", "gradient_scale", "gradient_clip"}
+_OPTIMIZER_OUTPUTS_APART = {"gradient_norm", "gradient_scale", "gradient_limit", "gradient_clip"}
 
 
 class NoPeer(Exception):

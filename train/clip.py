@@ -9,9 +9,10 @@ import numpy as np
 
 from ..kernels import accumulate
 from ..kernels.check import check_number
+from ..kernels.device import device_of, to_device
 from ..kernels.operation import Operation
-from ..kernels.optimizer import flat, gradient_clip, gradient_scale
-from ..kernels.optimizer.clipping import total_norm
+from ..kernels.optimizer import flat, gradient_clip, gradient_limit, gradient_scale
+from ..kernels.optimizer.clipping import total_norm, total_norm_on_device
 from ..layers.tensor import Parameter, Tensor
 
 __all__ = ["clip_grad_norm_", "clip_grad_value_"]
@@ -32,7 +33,10 @@ def clip_grad_norm_(
         error_if_nonfinite: raise where the norm is NaN or infinite, instead of scaling with what comes of it.
 
     Returns:
-        The norm before, a tensor of no axes.
+        The norm before, a tensor of no axes, on the GPU where all gradients lie on one.
+
+    Gradients on a GPU are measured and scaled without the host waiting for their norm, unless `error_if_nonfinite` is
+    set. A norm of NaN makes all gradients NaN, but for elements on a GPU that are 0.
 
     Raises:
         RuntimeError: the norm is not finite and `error_if_nonfinite` is set; nothing has been changed.
@@ -41,9 +45,16 @@ def clip_grad_norm_(
     check_number("clip_grad_norm_", "max_norm", max_norm, 0)
     check_number("clip_grad_norm_", "norm_type", norm_type, 0, open_low=True)
     gradients, stretches = _gradients(parameters)
+    if {type(x) for x in stretches} - {np.ndarray} and len({device_of(x) for x in stretches}) == 1:
+        norm = total_norm_on_device(stretches, norm_type)
+        if error_if_nonfinite:
+            _check_finite(float(to_device(norm, "cpu")), norm_type)
+        for stretch in stretches:
+            _apply(gradient_limit, stretch, norm, max_norm=max_norm)
+        return Tensor(norm)
     norm = total_norm(stretches, norm_type)
-    if error_if_nonfinite and not math.isfinite(norm):
-        raise RuntimeError(f"clip_grad_norm_: expected gradients of a finite norm, got {norm} (norm_type {norm_type})")
+    if error_if_nonfinite:
+        _check_finite(norm, norm_type)
     factor = max_norm / (norm + 1e-6)
     if not factor >= 1:
         # A NaN must not reach the gaps between gradients in a flat buffer, where nothing would wash it out again.
@@ -73,9 +84,14 @@ def _gradients(parameters) -> tuple[list, list]:
     return in_buffers + elsewhere, flat.joined(in_buffers) + elsewhere
 
 
-def _apply(operation: Operation, gradient, **attributes) -> None:
+def _check_finite(norm: float, norm_type: float) -> None:
+    if not math.isfinite(norm):
+        raise RuntimeError(f"clip_grad_norm_: expected gradients of a finite norm, got {norm} (norm_type {norm_type})")
+
+
+def _apply(operation: Operation, gradient, *others, **attributes) -> None:
     """Changes a gradient in place."""
     if gradient.flags.c_contiguous:
-        operation.forward(gradient, out=gradient, **attributes)
+        operation.forward(gradient, *others, out=gradient, **attributes)
     else:
-        accumulate.copy_into(gradient, operation.forward(gradient, **attributes)[0])
+        accumulate.copy_into(gradient, operation.forward(gradient, *others, **attributes)[0])

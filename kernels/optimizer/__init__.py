@@ -14,7 +14,7 @@ What all steps share, with p the parameter, g the gradient, d `weight_decay`:
     decoupled decay         p <- p - lr d p      before the step (Loshchilov & Hutter 2019)
 
 `step` counts from 1. The formulas are in `reference.py`, with their papers; where the literature has variants, they are
-PyTorch's. `gradient_norm`, `gradient_scale` and `gradient_clip` are what gradient clipping needs.
+PyTorch's. `gradient_norm`, `gradient_scale`, `gradient_limit` and `gradient_clip` are what gradient clipping needs.
 """
 
 from __future__ import annotations
@@ -33,7 +33,7 @@ from ..check import (
     refuse_value,
 )
 from ..operation import Cost, Normal, Operation, Refused, Sample, Uniform
-from .clipping import gradient_clip, gradient_norm, gradient_scale
+from .clipping import gradient_clip, gradient_limit, gradient_norm, gradient_scale
 
 __all__ = [
     "adadelta",
@@ -41,6 +41,7 @@ __all__ = [
     "adam",
     "adamax",
     "gradient_clip",
+    "gradient_limit",
     "gradient_norm",
     "gradient_scale",
     "lion",

@@ -6,9 +6,10 @@ import math
 
 import numpy as np
 
-from ..check import HALF_TYPES, check_float, check_number
+from ..accumulate import copy_into
+from ..check import HALF_TYPES, check_float, check_number, check_shape
 from ..device import cast
-from ..operation import Cost, Operation, Refused, Sample
+from ..operation import Cost, Operation, Refused, Sample, Uniform
 
 
 def _check_gradient_norm(gradient, *, norm_type=2.0):
@@ -51,6 +52,14 @@ def _check_gradient_scale(gradient, *, factor):
         check_number("gradient_scale", "factor", factor)
 
 
+def _check_gradient_limit(gradient, norm, *, max_norm):
+    """gradient: a floating-point array of any shape; norm: one of no axes; max_norm: 0 or more."""
+    check_float("gradient_limit", "gradient", gradient)
+    check_float("gradient_limit", "norm", norm)
+    check_shape("gradient_limit", "norm", norm, (), "that of a number")
+    check_number("gradient_limit", "max_norm", max_norm, 0)
+
+
 def _check_gradient_clip(gradient, *, low, high):
     """gradient: a floating-point array of any shape; low <= high. NaN stays NaN."""
     check_float("gradient_clip", "gradient", gradient)
@@ -81,6 +90,34 @@ gradient_scale = Operation(
     ],
 )
 
+gradient_limit = Operation(
+    "gradient_limit",
+    __package__,
+    check=_check_gradient_limit,
+    cost=lambda gradient, norm, **_: Cost(gradient.size, 2 * gradient.nbytes + norm.nbytes),
+    differentiable=False,
+    samples=[
+        Sample("scaled", {"gradient": (1237,), "norm": Uniform((), 2, 3)}, {"max_norm": 1.0}),
+        Sample("short_enough", {"gradient": (5, 7), "norm": Uniform((), 2, 3)}, {"max_norm": 4}),
+        Sample("to_nothing", {"gradient": (40,), "norm": Uniform((), 2, 3)}, {"max_norm": 0.0}),
+        Sample("nothing", {"gradient": (0,), "norm": Uniform((), 2, 3)}, {"max_norm": 1.0}),
+        Sample("ten_million", {"gradient": (10_000_000,), "norm": Uniform((), 2, 3)}, {"max_norm": 1.0}, large=True),
+    ],
+    refused=[
+        Refused(
+            "integers", {"gradient": np.zeros(3, int), "norm": np.ones(())}, TypeError, "gradient of type float16",
+            {"max_norm": 1.0},
+        ),
+        Refused(
+            "norms", {"gradient": np.zeros(3), "norm": np.ones(1)}, ValueError, r"norm of shape \(\)", {"max_norm": 1.0}
+        ),
+        Refused(
+            "negative", {"gradient": np.zeros(3), "norm": np.ones(())}, ValueError, r"max_norm in \[0, inf",
+            {"max_norm": -1.0},
+        ),
+    ],
+)  # fmt: skip
+
 gradient_clip = Operation(
     "gradient_clip",
     __package__,
@@ -106,6 +143,25 @@ gradient_clip = Operation(
 def total_norm(gradients, norm_type: float = 2.0) -> float:
     """The norm of several gradient arrays taken as one vector; half-precision ones are measured in float32, whose
     range their norm may need."""
-    wide = (cast(g, np.float32) if g.dtype in HALF_TYPES else g for g in gradients)
-    norms = [float(gradient_norm.forward(g, norm_type=norm_type)[0]) for g in wide]
+    norms = [float(norm) for norm in _norms(gradients, norm_type)]
     return float(np.linalg.norm(norms, norm_type)) if norms else 0.0
+
+
+def total_norm_on_device(gradients, norm_type: float = 2.0):
+    """The same of one or more arrays on one device, as an array of no axes there: float64 where a gradient is, else
+    float32. Nothing waits for it."""
+    norms = list(_norms(gradients, norm_type))
+    if len(norms) == 1:
+        return norms[0]
+    from ..launch import empty
+
+    together = empty(norms[0], (len(norms),), np.float64)
+    for index, norm in enumerate(norms):
+        copy_into(together[index : index + 1].reshape(()), norm)
+    kind = np.float64 if any(norm.dtype == np.float64 for norm in norms) else np.float32
+    return cast(gradient_norm.forward(together, norm_type=norm_type)[0], kind)
+
+
+def _norms(gradients, norm_type: float):
+    wide = (cast(g, np.float32) if g.dtype in HALF_TYPES else g for g in gradients)
+    return (gradient_norm.forward(g, norm_type=norm_type)[0] for g in wide)

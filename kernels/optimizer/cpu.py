@@ -178,6 +178,15 @@ def gradient_scale_and_clip_kernel(gradient, factor, low, high):
         gradient[i] = low if scaled < low else (high if scaled > high else scaled)
 
 
+@kernel
+def gradient_limit_kernel(gradient, factor):
+    """gradient = factor * gradient where it is not 0."""
+    factor = gradient.dtype.type(factor)
+    for i in prange(gradient.size):
+        scaled = factor * gradient[i]
+        gradient[i] = gradient[i] if gradient[i] == 0 else scaled
+
+
 def _sgd_numbers(*, lr, momentum=0.0, dampening=0.0, weight_decay=0.0, nesterov=False, maximize=False):
     return bool(nesterov), lr, momentum, 1 - dampening, weight_decay, _sign(maximize)
 
@@ -317,6 +326,14 @@ def gradient_norm_forward(gradient, *, norm_type=2.0):
 
 def gradient_scale_forward(gradient, *, factor, out=None):
     return _scale_and_clip("gradient_scale", gradient, factor, -math.inf, math.inf, out)
+
+
+def gradient_limit_forward(gradient, norm, *, max_norm, out=None):
+    output, (flat,) = _targets("gradient_limit", (gradient,), out)
+    factor = max_norm / (float(norm) + 1e-6)
+    if not factor >= 1:
+        _for(gradient_limit_kernel, flat)(flat, factor)
+    return output, None
 
 
 def gradient_clip_forward(gradient, *, low, high, out=None):

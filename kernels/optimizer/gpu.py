@@ -251,6 +251,25 @@ def gradient_largest_kernel(largest, norm, count, BLOCK: tl.constexpr):
 
 
 @triton.jit
+def gradient_limit_kernel(
+    gradient, norm, result, size, max_norm: tl.float64, IN_PLACE: tl.constexpr, BLOCK: tl.constexpr
+):
+    """result = gradient * max_norm / (norm + 1e-6) where that factor is below 1; 0 stays 0 also where the norm is NaN.
+
+    Every program reads the norm, which lies on the device: the host need not wait for it. In place, nothing else is
+    read or written where the gradient is short enough.
+    """
+    offset = tl.program_id(0).to(tl.int64) * BLOCK + tl.arange(0, BLOCK)
+    inside = offset < size
+    factor = tl.full((BLOCK,), max_norm, tl.float64) / (tl.load(norm).to(tl.float64) + 1e-6)
+    factor = tl.where(factor >= 1, 1.0, factor)
+    if IN_PLACE:
+        inside = inside & (factor != 1)
+    value = _load(gradient, offset, inside)
+    _store(result, offset, inside, tl.where(value == 0, value, factor.to(value.dtype) * value))
+
+
+@triton.jit
 def gradient_scale_and_clip_kernel(
     gradient, result, size, factor: tl.float64, low: tl.float64, high: tl.float64, BLOCK: tl.constexpr
 ):
@@ -430,6 +449,16 @@ def gradient_norm_forward(gradient, *, norm_type=2.0):
 
 def gradient_scale_forward(gradient, *, factor, out=None):
     return _scale_and_clip("gradient_scale", gradient, factor, -math.inf, math.inf, out)
+
+
+def gradient_limit_forward(gradient, norm, *, max_norm, out=None):
+    (target,) = _targets("gradient_limit", [gradient], out)
+    grid, limit, in_place = (ceil_div(gradient.size, _BLOCK),), float(max_norm), target is gradient
+    launch(
+        gradient_limit_kernel, grid, contiguous(gradient), norm, target, gradient.size, limit, IN_PLACE=in_place,
+        BLOCK=_BLOCK,
+    )  # fmt: skip
+    return target, None
 
 
 def gradient_clip_forward(gradient, *, low, high, out=None):

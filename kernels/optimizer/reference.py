@@ -206,5 +206,11 @@ def gradient_scale_forward(gradient, *, factor):
     return gradient * factor, None
 
 
+def gradient_limit_forward(gradient, norm, *, max_norm):
+    """Scaled by max_norm / (norm + 1e-6) where that is below 1; 0 stays 0 also if the norm is NaN."""
+    factor = max_norm / (norm + 1e-6)
+    return np.where((gradient == 0) | (factor >= 1), gradient, gradient * factor), None
+
+
 def gradient_clip_forward(gradient, *, low, high):
     return np.minimum(np.maximum(gradient, low), high), None

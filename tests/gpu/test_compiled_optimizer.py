@@ -45,6 +45,13 @@ def test_a_norm_fits_and_does_not_spill(dtype, architecture):
     assert_fits(gpu.gradient_largest_kernel, ["int32", dtype, 4096], architecture, BLOCK=1024)
 
 
+@pytest.mark.parametrize("architecture", ARCHITECTURES)
+@pytest.mark.parametrize(("dtype", "norm"), [("bfloat16", "float32"), ("float32", "float32"), ("float32", "float64")])
+def test_the_bound_on_a_norm_fits_and_does_not_spill(dtype, norm, architecture):
+    arguments = [dtype, norm, dtype, 4096, 1.0]
+    assert_fits(gpu.gradient_limit_kernel, arguments, architecture, IN_PLACE=True, BLOCK=1024)
+
+
 def test_the_norm_of_float64_compiles():
     arguments = ["float64", "int64", 4096]
     assert_fits(gpu.gradient_largest_bits_kernel, arguments, 90, CHUNK=16384, BLOCK=1024)

@@ -65,3 +65,20 @@ def test_the_norm_of_nan_and_infinity(norm_type, dtype):
 def test_squares_that_overflow_float32_do_not_overflow_the_norm():
     norm, _ = optimizer.gradient_norm.forward(np.array([3e25, 4e25], "f4"), implementation="gpu")
     np.testing.assert_allclose(norm, 5e25, rtol=1e-6)
+
+
+@pytest.mark.parametrize("implementation", ["cpu", "gpu"])
+def test_a_norm_that_is_not_a_number_leaves_zeros(implementation):
+    """They may lie between the gradients of a flat buffer, where nothing would wash a NaN out again."""
+    gradient = np.array([1.0, 0.0, -2.0, 0.0], "f4")
+    limit = optimizer.gradient_limit.forward
+    limit(gradient, np.asarray(np.nan, "f4"), max_norm=1.0, out=gradient, implementation=implementation)
+    np.testing.assert_array_equal(gradient, np.array([np.nan, 0, np.nan, 0], "f4"))
+
+
+def test_gradients_that_are_short_enough_are_not_touched():
+    gradient = np.array([1.0, np.inf, np.nan, -0.0], "f4")
+    before = gradient.tobytes()
+    limit = optimizer.gradient_limit.forward
+    limit(gradient, np.asarray(2.0, "f4"), max_norm=2.1, out=gradient, implementation="gpu")
+    assert gradient.tobytes() == before

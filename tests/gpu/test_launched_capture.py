@@ -77,6 +77,11 @@ def numbers(launch):
     return [None if len(raw) == 8 and 2**40 < x < 2**48 else x for raw, x in zip(launch.parameters, values)]
 
 
+def numbers_of(launch):
+    """The parameters of a launch as integers: addresses as they are."""
+    return [int.from_bytes(value, "little") for value in launch.parameters]
+
+
 @pytest.mark.parametrize("build", NETWORKS)
 def test_replays_launch_what_uncaptured_steps_launch(build):
     plain, *_ = launches_of(build, False)
@@ -117,7 +122,7 @@ def test_graphs_touch_memory_that_is_held(build):
     ("build", "calls"),
     [
         (perceptron, 5),  # labels' check, zero_grad, graph, optimizer, schedule
-        (clipped, 6),
+        (clipped, 5),  # the same: clipping is in the graph
         (convolutional, 5),
         (recurrent, 5),  # two checks, graph, optimizer, zero_grad
     ],
@@ -250,6 +255,31 @@ def test_a_full_device_names_who_asks_for_how_many_bytes(calls, free, message):
     for _ in range(3):
         step(x)
     assert step.calls == 1
+
+
+@pytest.mark.parametrize("norm_type", [2.0, float("inf")])
+def test_clipping_by_a_norm_does_not_wait_for_it(norm_type):
+    model = rv.Sequential(rv.Dense(3, 5), rv.Dense(5, 2, dtype=np.float16)).to("cuda")
+    optimizers = [rv.optim.SGD(layer.parameters(), lr=0.1) for layer in model]  # two buffers, of two types
+    for parameter in model.parameters():
+        parameter.grad = rv.Tensor(parameter.grad_buffer)
+        parameter.grad.array = parameter.grad_buffer
+    clip = functools.partial(rv.clip_grad_norm_, list(model.parameters()), 1.0, norm_type)
+    with standin.recorded() as launches:
+        norm = clip()
+    assert norm.device == "cuda:0"
+    assert norm.dtype == np.float32
+    limits = [seen for seen in launches if seen.name == "gradient_limit_kernel"]
+    (array, norm_read, target, *_), (_, same_norm, *_) = (numbers_of(seen) for seen in limits)
+    assert array == target == optimizers[0].gradient_buffers()[0].data.ptr
+    assert norm_read == same_norm == norm.array.data.ptr
+    stream = captured_stream()  # which the stand-in lets nobody wait for
+    with stream, cupy.cuda.using_allocator(cupy.cuda.MemoryPool().malloc):
+        clip()
+        with pytest.raises(RuntimeError, match=r"captur|refused by the stand-in"):
+            clip(error_if_nonfinite=True)
+        with contextlib.suppress(cupy.cuda.runtime.CUDARuntimeError):
+            stream.end_capture()
 
 
 def test_other_shapes_are_captured_anew():

@@ -11,6 +11,7 @@ from hypothesis import strategies as st
 from ranvier.kernels import optimizer as kernels
 from ranvier.kernels.operation import Operation
 from ranvier.kernels.optimizer import flat
+from ranvier.kernels.optimizer.clipping import total_norm, total_norm_on_device
 from ranvier.layers import Dense, Parameter, Tensor, functional
 from ranvier.train import optim
 from ranvier.train.clip import clip_grad_norm_, clip_grad_value_
@@ -455,6 +456,17 @@ def test_norm_of_half_precision_gradients_may_pass_their_range():
     p.grad = Tensor(np.full(100_000, 1000, np.float16))
     assert clip_grad_norm_(p, 1.0).item() == pytest.approx(1000 * np.sqrt(1e5), rel=1e-6)
     assert p.grad.array[0] == pytest.approx(np.sqrt(1e-5), rel=1e-3)
+
+
+@pytest.mark.parametrize("norm_type", [1.0, 2.0, 2.5, np.inf])
+def test_a_norm_that_stays_on_its_device_is_the_one_that_the_host_reads(norm_type):
+    rng = np.random.default_rng(0)
+    for kinds in (["f4"], ["f4", "f2"], ["f4", "f8", "f4"]):
+        gradients = [rng.standard_normal(size).astype(kind) for size, kind in zip((70, 3, 20_000), kinds)]
+        norm = total_norm_on_device(gradients, norm_type)
+        assert norm.shape == ()
+        assert norm.dtype == (np.float64 if "f8" in kinds else np.float32)
+        assert float(norm) == pytest.approx(total_norm(gradients, norm_type), rel=1e-7)
 
 
 def test_gradients_that_are_not_contiguous_are_clipped_in_place():

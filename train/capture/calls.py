@@ -3,14 +3,16 @@
 Operations and the tape's sums run on the arrays that they had; what they allocate comes from the step's plan, so it
 lies where it lay. On a GPU their launches are written down one by one (`launches.py`), on the CPU the kernels of those
 passes that are nothing else (`native.py`). Views need no call:
-they look at memory that another call writes. Optimizers, clipping, schedules and random numbers run as they are, for
-their numbers change from step to step. What reads a value into Python is refused, as no replay could act on it.
+they look at memory that another call writes. Optimizers, schedules and random numbers run as they are, for their
+numbers change from step to step, and so does clipping where the host reads the norm: on the CPU. What reads a value
+into Python is refused, as no replay could act on it.
 """
 
 from __future__ import annotations
 
 import contextlib
 import functools
+import inspect
 import sys
 from collections.abc import Callable, Iterator
 from typing import Any
@@ -65,7 +67,7 @@ def _replacements() -> Iterator[tuple[Any, str, Callable]]:
         yield owner, "step", _on_the_host
     for name in clip.__all__:
         for module in modules_that_show(name, getattr(clip, name)):
-            yield module, name, _on_the_host
+            yield module, name, _clipping
     for names, hook in ((_CONSTANTS, _constant), (_DRAWS, _on_the_host)):
         for name in names:
             for module in modules_that_show(name, getattr(create, name)):
@@ -295,6 +297,21 @@ def _on_the_host(original: Callable) -> Callable:
         return result
 
     return call
+
+
+def _clipping(original: Callable) -> Callable:
+    """On a GPU its launches are the same each time, unless the host is to read the norm."""
+    on_the_host, signature = _on_the_host(original), inspect.signature(original)
+
+    @functools.wraps(original)
+    def clip_(*arguments, **options):
+        recording = current()
+        given = signature.bind(*arguments, **options).arguments
+        if recording is None or not recording.on_gpu or given.get("error_if_nonfinite", False):
+            return on_the_host(*arguments, **options)
+        return original(*arguments, **options)
+
+    return clip_
 
 
 def _constant(original: Callable) -> Callable:

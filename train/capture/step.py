@@ -43,10 +43,10 @@ def capture(function: Callable, strict: bool = False) -> Callable:
     each replay.
 
     On a GPU, all kernels between two things that the host does anew are one CUDA graph: forward and backward pass of a
-    network without dropout, up to clipping or the optimizer's step. Clipping, optimizers, and operations that draw a
-    seed, such as dropout, forward and backward, are launched as usual between graphs. Labels and indices that
-    the step does not make are checked before the first graph; others before their operation, so that two graphs lie
-    around the check. Replays run on CuPy's current stream.
+    network without dropout, with clipping, up to the optimizer's step. Optimizers, and operations that draw a seed,
+    such as dropout, forward and backward, are launched as usual between graphs. Labels and indices that the step does
+    not make are checked before the first graph; others before their operation, so that two graphs lie around the check.
+    Replays run on CuPy's current stream.
 
     Args:
         function: takes tensors, arrays and plain values, returns a tensor, a tuple, list or dict of them, or None. What
