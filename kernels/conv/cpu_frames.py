@@ -261,7 +261,9 @@ def spread(z, weight, shape, x, bias=None, relu=False):
 def _scratch(plan, workers, channels, source, dtype):
     frame = math.prod(plan.frame) * channels
     lanes = REGISTER_BYTES // dtype.itemsize
-    short = min(plan.frame[1], source[1]) * source[2] * channels if source[2] < lanes or plan.frame[2] < lanes else 0
+    # Of a row as many positions as frame and source have in common.
+    common = min(source[2], plan.frame[2] - plan.before[2]) - max(0, -plan.before[2])
+    short = min(plan.frame[1], source[1]) * source[2] * channels if common < lanes else 0
     yield workspace("conv frames", (workers, plan.images * frame + lanes), dtype)
     yield workspace("conv columns", (workers, short), dtype)
 

@@ -10,6 +10,7 @@ from ranvier.kernels import conv, memory
 from ranvier.kernels.conv import (
     cpu_frames,
     cpu_frames_plan,
+    cpu_rows,
     cpu_tiles,
     cpu_winograd,
     cpu_winograd_gradient,
@@ -211,6 +212,38 @@ def test_combined_multiplications_of_stride_two_agree_with_plain_sums(data):
     assert_close(actual, expected, dtype, z[:, 0].size)
 
 
+@settings(max_examples=25, deadline=None)
+@given(st.data())
+def test_combinations_of_rows_agree_with_plain_sums(data):
+    """cpu_rows: edges of patches, tasks and vectors, phases of one tap and of several; and its errors."""
+    pick = lambda low, high: data.draw(st.integers(low, high))  # noqa: E731
+    batch, channels, results, kernel = pick(1, 3), pick(1, 5), pick(32, 45), (pick(3, 8), pick(1, 8))
+    stride, dilation, padding = (2, pick(1, 3)), (1, pick(1, 2)), tuple((pick(0, 8), pick(0, 8)) for _ in range(2))
+    size = (pick(12, 40), pick(15, 70))
+    dtype = data.draw(st.sampled_from(["float32", "float64"]))
+    rng = np.random.default_rng(pick(0, 2**32 - 1))
+    x = rng.standard_normal((batch, channels, *size)).astype(dtype)
+    weight = rng.standard_normal((results, channels, *kernel)).astype(dtype)
+    bias, relu = rng.standard_normal(results).astype(dtype) if pick(0, 1) else None, bool(pick(0, 1))
+    shape = conv_shape(x, weight, stride, padding, dilation, 1)
+    x, weight = x.reshape(*x.shape[:2], -1), weight.reshape(*weight.shape[:2], -1)
+    actual, plain = (np.empty((batch, results, shape.out_size), dtype) for _ in range(2))
+    exact = np.empty(actual.shape)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(cpu_rows, "_LINES_BYTES", data.draw(st.sampled_from([1, 1 << 15, 1 << 18])))
+        cpu_rows.plan_of.cache_clear()
+        cpu_rows.correlate(x, weight, shape, actual, bias, relu)
+    cpu_rows.plan_of.cache_clear()
+    cpu_tiles.correlate(x, weight, shape, plain, bias, relu)
+    cpu_tiles.correlate(
+        *(a.astype("f8") for a in (x, weight)), shape, exact, bias if bias is None else bias.astype("f8"), relu
+    )
+    assert_close(actual, exact, dtype, weight[0].size)
+    if dtype == "float32":
+        errors, plain_errors = (np.sqrt(np.mean((result - exact) ** 2)) for result in (actual, plain))
+        assert errors <= 3.5 * plain_errors
+
+
 @settings(max_examples=40, deadline=None)
 @given(st.data())
 def test_products_over_frames_agree_with_the_reference(data):
@@ -274,6 +307,25 @@ def test_planes_that_no_tap_reaches_have_only_the_bias(depth, dilation, result, 
     assert_close(y, expected, "float64", weight[:, 0].size)
 
 
+def test_scratch_has_room_for_rows_of_which_a_frame_holds_little(monkeypatch):
+    """cpu_frames where rows and frames are as long as a vector, but not what they have in common."""
+    scratch = []
+
+    def guarded(name, shape, dtype):
+        scratch.append(np.full(int(np.prod(shape)) + 4096, 7, dtype))
+        return scratch[-1][2048:-2048].reshape(shape)
+
+    monkeypatch.setattr(cpu_frames, "workspace", guarded)
+    x, weight = np.ones((1, 32, 2, 16), np.float32), np.ones((32, 32, 1, 14), np.float32)
+    attributes = {"padding": ((0, 0), (14, 0))}
+    y, saved = conv.conv_transpose2d.forward(x, weight, **attributes)
+    assert cpu_frames.suits(saved[3], gradient=True)
+    expected, _ = conv.conv_transpose2d.forward(x, weight, implementation="reference", **attributes)
+    assert_close(y, expected, "float32", weight[:, 0].size)
+    assert scratch
+    assert all((a[:2048] == 7).all() and (a[-2048:] == 7).all() for a in scratch)
+
+
 @pytest.mark.parametrize(
     ("operation", "x", "weight", "attributes"),
     [
@@ -281,6 +333,7 @@ def test_planes_that_no_tap_reaches_have_only_the_bias(depth, dilation, result, 
         (conv.conv2d, (4, 136, 9, 9), (120, 136, 3, 3), {"padding": ((1, 1), (1, 1))}),
         (conv.conv3d, (5, 20, 4, 9, 9), (33, 20, 3, 3, 3), {"padding": ((1, 1),) * 3}),
         (conv.conv2d, (3, 32, 20, 20), (64, 32, 3, 3), {"stride": (2, 2)}),
+        (conv.conv2d, (2, 3, 50, 45), (70, 3, 7, 7), {"stride": (2, 2), "padding": ((3, 3), (3, 3))}),
         (conv.conv_transpose2d, (9, 64, 7, 7), (64, 32, 4, 4), {"stride": (2, 2), "padding": ((1, 1), (1, 1))}),
         (conv.conv2d, (9, 64, 15, 15), (160, 64, 4, 4), {"stride": (2, 2), "padding": ((1, 1), (1, 1))}),
     ],
@@ -292,6 +345,7 @@ def test_bits_do_not_depend_on_the_number_of_threads(operation, x, weight, attri
     for threads in (1, 2, 5):
         for module in (
             cpu_frames,
+            cpu_rows,
             cpu_tiles,
             cpu_winograd,
             cpu_winograd_gradient,
