@@ -64,8 +64,9 @@ def zero_of(typing_context, line):
 
 
 def vector_of(context, line, parts):
-    """The type of a register full of the line's elements, or of a half or a quarter of them."""
-    return ir.VectorType(context.get_data_type(line.dtype), REGISTER_BYTES * 8 // line.dtype.bitwidth // parts)
+    """The type of a register full of the line's elements, or of a half or a quarter of them, but at least one."""
+    lanes = REGISTER_BYTES * 8 // line.dtype.bitwidth // parts
+    return ir.VectorType(context.get_data_type(line.dtype), max(lanes, 1))
 
 
 def _sum_of_few(parts):
@@ -105,7 +106,7 @@ def sum_of_few_lines(source, offsets, weights, target, to, length):
     elif length >= lanes // 2:
         _few_half(source, offsets, weights, 0, target, to)
         _few_half(source, offsets, weights, length - lanes // 2, target, to + length - lanes // 2)
-    elif length >= lanes // 4:
+    elif lanes >= 4 and length >= lanes // 4:
         _few_quarter(source, offsets, weights, 0, target, to)
         _few_quarter(source, offsets, weights, length - lanes // 4, target, to + length - lanes // 4)
     else:
@@ -159,7 +160,7 @@ def _sum_of_many_lines(source, offsets, first, weights, count, target, to, lengt
         _many_half(source, offsets, first, weights, count, 0, target, to)
         rest = length - lanes // 2
         _many_half(source, offsets, first, weights, count, rest, target, to + rest)
-    elif length >= lanes // 4:
+    elif lanes >= 4 and length >= lanes // 4:
         _many_quarter(source, offsets, first, weights, count, 0, target, to)
         rest = length - lanes // 4
         _many_quarter(source, offsets, first, weights, count, rest, target, to + rest)
@@ -291,7 +292,7 @@ def _split_pairs_line(source, start, target, even, odd, pairs):
         last = pairs - lanes // 2
         _split_halves(source, start, target, even, odd)
         _split_halves(source, start + 2 * last, target, even + last, odd + last)
-    elif pairs >= lanes // 4:
+    elif lanes >= 4 and pairs >= lanes // 4:
         last = pairs - lanes // 4
         _split_quarters(source, start, target, even, odd)
         _split_quarters(source, start + 2 * last, target, even + last, odd + last)
@@ -311,8 +312,8 @@ def _join_pairs(parts):
             vector = vector_of(context, signature.args[0], parts)
             evens, odds = (load(builder, vector, source, start) for start in (even, odd))
             for half in range(2):
-                first = half * vector.count // 2
-                lanes = [first + lane // 2 + lane % 2 * vector.count for lane in range(vector.count)]
+                places = range(half * vector.count, (half + 1) * vector.count)
+                lanes = [place // 2 + place % 2 * vector.count for place in places]
                 mask = ir.Constant(ir.VectorType(ir.IntType(32), vector.count), lanes)
                 place = builder.add(to, ir.Constant(to.type, half * vector.count))
                 store(builder, builder.shuffle_vector(evens, odds, mask), target, place)
@@ -340,7 +341,7 @@ def _join_pairs_line(source, even, odd, target, to, pairs):
         last = pairs - lanes // 2
         _join_halves(source, even, odd, target, to)
         _join_halves(source, even + last, odd + last, target, to + 2 * last)
-    elif pairs >= lanes // 4:
+    elif lanes >= 4 and pairs >= lanes // 4:
         last = pairs - lanes // 4
         _join_quarters(source, even, odd, target, to)
         _join_quarters(source, even + last, odd + last, target, to + 2 * last)
