@@ -46,7 +46,7 @@ def _lanes(array_type):
     return REGISTER_BYTES // (4 if array_type.dtype == types.float32 else 8)
 
 
-def _prefetch(builder, pointer, to_write=False):
+def prefetch(builder, pointer, to_write=False):
     """Asks for a line of memory: to be written, in the nearest cache, or to be read, in the second."""
     byte, flag = ir.IntType(8).as_pointer(), ir.IntType(32)
     kind = ir.FunctionType(ir.VoidType(), [byte, flag, flag, flag])
@@ -116,7 +116,7 @@ def _tile_product(height, vectors=_VECTORS):
             if height == TALL:
                 for pointer in itertools.chain(*result_pointers):
                     below = at(builder.bitcast(pointer, result.type), builder.mul(pitch, constant(TALL)))
-                    _prefetch(builder, below)
+                    prefetch(builder, below)
             # Stack slots of which LLVM makes registers.
             sums = [[cgutils.alloca_once_value(builder, zero) for _ in range(vectors)] for _ in range(height)]
             with builder.if_else(add) as (then, otherwise):
@@ -161,7 +161,7 @@ def _tile_product(height, vectors=_VECTORS):
                 if together > 1 and asked:
                     place = builder.add(arguments[15], builder.mul(loop.index, arguments[16]))
                     for pointer in vectors_at(at(asked[0], place)):
-                        _prefetch(builder, pointer)
+                        prefetch(builder, pointer)
                 add_terms(together, loop.index)
             if together > 1:
                 with cgutils.for_range(builder, builder.urem(inner, constant(together)), intp=integer) as loop:

@@ -9,9 +9,10 @@ Three maps, each used by both directions:
 
 Where every channel has its own kernel (`cpu_planes.py`, `cpu_depthwise.py`) they are direct; where kernels have one
 position, products of images as they lie (`cpu_pointwise.py`). Otherwise they are products of combinations where these
-need fewer multiplications (`cpu_winograd.py`, `cpu_winograd_strided.py`); with many images of few channels, sums of as
-many images at once as a vector holds (`cpu_images.py`); else products of frames (`cpu_frames.py`), or put together tile
-by tile (`cpu_tiles.py`). Ranks 1 and 2 run as rank 3 with leading axes of size 1.
+need fewer multiplications (`cpu_winograd.py`, `cpu_winograd_strided.py`, and with few channels `cpu_rows.py`); with many
+images of few channels, sums of as many images at once as a vector holds (`cpu_images.py`); else products of frames
+(`cpu_frames.py`), or put together tile by tile (`cpu_tiles.py`). Ranks 1 and 2 run as rank 3 with leading axes of size
+1.
 """
 
 import math
@@ -28,6 +29,7 @@ from . import (
     cpu_images,
     cpu_planes,
     cpu_pointwise,
+    cpu_rows,
     cpu_tiles,
     cpu_winograd,
     cpu_winograd_gradient,
@@ -184,6 +186,13 @@ def _method(shape, gradient=False):
         return cpu_winograd_strided
     if cpu_images.suits(shape, gradient):
         return cpu_images
+    if not gradient and cpu_rows.suits(shape):
+        return cpu_rows
+    return _product_method(shape, gradient)
+
+
+def _product_method(shape, gradient=False):
+    """The module that multiplies as the sum is written."""
     return cpu_frames if cpu_frames.suits(shape, gradient) else cpu_tiles
 
 
@@ -201,6 +210,8 @@ def _grad_weight(planes, grad_z, shape, weight_shape, grad_bias=None):
         method = cpu_winograd_gradient
     elif method is cpu_winograd_strided:
         method = cpu_winograd_strided_gradient if cpu_winograd_strided_gradient.suits(shape) else cpu_frames
+    elif method is cpu_rows:
+        method = _product_method(shape)
     method.grad_weight(planes, grad_z, shape, grad_weight)
     if grad_bias is not None:
         _in_threads_of(grad_z, conv_grad_bias_kernel)(grad_z, grad_bias)

@@ -6,7 +6,7 @@ from llvmlite import ir
 from numba.core import cgutils
 
 from ..cpu_product import REGISTER_BYTES
-from ..cpu_vectors import data_of, everywhere, load_lanes, multiply_add, store_lanes
+from ..cpu_vectors import data_of, everywhere, load, load_lanes, multiply_add, store, store_lanes
 
 _INT32 = ir.IntType(32)
 
@@ -49,6 +49,14 @@ class Vectors:
         numbers = ir.Constant(ir.VectorType(_INT32, self.lanes), list(range(self.lanes)))
         numbers = self.builder.add(numbers, self.everywhere(self.builder.trunc(first, _INT32)))
         return self.builder.icmp_unsigned("<", numbers, self.everywhere(self.builder.trunc(width, _INT32)))
+
+    def whole(self, pointer):
+        """The vector that begins where pointer points."""
+        return load(self.builder, self.vector, pointer, self.constant(0))
+
+    def put(self, value, pointer):
+        """Writes a whole vector to where pointer points."""
+        store(self.builder, value, pointer, self.constant(0))
 
     def load(self, pointer, mask):
         """The mask's lanes from where pointer points, and zeros; what lies at other lanes is not touched."""
