@@ -73,12 +73,13 @@ def empty(shape: int | tuple[int, ...], dtype) -> np.ndarray:
     took up to half as long again), and lies in memory that is kept.
     """
     take = _supplier.take
+    size = math.prod(shape) if type(shape) is tuple else shape
     if take is not None:
         array = take(shape, dtype)
-    elif (math.prod(shape) if type(shape) is tuple else shape) <= _FEW or _bytes(shape, dtype) <= _LARGE:
+    elif size <= _FEW or size * (dtype := np.dtype(dtype)).itemsize <= _LARGE:
         array = np.empty(shape, dtype)
     else:
-        array = memory_pool.take(shape, np.dtype(dtype))
+        array = memory_pool.take(shape, dtype)
     if poison:
         array.fill(np.nan if array.dtype.kind == "f" else array.dtype.type(-1) if array.dtype.kind == "i" else 1)
     return array
@@ -89,10 +90,6 @@ def zeros(shape: int | tuple[int, ...], dtype) -> np.ndarray:
     array = empty(shape, dtype)
     array.fill(0)
     return array
-
-
-def _bytes(shape: int | tuple[int, ...], dtype) -> int:
-    return (math.prod(shape) if type(shape) is tuple else shape) * np.dtype(dtype).itemsize
 
 
 class _Workspaces(threading.local):
@@ -106,7 +103,7 @@ _workspaces = _Workspaces()
 def workspace(name: str, shape: int | tuple[int, ...], dtype) -> np.ndarray:
     """Scratch for the length of one kernel call, with unspecified contents: the calling thread keeps its memory and
     hands it out again for the next call under this name, so that no page of it is asked for twice."""
-    wanted = _bytes(shape, dtype)
+    wanted = (math.prod(shape) if type(shape) is tuple else shape) * np.dtype(dtype).itemsize
     kept = _workspaces.bytes.get(name)
     if kept is None or kept.size < wanted:
         kept = _workspaces.bytes[name] = memory_pool.take(max(wanted, _LARGE + 1), _BYTE)

@@ -7,6 +7,7 @@ cut into a fixed number of chunks with a scratch row each; the cut changes no su
 """
 
 import math
+from functools import lru_cache
 from typing import NamedTuple
 
 import numpy as np
@@ -357,15 +358,22 @@ def avg_pool_forward(
 ):
     rank = len(kernel_size)
     windows = cpu_sliding.sliding(x, kernel_size, stride, padding, (1,) * rank, ceil_mode)
+    divisors = _divisors(windows, count_include_pad, divisor_override, x.dtype)
+    return _average_sliding_forward(x, windows, divisors, rank, out)
+
+
+@lru_cache(maxsize=256)
+def _divisors(windows, count_include_pad, divisor_override, dtype):
+    """What sums under windows are divided by: the product of one number an axis, of which there is one a window."""
+    axes = zip(windows.shape, windows.kernel_size, windows.stride, windows.padding, windows.dilation, windows.counts)
     if divisor_override is not None:
         divisors = [np.ones(count) for count in windows.counts]
         divisors[0] *= divisor_override
     elif count_include_pad:
-        axes = zip(windows.shape, windows.kernel_size, windows.stride, windows.padding, windows.counts)
-        divisors = [padded_lengths(*axis) for axis in axes]
+        divisors = [padded_lengths(*sizes, count) for *sizes, _, count in axes]
     else:
-        divisors = _lengths(_sliding(x.shape[-rank:], kernel_size, stride, padding, (1,) * rank, ceil_mode))
-    return _average_sliding_forward(x, windows, divisors, rank, out)
+        divisors = _lengths([sliding_windows(*axis) for axis in axes])
+    return [divisor.astype(dtype) for divisor in divisors]
 
 
 avg_pool_backward = _average_sliding_backward

@@ -22,6 +22,7 @@ from .cpu_taps import largest_line, largest_of_squares_line
 from .geometry import pooled_shape, three
 
 MOST_PLACES = 256  # of a max pool's window, so that a byte names them
+_WORTH_THREADS = 1 << 14  # elements read under windows; fewer are done before another thread has woken up
 
 
 class Sliding(NamedTuple):
@@ -38,11 +39,16 @@ class Sliding(NamedTuple):
 
 def sliding(x, kernel_size, stride, padding, dilation, ceil_mode) -> Sliding:
     """The windows over x, [..., *spatial]."""
+    return _sliding_over(x.shape, kernel_size, stride, padding, dilation, ceil_mode)
+
+
+@lru_cache(maxsize=4096)
+def _sliding_over(shape, kernel_size, stride, padding, dilation, ceil_mode) -> Sliding:
     rank = len(kernel_size)
-    spatial = x.shape[-rank:]
+    spatial = shape[-rank:]
     counts = pooled_shape(spatial, kernel_size, stride, padding, dilation, ceil_mode)
     sizes = three(spatial, 1), three(counts, 1), three(kernel_size, 1), three(stride, 1), three(padding, 0)
-    return Sliding(math.prod(x.shape[:-rank]), *sizes, three(dilation, 1))
+    return Sliding(math.prod(shape[:-rank]), *sizes, three(dilation, 1))
 
 
 @serial_kernel
@@ -275,6 +281,32 @@ def _phases(kernel_size, stride, dilation):
     return np.stack([place % stride, place // stride], axis=1)
 
 
+@lru_cache(maxsize=256)
+def _places_in_lines(kernel_size, stride, dilation, pitch):
+    """[places]: where the windows' places across begin in a line that is taken apart into phases of length `pitch`."""
+    return _phases(kernel_size, stride, dilation) @ (pitch, 1)
+
+
+@lru_cache(maxsize=256)
+def _places_in_slots(slots, kernel_size, stride, dilation, pitch):
+    """[slots * places]: the same for lines of several rows behind each other."""
+    return (np.arange(slots)[:, None] * stride * pitch + _places_in_lines(kernel_size, stride, dilation, pitch)).ravel()
+
+
+@lru_cache(maxsize=256)
+def _places_by_phase(kernel_size, stride, margin):
+    """[places]: what an average's gradient reads at a window's places, in the order of their phases; [stride + 1]:
+    where in it each phase begins."""
+    phases = _phases(kernel_size, stride, 1)
+    order = np.argsort(phases[:, 0], kind="stable")
+    return margin - phases[order, 1], np.searchsorted(phases[order, 0], np.arange(stride + 1))
+
+
+@lru_cache(maxsize=256)
+def _ones(count, dtype):
+    return np.ones(count, dtype)
+
+
 def _parts(rows):
     """Enough parts to keep all threads busy to the end, none of them empty."""
     return max(1, min(rows, 8 * get_num_threads()))
@@ -292,10 +324,10 @@ def max_forward(x, windows, y, return_indices):
     slots = kernel_size[0] * kernel_size[1]
     lines = workspace("pool lines", (_parts(windows.planes * outer * inner), slots, step, pitch), x.dtype)
     fill(lines, -np.inf)
-    across_offsets = _phases(kernel_size[2], step, dilation[2]) @ (pitch, 1)
-    offsets = (np.arange(slots)[:, None] * step * pitch + across_offsets).reshape(-1)
+    offsets = _places_in_slots(slots, kernel_size[2], step, dilation[2], pitch)
     codes = empty(y.size, np.uint8)
-    max_pool_kernel(x, windows, _first_codes(across, step, padding[2], dilation[2]), offsets, pitch, lines, y, codes)
+    run = max_pool_kernel if y.size * offsets.size > _WORTH_THREADS else max_pool_kernel.serial
+    run(x, windows, _first_codes(across, step, padding[2], dilation[2]), offsets, pitch, lines, y, codes)
     indices = None
     if return_indices:
         indices = empty(y.size, np.int64)
@@ -307,7 +339,8 @@ def max_backward(grad_y, codes, windows):
     """The gradient of x, flat; grad_y: flat and contiguous."""
     grad_x = empty(windows.planes * math.prod(windows.shape), grad_y.dtype)
     places = _places(windows.shape, windows.kernel_size, windows.dilation)
-    max_pool_grad_input_kernel(grad_y, codes, windows, places, grad_x)
+    run = max_pool_grad_input_kernel if grad_x.size > _WORTH_THREADS else max_pool_grad_input_kernel.serial
+    run(grad_y, codes, windows, places, grad_x)
     return grad_x
 
 
@@ -316,13 +349,13 @@ def average_forward(x, windows, divisors, y):
     (_, _, width), (outer, inner, across), kernel_size, _, padding, _ = windows[1:]
     step, rows = windows.stride[2], kernel_size[0] * kernel_size[1]
     pitch = max((width + padding[2]) // step + 1, across + (kernel_size[2] - 1) // step)
-    phases = _phases(kernel_size[2], step, 1)
     parts = _parts(windows.planes * outer * inner)
     lines = workspace("pool lines", (parts, step * pitch + width), x.dtype)
     fill(lines, 0)
     offsets = workspace("pool offsets", (parts, rows), np.int64)
-    ones = np.ones(max(rows, kernel_size[2]), x.dtype)
-    avg_pool_kernel(x, windows, *divisors, phases @ (pitch, 1), ones, pitch, lines, offsets, y)
+    places, ones = _places_in_lines(kernel_size[2], step, 1, pitch), _ones(max(rows, kernel_size[2]), x.dtype)
+    run = avg_pool_kernel if y.size * math.prod(kernel_size) > _WORTH_THREADS else avg_pool_kernel.serial
+    run(x, windows, *divisors, places, ones, pitch, lines, offsets, y)
 
 
 def average_backward(grad_y, windows, divisors):
@@ -331,16 +364,14 @@ def average_backward(grad_y, windows, divisors):
     step, rows = windows.stride[2], kernel_size[0] * kernel_size[1]
     margin = (kernel_size[2] - 1) // step
     pitch = margin + max(across, (width + padding[2]) // step + 1)
-    phases = _phases(kernel_size[2], step, 1)
-    order = np.argsort(phases[:, 0], kind="stable")
     parts = _parts(windows.planes * depth * height)
     lines = workspace("pool lines", (parts, (step + 1) * pitch), grad_y.dtype)
     fill(lines, 0)
     grad_x = empty(windows.planes * depth * height * width, grad_y.dtype)
-    avg_pool_grad_input_kernel(
+    many = grad_y.size * math.prod(kernel_size) > _WORTH_THREADS
+    (avg_pool_grad_input_kernel if many else avg_pool_grad_input_kernel.serial)(
         grad_y, windows, *divisors, _axis_readers(windows, 0), _axis_readers(windows, 1),
-        margin - phases[order, 1], np.searchsorted(phases[order, 0], np.arange(step + 1)),
-        np.ones(kernel_size[2], grad_y.dtype), margin, pitch, lines,
+        *_places_by_phase(kernel_size[2], step, margin), _ones(kernel_size[2], grad_y.dtype), margin, pitch, lines,
         workspace("pool offsets", (parts, rows), np.int64),
         workspace("pool weights", (parts, rows), grad_y.dtype),
         grad_x,

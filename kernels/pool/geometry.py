@@ -17,16 +17,19 @@ LAYOUTS = {1: "[N, C, L] or [C, L]", 2: "[N, C, H, W] or [C, H, W]", 3: "[N, C, 
 
 def check_axes(operation: str, argument: str, value, rank: int, low: int) -> None:
     """value is a tuple with one integer >= low for each of `rank` axes."""
-    expectation = f"as {rank} integer{'s' if rank > 1 else ''} of at least {low}"
     if type(value) is not tuple:
-        refuse_type(operation, argument, f"{expectation} in a tuple", repr(value))
+        refuse_type(operation, argument, f"{_integers(rank, low)} in a tuple", repr(value))
     if len(value) != rank:
-        refuse_value(operation, argument, expectation, value)
+        refuse_value(operation, argument, _integers(rank, low), value)
     for size in value:
-        if isinstance(size, bool) or not isinstance(size, (int, np.integer)):
-            refuse_type(operation, argument, expectation, value)
+        if type(size) is not int and (isinstance(size, bool) or not isinstance(size, (int, np.integer))):
+            refuse_type(operation, argument, _integers(rank, low), value)
         if size < low:
-            refuse_value(operation, argument, expectation, value)
+            refuse_value(operation, argument, _integers(rank, low), value)
+
+
+def _integers(rank: int, low: int) -> str:
+    return f"as {rank} integer{'s' if rank > 1 else ''} of at least {low}"
 
 
 def check_planes(operation: str, argument: str, x, axes, name: str) -> None:
@@ -77,6 +80,7 @@ def check_windows(operation: str, x, kernel_size, stride, padding, dilation, cei
                 )
 
 
+@lru_cache(maxsize=4096)
 def pooled_shape(shape, kernel_size, stride, padding, dilation, ceil_mode) -> tuple[int, ...]:
     """The spatial shape of a pool's output; below 1 where no window fits.
 
