@@ -67,6 +67,8 @@ def promoted(operation: str, *operands, at_least=None):
         operands: tensors, arrays, numbers.
         at_least: a number that takes part in the choice of the type, such as 1.0 where a result has fractions.
     """
+    if _are_of_one_float_type(operands):
+        return operands
     operands = [x.item() if isinstance(x, np.generic) else x for x in operands]
     for x in operands:
         if type(x) not in _NUMBERS and not hasattr(x, "dtype"):
@@ -76,3 +78,17 @@ def promoted(operation: str, *operands, at_least=None):
         return operands
     dtype = common_dtype(*operands) if at_least is None else common_dtype(*operands, at_least)
     return [cast(x, dtype) if hasattr(x, "dtype") else x for x in operands]
+
+
+def _are_of_one_float_type(operands: tuple) -> bool:
+    """Whether they are tensors and NumPy arrays of one floating-point type, and numbers beside them: the usual ones,
+    which stay as they are."""
+    dtype = None
+    for x in operands:
+        if type(x) in _NUMBERS:
+            continue
+        array = x.array if isinstance(x, Tensor) else x
+        if type(array) is not np.ndarray or (dtype is not None and array.dtype != dtype):
+            return False
+        dtype = array.dtype
+    return dtype in FLOATS

@@ -1,6 +1,7 @@
 """The tape: what it records, how gradients add up, what it frees, and what it refuses."""
 
 import gc
+import sys
 import threading
 import weakref
 
@@ -432,3 +433,43 @@ def test_memory_formats_are_refused():
         ValueError, match=r"to: expected a tensor of 4 axes for memory_format='channels_last', got \(2, 3"
     ):
         x.to(memory_format="channels_last")
+
+
+def python_calls(function) -> list[str]:
+    """The names of the Python functions that a call goes through."""
+    names = []
+
+    def note(frame, event, argument):
+        if event == "call":
+            names.append(frame.f_code.co_name)
+
+    sys.setprofile(note)
+    try:
+        function()
+    finally:
+        sys.setprofile(None)
+    return names
+
+
+@pytest.mark.parametrize(
+    ("call", "most"),
+    [
+        (lambda x, line: F.relu(x), 17),
+        (lambda x, line: F.exp(x), 19),
+        (lambda x, line: x + x, 21),
+        (lambda x, line: x * 0.5, 20),
+        (lambda x, line: x.sum(), 26),
+        (lambda x, line: F.softmax(x, -1), 27),
+        (lambda x, line: F.linear(x, x, line), 27),
+        (lambda x, line: F.layer_norm(x, 8, line, line), 27),
+        (lambda x, line: F.cross_entropy(x, np.arange(8)), 40),
+    ],
+    ids=["relu", "exp", "add", "multiply", "sum", "softmax", "linear", "layer_norm", "cross_entropy"],
+)
+def test_an_operation_on_the_tape_goes_through_few_functions(call, most):
+    """What stands for its fixed cost, of which each of them is a part, on any machine and however busy."""
+    x = rv.Tensor(np.ones((8, 8), np.float32), requires_grad=True) * 2
+    line = x[0]
+    call(x, line)  # compiles its kernel
+    names = python_calls(lambda: call(x, line))
+    assert len(names) <= most, names
