@@ -44,6 +44,25 @@ def clip_grad_norm_(
     norm_type = float(norm_type)
     check_number("clip_grad_norm_", "max_norm", max_norm, 0)
     check_number("clip_grad_norm_", "norm_type", norm_type, 0, open_low=True)
+    return _clip_norm(parameters, max_norm, norm_type, error_if_nonfinite)
+
+
+def clip_grad_value_(parameters: Iterable[Parameter] | Parameter, clip_value: float) -> None:
+    """Clamps every element of every gradient to [-clip_value, clip_value]; NaN stays NaN.
+
+    Args:
+        parameters: those without a gradient are skipped.
+        clip_value: the bound, 0 or more.
+    """
+    check_number("clip_grad_value_", "clip_value", clip_value, 0)
+    _clip_values(parameters, clip_value)
+
+
+# What a captured step replaces: these, whose names are looked up at each call, wherever the callers of the functions
+# above have them from.
+
+
+def _clip_norm(parameters, max_norm: float, norm_type: float, error_if_nonfinite: bool) -> Tensor:
     gradients, stretches = _gradients(parameters)
     if {type(x) for x in stretches} - {np.ndarray} and len({device_of(x) for x in stretches}) == 1:
         norm = total_norm_on_device(stretches, norm_type)
@@ -63,14 +82,7 @@ def clip_grad_norm_(
     return Tensor(np.array(norm, np.float64 if any(g.dtype == np.float64 for g in gradients) else np.float32))
 
 
-def clip_grad_value_(parameters: Iterable[Parameter] | Parameter, clip_value: float) -> None:
-    """Clamps every element of every gradient to [-clip_value, clip_value]; NaN stays NaN.
-
-    Args:
-        parameters: those without a gradient are skipped.
-        clip_value: the bound, 0 or more.
-    """
-    check_number("clip_grad_value_", "clip_value", clip_value, 0)
+def _clip_values(parameters, clip_value: float) -> None:
     for gradient in _gradients(parameters)[1]:
         _apply(gradient_clip, gradient, low=-clip_value, high=clip_value)
 

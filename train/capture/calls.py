@@ -65,9 +65,8 @@ def _replacements() -> Iterator[tuple[Any, str, Callable]]:
             yield owner, name, _on_the_host
     for owner in definers(LRScheduler, "step"):
         yield owner, "step", _on_the_host
-    for name in clip.__all__:
-        for module in modules_that_show(name, getattr(clip, name)):
-            yield module, name, _clipping
+    for name in ("_clip_norm", "_clip_values"):
+        yield clip, name, _clipping
     for names, hook in ((_CONSTANTS, _constant), (_DRAWS, _on_the_host)):
         for name in names:
             for module in modules_that_show(name, getattr(create, name)):
