@@ -39,7 +39,9 @@ __all__ = [
 
 def _axes(name: str, dim, ndim: int) -> tuple[int, ...]:
     """dim as the kernels take it: different axes in rising order. None and () stand for all axes, as in PyTorch."""
-    dims = dim if isinstance(dim, (tuple, list)) else () if dim is None else (dim,)
+    if dim is None:
+        return tuple(range(ndim))
+    dims = dim if isinstance(dim, (tuple, list)) else (dim,)
     axes = sorted(axis_of(name, axis, ndim) for axis in dims)
     if len(set(axes)) < len(axes):
         raise ValueError(f"{name}: expected different axes as dim, got {dim}")
