@@ -4,6 +4,8 @@ convolution does a few operations a value, so what counts is that each value com
 Weights are [out, 1, taps]; output channel o reads input channel o // (out / in).
 """
 
+import math
+
 import numpy as np
 import triton
 import triton.language as tl
@@ -13,7 +15,7 @@ from ..gpu_arrays import contiguous
 from ..launch import ceil_div, empty, launch
 from ..tuning import Choice
 from .gpu_layout import Image
-from .gpu_products import cells_of
+from .gpu_products import WIDE, cells_of, tap_steps, taps_of_class
 
 
 @triton.jit
@@ -22,56 +24,93 @@ def conv_depthwise_kernel(
     batch, channels, multiplier,
     source_depth, source_height, source_width, result_depth, result_height, result_width,
     padding_d, padding_h, padding_w, dilation_d, dilation_h, dilation_w,
+    tap_step_d, tap_step_h, tap_step_w, inverse_d, inverse_h, inverse_w,
     source_n, source_c, source_d, source_h, source_w,
     result_n, result_c, result_d, result_h, result_w,
     KERNEL_D: tl.constexpr, KERNEL_H: tl.constexpr, KERNEL_W: tl.constexpr,
     STRIDE_D: tl.constexpr, STRIDE_H: tl.constexpr, STRIDE_W: tl.constexpr,
-    SPREAD: tl.constexpr, RELU: tl.constexpr, ACCUMULATOR: tl.constexpr, BLOCK_C: tl.constexpr, BLOCK_P: tl.constexpr,
+    SPREAD: tl.constexpr, RELU: tl.constexpr, WIDE: tl.constexpr, ACCUMULATOR: tl.constexpr,
+    BLOCK_C: tl.constexpr, BLOCK_P: tl.constexpr,
 ):  # fmt: skip
     """result = activation(weight * source + bias + residual), a channel by itself; with SPREAD the transpose of that.
 
     The residual has the result's strides. A program makes BLOCK_C channels at BLOCK_P positions, all images counted
-    through. The taps' windows overlap, and are in the first-level cache after the first.
+    through. The taps' windows overlap, and are in the first-level cache after the first. A transpose with strides falls
+    apart into a dense convolution for each remainder (class) of the result's positions by the strides, each with its
+    own taps: programs of all classes at the same place run together, as what they read and write interlocks.
     """
+    TAPS: tl.constexpr = KERNEL_D * KERNEL_H * KERNEL_W
+    program = tl.program_id(0)
+    cells_d, cells_h, cells_w = result_depth, result_height, result_width
+    if SPREAD:
+        class_w, program = program % STRIDE_W, program // STRIDE_W
+        class_h, program = program % STRIDE_H, program // STRIDE_H
+        class_d, program = program % STRIDE_D, program // STRIDE_D
+        cells_d, cells_h, cells_w = tl.cdiv(cells_d, STRIDE_D), tl.cdiv(cells_h, STRIDE_H), tl.cdiv(cells_w, STRIDE_W)
     tiles_c = tl.cdiv(channels, BLOCK_C)
-    channel = ((tl.program_id(0) % tiles_c) * BLOCK_C + tl.arange(0, BLOCK_C)).to(tl.int64)
-    position = (tl.program_id(0) // tiles_c).to(tl.int64) * BLOCK_P + tl.arange(0, BLOCK_P)
-    inside_c = channel < channels
-    inside_p = position < tl.cast(batch, tl.int64) * result_depth * result_height * result_width
-    image, d, h, w = cells_of(position, result_depth, result_height, result_width)
+    channel = ((program % tiles_c) * BLOCK_C + tl.arange(0, BLOCK_C)).to(tl.int64)
+    position = (program // tiles_c) * BLOCK_P + tl.arange(0, BLOCK_P)
+    positions = batch * cells_d * cells_h * cells_w
+    if WIDE:
+        position = (program // tiles_c).to(tl.int64) * BLOCK_P + tl.arange(0, BLOCK_P)
+        positions = tl.cast(batch, tl.int64) * cells_d * cells_h * cells_w
+    inside_c, inside_p = channel < channels, position < positions
+    image, d, h, w = cells_of(position, cells_d, cells_h, cells_w)
+    if SPREAD:
+        first_d, count_d, from_d = taps_of_class(
+            class_d + padding_d, STRIDE_D, dilation_d, tap_step_d, inverse_d, KERNEL_D
+        )
+        first_h, count_h, from_h = taps_of_class(
+            class_h + padding_h, STRIDE_H, dilation_h, tap_step_h, inverse_h, KERNEL_H
+        )
+        first_w, count_w, from_w = taps_of_class(
+            class_w + padding_w, STRIDE_W, dilation_w, tap_step_w, inverse_w, KERNEL_W
+        )
+        next_d, next_h, next_w = tap_step_d, tap_step_h, tap_step_w
+        origin_d, origin_h, origin_w = d + from_d, h + from_h, w + from_w
+        jump_d = -(dilation_d * tap_step_d // STRIDE_D)
+        jump_h = -(dilation_h * tap_step_h // STRIDE_H)
+        jump_w = -(dilation_w * tap_step_w // STRIDE_W)
+        d, h, w = class_d + d * STRIDE_D, class_h + h * STRIDE_H, class_w + w * STRIDE_W
+        inside_p = inside_p & (d < result_depth) & (h < result_height) & (w < result_width)
+    else:
+        first_d, first_h, first_w = 0, 0, 0
+        next_d, next_h, next_w = 1, 1, 1
+        count_d, count_h, count_w = KERNEL_D, KERNEL_H, KERNEL_W
+        origin_d, origin_h, origin_w = d * STRIDE_D - padding_d, h * STRIDE_H - padding_h, w * STRIDE_W - padding_w
+        jump_d, jump_h, jump_w = dilation_d, dilation_h, dilation_w
     total = tl.zeros((BLOCK_C, BLOCK_P), dtype=ACCUMULATOR)
-    for tap in range(KERNEL_D * KERNEL_H * KERNEL_W):
-        k_d, k_h, k_w = tap // (KERNEL_H * KERNEL_W), tap // KERNEL_W % KERNEL_H, tap % KERNEL_W
-        if SPREAD:
-            # The output position that reached this one with this tap, where the stride leaves one.
-            from_d = d + padding_d - k_d * dilation_d
-            from_h = h + padding_h - k_h * dilation_h
-            from_w = w + padding_w - k_w * dilation_w
-            inside = inside_p & (from_d % STRIDE_D == 0) & (from_h % STRIDE_H == 0) & (from_w % STRIDE_W == 0)
-            from_d, from_h, from_w = from_d // STRIDE_D, from_h // STRIDE_H, from_w // STRIDE_W
-        else:
-            from_d = d * STRIDE_D - padding_d + k_d * dilation_d
-            from_h = h * STRIDE_H - padding_h + k_h * dilation_h
-            from_w = w * STRIDE_W - padding_w + k_w * dilation_w
-            inside = inside_p
-        inside = inside & (from_d >= 0) & (from_d < source_depth) & (from_h >= 0) & (from_h < source_height)
-        inside = inside & (from_w >= 0) & (from_w < source_width)
-        at = image * source_n + from_d * source_d + from_h * source_h + from_w * source_w
-        mask = inside_c[:, None] & inside[None, :]
-        if SPREAD:
-            for index in range(multiplier):
-                of_source = channel * multiplier + index
-                value = tl.load(source + of_source[:, None] * source_c + at[None, :], mask=mask, other=0.0)
-                factor = tl.load(weight + of_source * (KERNEL_D * KERNEL_H * KERNEL_W) + tap, mask=inside_c, other=0.0)
-                total += value.to(ACCUMULATOR) * factor.to(ACCUMULATOR)[:, None]
-        else:
-            of_source = channel // multiplier
-            value = tl.load(source + of_source[:, None] * source_c + at[None, :], mask=mask, other=0.0)
-            factor = tl.load(weight + channel * (KERNEL_D * KERNEL_H * KERNEL_W) + tap, mask=inside_c, other=0.0)
-            total += value.to(ACCUMULATOR) * factor.to(ACCUMULATOR)[:, None]
+    start = image.to(tl.int64) * source_n + origin_d.to(tl.int64) * source_d
+    start += origin_h.to(tl.int64) * source_h + origin_w.to(tl.int64) * source_w
+    step_d, step_h = tl.cast(jump_d, tl.int64) * source_d, tl.cast(jump_h, tl.int64) * source_h
+    step_w = tl.cast(jump_w, tl.int64) * source_w
+    for k_d in range(count_d):
+        at_d = origin_d + k_d * jump_d
+        inside_d = inside_p & (at_d >= 0) & (at_d < source_depth)
+        for k_h in range(count_h):
+            at_h = origin_h + k_h * jump_h
+            inside_h = inside_d & (at_h >= 0) & (at_h < source_height)
+            tap_of_row = ((first_d + k_d * next_d) * KERNEL_H + first_h + k_h * next_h) * KERNEL_W + first_w
+            for k_w in range(count_w):
+                at_w = origin_w + k_w * jump_w
+                inside = inside_h & (at_w >= 0) & (at_w < source_width)
+                at, tap = start + (k_d * step_d + k_h * step_h + k_w * step_w), tap_of_row + k_w * next_w
+                mask = inside_c[:, None] & inside[None, :]
+                if SPREAD:
+                    for index in range(multiplier):
+                        of_source = channel * multiplier + index
+                        value = tl.load(source + of_source[:, None] * source_c + at[None, :], mask=mask, other=0.0)
+                        factor = tl.load(weight + of_source * TAPS + tap, mask=inside_c, other=0.0)
+                        total += value.to(ACCUMULATOR) * factor.to(ACCUMULATOR)[:, None]
+                else:
+                    of_source = channel // multiplier
+                    value = tl.load(source + of_source[:, None] * source_c + at[None, :], mask=mask, other=0.0)
+                    factor = tl.load(weight + channel * TAPS + tap, mask=inside_c, other=0.0)
+                    total += value.to(ACCUMULATOR) * factor.to(ACCUMULATOR)[:, None]
     if bias is not None:
         total += tl.load(bias + channel, mask=inside_c, other=0.0).to(ACCUMULATOR)[:, None]
-    target = image * result_n + d * result_d + h * result_h + w * result_w
+    target = image.to(tl.int64) * result_n + d.to(tl.int64) * result_d
+    target += h.to(tl.int64) * result_h + w.to(tl.int64) * result_w
     target = channel[:, None] * result_c + target[None, :]
     inside = inside_c[:, None] & inside_p[None, :]
     if residual is not None:
@@ -90,7 +129,8 @@ def conv_depthwise_grad_weight_kernel(
     x_n, x_c, x_d, x_h, x_w,
     grad_n, grad_c, grad_d, grad_h, grad_w,
     KERNEL_D: tl.constexpr, KERNEL_H: tl.constexpr, KERNEL_W: tl.constexpr,
-    ACCUMULATOR: tl.constexpr, BLOCK_C: tl.constexpr, BLOCK_T: tl.constexpr, BLOCK_P: tl.constexpr,
+    WIDE: tl.constexpr, ACCUMULATOR: tl.constexpr,
+    BLOCK_C: tl.constexpr, BLOCK_T: tl.constexpr, BLOCK_P: tl.constexpr,
 ):  # fmt: skip
     """grad_weight[o, tap] = the sum over images and output positions of grad_z[:, o] times what the tap saw of x.
 
@@ -104,22 +144,25 @@ def conv_depthwise_grad_weight_kernel(
     channel = ((tl.program_id(0) // tiles_t) * BLOCK_C + tl.arange(0, BLOCK_C)).to(tl.int64)
     inside_c, inside_t = channel < channels, tap < TAPS
     k_d, k_h, k_w = tap // (KERNEL_H * KERNEL_W), tap // KERNEL_W % KERNEL_H, tap % KERNEL_W
-    moved_d = (k_d * dilation_d - padding_d).to(tl.int64)[:, None]
-    moved_h = (k_h * dilation_h - padding_h).to(tl.int64)[:, None]
-    moved_w = (k_w * dilation_w - padding_w).to(tl.int64)[:, None]
+    moved_d = (k_d * dilation_d - padding_d)[:, None]
+    moved_h = (k_h * dilation_h - padding_h)[:, None]
+    moved_w = (k_w * dilation_w - padding_w)[:, None]
     x_channel = (channel // multiplier * x_c)[:, None, None]
 
-    positions = tl.cast(batch, tl.int64) * out_depth * out_height * out_width
+    positions = batch * out_depth * out_height * out_width
+    if WIDE:
+        positions = tl.cast(batch, tl.int64) * out_depth * out_height * out_width
     steps = tl.cdiv(positions, BLOCK_P)
     steps_of_part = tl.cdiv(steps, parts)
     first = tl.program_id(1) * steps_of_part
     last = tl.minimum(first + steps_of_part, steps)
     total = tl.zeros((BLOCK_C, BLOCK_T, BLOCK_P), dtype=ACCUMULATOR)
     for step in range(first, last):
-        position = tl.cast(step, tl.int64) * BLOCK_P + tl.arange(0, BLOCK_P)
+        position = step * BLOCK_P + tl.arange(0, BLOCK_P)
         inside_p = position < positions
         image, d, h, w = cells_of(position, out_depth, out_height, out_width)
-        at_grad = image * grad_n + d * grad_d + h * grad_h + w * grad_w
+        image = image.to(tl.int64)
+        at_grad = image * grad_n + d.to(tl.int64) * grad_d + h.to(tl.int64) * grad_h + w.to(tl.int64) * grad_w
         gradient = tl.load(
             grad_z + channel[:, None] * grad_c + at_grad[None, :],
             mask=inside_c[:, None] & inside_p[None, :],
@@ -129,7 +172,7 @@ def conv_depthwise_grad_weight_kernel(
         at_w = (w * stride_w)[None, :] + moved_w
         inside = inside_t[:, None] & inside_p[None, :] & (at_d >= 0) & (at_d < depth)
         inside = inside & (at_h >= 0) & (at_h < height) & (at_w >= 0) & (at_w < width)
-        at_x = image[None, :] * x_n + at_d * x_d + at_h * x_h + at_w * x_w
+        at_x = image[None, :] * x_n + at_d.to(tl.int64) * x_d + at_h.to(tl.int64) * x_h + at_w.to(tl.int64) * x_w
         seen = tl.load(x + x_channel + at_x[None, :, :], mask=inside_c[:, None, None] & inside[None, :, :], other=0.0)
         total += gradient.to(ACCUMULATOR)[:, None, :] * seen.to(ACCUMULATOR)
     target = grad_weight + tl.program_id(1).to(tl.int64) * part_size + (channel * TAPS)[:, None] + tap[None, :]
@@ -162,8 +205,8 @@ def grad_weight(x: Image, grad_z: Image, shape, result) -> None:
         x.array, grad_z.array, target,
         shape.batch, shape.out_channels, shape.out_channels // shape.in_channels, parts, result.size,
         *shape.input, *shape.output, *shape.stride, *shape.padding, *shape.dilation, *x.strides, *grad_z.strides,
-        **dict(zip(("KERNEL_D", "KERNEL_H", "KERNEL_W"), shape.kernel)), ACCUMULATOR=_accumulator(result.dtype),
-        BLOCK_T=block_t, **tile,
+        **dict(zip(("KERNEL_D", "KERNEL_H", "KERNEL_W"), shape.kernel)), WIDE=positions >= WIDE,
+        ACCUMULATOR=_accumulator(result.dtype), BLOCK_T=block_t, **tile,
     )  # fmt: skip
     if parts > 1:
         sum_parts(target, result, parts)
@@ -171,17 +214,19 @@ def grad_weight(x: Image, grad_z: Image, shape, result) -> None:
 
 def _convolve(source, weight, bias, residual, shape, result, relu, source_sizes, sizes, spread):
     channels = shape.in_channels if spread else shape.out_channels
-    positions = shape.batch * (shape.in_size if spread else shape.out_size)
+    strides = shape.stride if spread else (1, 1, 1)
+    positions = shape.batch * math.prod(map(ceil_div, sizes, strides))  # of a class
     tile = CONVOLVE.pick(source.array, channels, positions, result.strides[1] == 1 and channels > 1)
+    tiles = math.prod(strides) * ceil_div(channels, tile["BLOCK_C"]) * ceil_div(positions, tile["BLOCK_P"])
+    steps, inverses = tap_steps(shape)
     launch(
-        conv_depthwise_kernel, (ceil_div(channels, tile["BLOCK_C"]) * ceil_div(positions, tile["BLOCK_P"]),),
+        conv_depthwise_kernel, (tiles,),
         source.array, contiguous(weight), bias, residual, result.array,
         shape.batch, channels, shape.out_channels // shape.in_channels, *source_sizes, *sizes,
-        *shape.padding, *shape.dilation, *source.strides, *result.strides,
+        *shape.padding, *shape.dilation, *steps, *inverses, *source.strides, *result.strides,
         **dict(zip(("KERNEL_D", "KERNEL_H", "KERNEL_W"), shape.kernel)),
         **dict(zip(("STRIDE_D", "STRIDE_H", "STRIDE_W"), shape.stride)),
-        SPREAD=spread, RELU=relu, ACCUMULATOR=_accumulator(weight.dtype),
-        **tile,
+        SPREAD=spread, RELU=relu, WIDE=positions >= WIDE, ACCUMULATOR=_accumulator(weight.dtype), **tile,
     )  # fmt: skip
 
 
@@ -205,7 +250,8 @@ CONVOLVE = Choice(
         else [(1, 512, 4), (1, 256, 4), (1, 256, 2), (1, 1024, 4), (1, 1024, 8), (1, 2048, 8), (1, 128, 1)]
     ),
     default=lambda architecture, dtype, channels, positions, channels_last: (
-        (64, 8, 4) if channels_last else (1, 512, 4)
+        # The most positions with which a transpose with strides on three axes keeps all of them in registers.
+        (64, 8, 4) if channels_last else (1, 512 if dtype.itemsize == 8 and architecture >= 90 else 256, 4)
     ),
 )
 GRAD_WEIGHT = Choice(

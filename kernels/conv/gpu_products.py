@@ -23,7 +23,7 @@ from ..precision import input_precision
 from ..tuning import Choice, has_room
 from .gpu_layout import PIECE, Image, arranged, cell_step, dense_strides, has_few_channels, is_wide
 
-_WIDE = 2**31 - 2**20  # from so many positions on, they are counted in 64 bits
+WIDE = 2**31 - 2**20  # from so many positions on, they are counted in 64 bits
 _LONG = 2**31  # steps: more than any sum has
 _SUM_BLOCK = 256  # elements that a program sums over the parts; few elements make up for what a program waits
 
@@ -327,9 +327,8 @@ def grad_weight(x: Image, grad_z: Image, shape, result) -> None:
     linear = cell_step(grad_z.strides, shape.output) is not None
     pointwise = linear and shape.is_pointwise and cell_step(x.strides, shape.input) is not None
     gathered = flat or not (is_wide(x, shape.batch, shape.input) and is_wide(grad_z, shape.batch, shape.output))
-    gathered = gathered and not (pointwise and shape.out_size % PIECE == 0)
     lanes = channels * shape.taps if flat else channels
-    tile = GRAD_WEIGHT.pick(x.array, features, lanes, positions, gathered)
+    tile = GRAD_WEIGHT.pick(x.array, features, lanes, positions, gathered, pointwise)
     tiles_n = ceil_div(lanes, tile["BLOCK_N"]) * (1 if flat else shape.taps)
     tiles = shape.groups * tiles_n * ceil_div(features, tile["BLOCK_M"])
     parts = parts_of(tiles, ceil_div(positions, tile["BLOCK_K"]))
@@ -340,7 +339,7 @@ def grad_weight(x: Image, grad_z: Image, shape, result) -> None:
         shape.batch, channels, features, x.group, grad_z.group, shape.out_size, parts, result.size,
         *shape.input, *shape.output, *shape.stride, *shape.padding, *shape.dilation,
         *_along_cells(x.strides, shape.input, pointwise), *_along_cells(grad_z.strides, shape.output, linear),
-        FLAT=flat, POINTWISE=pointwise, LINEAR=linear, WIDE=positions >= _WIDE,
+        FLAT=flat, POINTWISE=pointwise, LINEAR=linear, WIDE=positions >= WIDE,
         **_kernel_sizes(shape), **_types(result.dtype), **tile,
     )  # fmt: skip
     if parts > 1:
@@ -369,7 +368,7 @@ def _correlate(source, weight, bias, residual, shape, result, relu, source_sizes
     gathered = gathered and not (pointwise and cells % PIECE == 0)
     tile = dict(CORRELATE.pick(source.array, features, positions, lanes, gathered))
     may_split = tile.pop("SPLIT")
-    steps, inverses = _tap_steps(shape)
+    steps, inverses = tap_steps(shape)
     tiles = ceil_div(features, tile["BLOCK_M"]) * ceil_div(positions, tile["BLOCK_P"]) * shape.groups * classes
     # A class of a transpose with strides has its share of the taps.
     longest = ceil_div(lanes, tile["BLOCK_K"]) * (1 if flat else ceil_div(shape.taps, classes))
@@ -387,7 +386,7 @@ def _correlate(source, weight, bias, residual, shape, result, relu, source_sizes
         *shape.stride, *shape.padding, *shape.dilation, *steps, *inverses,
         *_along_cells(source.strides, sizes, pointwise), *_along_cells(strides, sizes, linear), *weight_strides,
         SPREAD=spread, STRIDED=strided, FLAT=flat, POINTWISE=pointwise, LINEAR=linear,
-        RELU=relu and parts == 1, WIDE=positions >= _WIDE, SPLIT=parts > 1,
+        RELU=relu and parts == 1, WIDE=positions >= WIDE, SPLIT=parts > 1,
         **_kernel_sizes(shape), **_types(source.array.dtype), **tile,
     )  # fmt: skip
     if parts > 1:
@@ -404,7 +403,7 @@ def _along_cells(strides, sizes, linear) -> tuple[int, ...]:
     return (*strides[:4], cell_step(strides, sizes)) if linear else strides
 
 
-def _tap_steps(shape) -> tuple[list[int], list[int]]:
+def tap_steps(shape) -> tuple[list[int], list[int]]:
     """What `taps_of_class` wants of each axis: how many taps on the next one of a class is, and the dilation's inverse
     modulo that."""
     common = [math.gcd(stride, dilation) for stride, dilation in zip(shape.stride, shape.dilation)]
@@ -470,9 +469,15 @@ def _candidates_correlate(dtype, rows, columns, inner, gathered):
     return [*((*tile, 1) for tile in tiles), *((*tile, 0) for tile in few)]
 
 
+def _default_grad_weight(architecture, dtype, rows, columns, inner, gathered, pointwise):
+    if gathered and pointwise and dtype.itemsize == 2:
+        return 64, 128, 64, 4, 3  # few addresses: positions are read in rows
+    return _default(architecture, dtype, rows, columns, inner, gathered)
+
+
 # Rows and columns of the result that a program makes, what of the sum it takes at a time, how it is pipelined, and
-# whether sums may be split. The sizes are those of the three axes, and whether values are gathered one by one. Masks
-# fill up what is less than 16.
+# whether sums may be split. The sizes are those of the three axes, and whether values are gathered one by one; for a
+# gradient of the weight also whether that is pointwise. Masks fill up what is less than 16.
 CORRELATE = Choice(
     "conv.correlate",
     ("BLOCK_M", "BLOCK_P", "BLOCK_K", "num_warps", "num_stages", "SPLIT"),
@@ -483,7 +488,7 @@ CORRELATE = Choice(
 GRAD_WEIGHT = Choice(
     "conv.grad_weight",
     ("BLOCK_M", "BLOCK_N", "BLOCK_K", "num_warps", "num_stages"),
-    _candidates,
-    _default,
+    lambda dtype, rows, columns, inner, gathered, pointwise: _candidates(dtype, rows, columns, inner, gathered),
+    _default_grad_weight,
     along={"BLOCK_M": 0, "BLOCK_N": 1, "BLOCK_K": 2},
 )

@@ -68,7 +68,8 @@ def test_products_fit_on_the_smaller_architectures(family, dtype, architecture):
     ("choice", "rest"),
     [
         *((PRODUCT, (matrices, mapped)) for matrices in (1, 4096) for mapped in (False, True)),
-        *((choice, (aligned,)) for choice in (CORRELATE, GRAD_WEIGHT) for aligned in (False, True)),
+        *((CORRELATE, (gathered,)) for gathered in (False, True)),
+        *((GRAD_WEIGHT, (gathered, pointwise)) for gathered in (False, True) for pointwise in (False, True)),
     ],
 )
 def test_pipelines_hold_no_more_than_a_block_has(choice, rest, architecture, dtype):

@@ -17,7 +17,7 @@ from hypothesis import strategies as st
 from parity import DTYPES
 
 from ranvier.kernels import conv, memory
-from ranvier.kernels.conv import gpu_layout, gpu_products
+from ranvier.kernels.conv import gpu_depthwise, gpu_layout, gpu_products
 from ranvier.kernels.dense import gpu_product
 from ranvier.kernels.operation import Operation
 
@@ -76,6 +76,7 @@ WIDER = {
     "strided": ((2, 20, 7, 9), (17, 20, 3, 3), {"stride": (2, 2), "padding": ((1, 1), (0, 1))}),
     "strided_and_dilated": ((1, 16, 13, 14), (16, 16, 3, 4), {"stride": (4, 6), "dilation": (2, 4)}),
     "pointwise": ((2, 20, 4, 8), (17, 20, 1, 1), {}),
+    "depthwise": ((2, 20, 7, 9), (40, 1, 3, 2), {"groups": 20, "stride": (2, 3), "padding": ((1, 1), (0, 1))}),
     "patches": ((1, 3, 8, 8), (20, 3, 4, 4), {"stride": (4, 4)}),
     "grouped": ((2, 36, 5, 5), (34, 18, 3, 2), {"groups": 2, "stride": (1, 2)}),
     "several_tiles": ((3, 33, 11, 9), (70, 33, 2, 2), {"activation": "relu"}),
@@ -137,9 +138,10 @@ def test_views_are_read_as_they_are_or_copied(name, view, monkeypatch):
 
 
 def test_positions_are_counted_in_64_bits_where_there_are_many(monkeypatch):
-    monkeypatch.setattr(gpu_products, "_WIDE", 0)
+    monkeypatch.setattr(gpu_products, "WIDE", 0)
+    monkeypatch.setattr(gpu_depthwise, "WIDE", 0)
     rng = np.random.default_rng(0)
-    for name in ("strided", "channels_at_a_tap", "pointwise", "patches"):
+    for name in ("strided", "channels_at_a_tap", "pointwise", "patches", "depthwise"):
         x, weight, attributes = WIDER[name]
         inputs = [rng.standard_normal(shape).astype(np.float32) for shape in (x, weight, weight[:1])]
         agree(conv.conv2d, inputs, attributes, rng, "float32", "gpu")

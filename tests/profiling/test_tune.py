@@ -69,7 +69,7 @@ def test_operations_without_a_choice_have_no_tasks():
 
 def test_shapes_of_ones_own_are_planned():
     tasks = plan("conv2d", "--shape", "x=3x20x9x9", "weight=40x20x3x3", "--attribute", "stride=2,2")
-    assert {task.question.kernel for task in tasks} == {"conv.correlate", "conv.grad_weight"}
+    assert {task.question.kernel for task in tasks} == {"conv.channels_last", "conv.correlate", "conv.grad_weight"}
     assert all(task.case.attributes["stride"] == (2, 2) for task in tasks)
     with pytest.raises(ValueError, match="--shape: expected one operation to go with it, got 2"):
         plan("conv2d", "conv1d", "--shape", "x=3x20x9x9")
