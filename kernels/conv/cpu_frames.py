@@ -39,7 +39,7 @@ def suits(shape, gradient=False) -> bool:
 
 
 @serial_kernel
-def _fill_frame(x, start, channel_pitch, channels, source, low, frame, copy, to, columns):
+def fill_frame(x, start, channel_pitch, channels, source, low, frame, copy, to, columns):
     """copy[to + position * channels + channel] = x where there is a source, else zero.
 
     x: flat, the channels from `start`; low: the frame's first position along each axis; columns: scratch for rows that
@@ -141,7 +141,7 @@ def conv_frames_kernel(
             for group in range(groups):
                 for image in range(task_images):
                     start = ((n + image) * groups + group) * channels * in_size
-                    _fill_frame(
+                    fill_frame(
                         x, start, in_size, channels, source, low, frame, frames[worker], image * frame_size,
                         columns[worker],
                     )  # fmt: skip
@@ -205,7 +205,7 @@ def conv_frames_grad_weight_kernel(
                     image_positions = min(rows, units[1] - row) * units[2]
                     for image in range(task_images):
                         start = ((n + image) * groups + group) * channels * in_size
-                        _fill_frame(
+                        fill_frame(
                             x, start, in_size, channels, source, low, frame, frames[worker], image * frame_size,
                             columns[worker],
                         )  # fmt: skip

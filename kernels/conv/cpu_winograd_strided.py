@@ -22,6 +22,7 @@ from numba import prange
 from ..cpu_jit import kernel, serial_kernel
 from ..cpu_product import PANEL_BYTES, REGISTER_BYTES, copy_vector, multiply_panels, panel_width, transpose
 from ..memory import workspace, zeros
+from .cpu_frames import fill_frame
 from .cpu_tiles import conv_transpose_weight_kernel, threads_of
 from .cpu_winograd_transforms import SHORT_POINTS, combine_short_kernel, combine_short_patch, short_results_of
 
@@ -97,31 +98,6 @@ def plan_of(shape, gradient: bool) -> Plan:
         *((-2, 1, 2) if gradient else (2, 2, 1)),
         (down, across),
     )
-
-
-@serial_kernel
-def fill_frame(x, start, channel_pitch, source, low, size, turned, frame):
-    """frame [*size, lanes] = the source from position `low` on, and zeros around it, of as many channels as lanes.
-
-    turned: scratch for the rows of the source that are read, a vector each position.
-    """
-    lanes, zero = REGISTER_BYTES // x.itemsize, x.dtype.type(0)
-    top, bottom = min(max(low[0], 0), source[0]), max(0, min(low[0] + size[0], source[0]))
-    left, right = min(max(low[1], 0), source[1]), max(0, min(low[1] + size[1], source[1]))
-    if top < bottom:
-        transpose(
-            x, start + top * source[1], channel_pitch, lanes, (bottom - top) * source[1], turned, 0, lanes
-        )  # fmt: skip
-    for row in range(size[0]):
-        line, there = frame[row * size[1] * lanes : (row + 1) * size[1] * lanes], low[0] + row
-        if there < top or there >= bottom or left >= right:
-            line[:] = zero
-        else:
-            line[: (left - low[1]) * lanes] = zero
-            line[(right - low[1]) * lanes :] = zero
-            place, to = ((there - top) * source[1] + left) * lanes, (left - low[1]) * lanes
-            for i in range(0, (right - left) * lanes, lanes):
-                copy_vector(turned, place + i, line, to + i)
 
 
 @serial_kernel
@@ -215,9 +191,11 @@ def winograd_strided_kernel(
             frame_size = size[0] * size[1] * lanes
             for index in range(task_images * (channels // lanes)):
                 start = (n * channels + index * lanes) * in_size
-                corner = low[0] + TILE * band * step, low[1]
-                to = frame[index * frame_size : (index + 1) * frame_size]
-                fill_frame(x, start, in_size, source, corner, size, turned[worker], to)
+                corner = 0, low[0] + TILE * band * step, low[1]
+                fill_frame(
+                    x, start, in_size, lanes, (1, source[0], source[1]), corner, (1, size[0], size[1]), frame,
+                    index * frame_size, turned[worker],
+                )  # fmt: skip
             top = TILE * every * band
             there = min(TILE * every * task_rows, result[0] - top), result[1]
             for phase in range(4):

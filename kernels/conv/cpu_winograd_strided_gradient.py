@@ -12,8 +12,9 @@ from numba import prange
 from ..cpu_jit import kernel
 from ..cpu_product import PANEL_BYTES, REGISTER_BYTES, multiply_panels, panel_width, transpose
 from ..memory import workspace
+from .cpu_frames import fill_frame
 from .cpu_tiles import threads_of
-from .cpu_winograd_strided import TILE, fill_frame, plan_of
+from .cpu_winograd_strided import TILE, plan_of
 from .cpu_winograd_transforms import (
     SHORT_POINTS,
     combine_short_gradient,
@@ -67,14 +68,18 @@ def winograd_strided_grad_weight_kernel(
             for image in range(batch):
                 for r in range(begin, end, lanes):
                     start = (image * results + r) * out_size
-                    fill_frame(z, start, out_size, result, (0, 0), grad_size, turned[worker], frame)
+                    fill_frame(
+                        z, start, out_size, lanes, (1, result[0], result[1]), (0, 0, 0),
+                        (1, grad_size[0], grad_size[1]), frame, 0, turned[worker],
+                    )  # fmt: skip
                     for tile in range(together):
                         place = TILE * (tile // tiles[1] * grad_size[1] + tile % tiles[1]) * lanes
                         to = (image * together + tile) * grad_pitch + r - begin
                         combine_short_gradient(frame, place, grad_size[1] * lanes, lanes, g, to, grad_point)
                 for c in range(0, channels, lanes):
                     fill_frame(
-                        x, (image * channels + c) * in_size, in_size, source, low, size, turned[worker], frame
+                        x, (image * channels + c) * in_size, in_size, lanes, (1, source[0], source[1]),
+                        (0, low[0], low[1]), (1, size[0], size[1]), frame, 0, turned[worker],
                     )  # fmt: skip
                     for phase in range(4):
                         first = (origins[phase, 0] - low[0]) * size[1] + origins[phase, 1] - low[1]
