@@ -44,7 +44,7 @@ from .cpu_tiles import threads_of
 _SHORT = (0.375, -0.375, 1.3, -1.3)
 _LONG = (0, sqrt(0.5), -sqrt(0.5), sqrt(2), -sqrt(2))
 _POINTS = {2: _SHORT, 3: _LONG, 4: _LONG}  # by the taps of a phase; and infinity
-_NEAR_BYTES = 1 << 16  # of all combined rows, at so many positions as are summed at a time: in the nearest cache
+_NEAR_BYTES = 1 << 16  # of all combined rows, at so many positions as are summed at a time: in the nearest caches
 _LINES_BYTES = 1 << 18  # of all combined rows of a task
 _WORTH = 0.8  # of the multiplications of the plain sum, at most
 _FEWEST = 32  # results; with fewer, combining rows takes longer than it saves
@@ -57,7 +57,7 @@ class Plan(NamedTuple):
         rows: of results that a patch gives.
         phases: [phases of rows, 4] taps; rows of a patch; the first of its products, and how many they are.
         reads: [products, MOST_ROWS] B^T, factors: [products, MOST_RESULTS] A, taps: [products, MOST_RESULTS] G.
-        bounds: the products of each kind, kind k being bounds[k]..bounds[k + 1] - 1; both have the same terms.
+        bounds: the products of each kind, kind k being bounds[k]..bounds[k + 1] - 1; all of a kind have the same terms.
         members: [phases of rows] which of its kind a phase is; terms: [kinds] of one product.
         columns: [taps of a row, 2] phase and offset of a tap's columns.
         width: of a row's phase, with all that taps read.
