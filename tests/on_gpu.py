@@ -82,6 +82,11 @@ def parts() -> dict[str, Part]:
             "layers against PyTorch's own samples", 560, "tests/judges/test_torch_modules.py", *steps, "float32",
             processes=cores, package="expecttest",
         ),
+        "judges": _tests(
+            "optimizers against PyTorch's, recurrent layers and nodes against ONNX's", 560,
+            *(f"tests/judges/test_{name}.py" for name in ("torch_optim", "onnx_recurrent", "onnx_nodes")),
+            "--single-steps", processes=cores, package="onnx",
+        ),
         "tune": _tests("tiles that were searched", 560, "tests/gpu/test_device_tune.py", seconds=300),
         "overhead": Part("what a launch costs the host", ["-m", "ranvier.profiling.launch_overhead"], 120),
         "timings": _timings(
