@@ -25,6 +25,11 @@ _ANCHORS = ((0, 0), (0, 1), (0, 2), (3, 0), (0, 4), (3, 2), (6, 0), (3, 4), (0, 
 _TOGETHER = 4  # terms for which the tile's pointers move on once
 
 
+def _element_size(element) -> int:
+    """Bytes of a floating-point number."""
+    return 4 if element == ir.FloatType() else 8
+
+
 def _tile(height: int, vectors: int):
     """A function that computes `height` rows of the result, in columns of up to so many vectors."""
 
@@ -62,7 +67,7 @@ def _tile(height: int, vectors: int):
             for slots in sums:
                 for slot in slots:
                     builder.store(zero, slot)
-            pitch, step = (builder.mul(x, constant(element_size(element))) for x in (left_pitch, left_step))
+            pitch, step = (builder.mul(x, constant(_element_size(element))) for x in (left_pitch, left_step))
             first = builder.bitcast(builder.gep(left, [left_start]), byte)
             anchors = {
                 row: cgutils.alloca_once_value(builder, builder.gep(first, [builder.mul(pitch, constant(row))]))
@@ -142,16 +147,11 @@ def _turn_block(typing_context, source, start, pitch, columns, panel, to, row_st
 
         for i, row in enumerate(transposed(builder, element, line, lanes)):
             place = builder.gep(panel, [builder.add(to, builder.mul(row_step, ir.Constant(integer, i)))])
-            builder.store(row, builder.bitcast(place, row.type.as_pointer()), align=element_size(element))
+            builder.store(row, builder.bitcast(place, row.type.as_pointer()), align=_element_size(element))
         return context.get_dummy_value()
 
     integer = types.intp
     return types.void(source, integer, integer, integer, panel, integer, integer), generate
-
-
-def element_size(element) -> int:
-    """Bytes of a floating-point number."""
-    return 4 if element == ir.FloatType() else 8
 
 
 @intrinsic
