@@ -71,13 +71,14 @@ def transformer(device) -> Training:
 
 
 def recurrent(device) -> Training:
-    """Of as many steps and units as a GPU walks in one launch each way."""
-    embedding, layer, head = rv.Embedding(CLASSES, 16), rv.LSTM(16, 32, num_layers=2), rv.Dense(32, CLASSES)
-    model = rv.Sequential(embedding, layer, head).to(device)
+    """Of as many steps and units as a GPU walks in one launch each way, and of units that it walks step by step."""
+    embedding, layer, head = rv.Embedding(CLASSES, 16), rv.LSTM(16, 32, num_layers=2), rv.Dense(20, CLASSES)
+    narrow = rv.GRU(32, 20)
+    model = rv.Sequential(embedding, layer, narrow, head).to(device)
     optimizer = rv.optim.SGD(model.parameters(), lr=0.1, momentum=0.9)
 
     def step(words):
-        y, _ = layer(embedding(words[:-1]))
+        y, _ = narrow(layer(embedding(words[:-1]))[0])
         loss = rv.functional.cross_entropy(head(y).reshape(-1, CLASSES), words[1:].reshape(-1))
         loss.backward()
         optimizer.step()

@@ -34,6 +34,7 @@ def replacements() -> Iterator[tuple[Any, str, Callable]]:
     launch, gpu_arrays = (sys.modules.get(f"{kernels}.{name}") for name in ("launch", "gpu_arrays"))
     if launch is not None:
         yield launch.Kernel, "__call__", _launched
+        yield launch.Kernel, "bound", _bound
     if gpu_arrays is not None:
         for module in modules_that_show("fetched", gpu_arrays.fetched):
             yield module, "fetched", _fetched
@@ -89,6 +90,28 @@ def _launched(original: Callable) -> Callable:
         recording.add(recording.position, name, (grid, arguments, constants), run, fixed=True)
 
     return call
+
+
+def _bound(original: Callable) -> Callable:
+    """The launches of `launch_steps`, each as one."""
+
+    def bind(kernel, grid, *arguments, **constants):
+        recording, run = current(), original(kernel, grid, *arguments, **constants)
+        if recording is None:
+            if _thread.looked_at is not None:
+                _thread.looked_at.extend(arguments)
+            return run
+        name = kernel.function.__name__
+        recording.claim(name, arguments)
+
+        def launch(step):
+            run(step)
+            given = grid, (*arguments, step), constants
+            recording.add(recording.position, name, given, functools.partial(run, step), fixed=True)
+
+        return launch
+
+    return bind
 
 
 def _fetched(original: Callable) -> Callable:
