@@ -17,6 +17,8 @@ from ..cpu_math import multiply_add, wide_vectors
 from ..memory import empty
 from .cpu_column_sums import column_sums, rectified_column_sums
 
+_WORTH_THREADS = 1 << 14  # elements; fewer are read before another thread has woken up
+
 
 @kernel
 def columns_moments_kernel(x, part_rows, zeros, centre, deviations, squares):
@@ -160,7 +162,7 @@ def forward(x, weight, bias, eps, relu, mean=None, variance=None):
     if mean is None:
         mean, variance = (moment.astype(x.dtype) for moment in _moments(x))
     y = empty(x.shape, x.dtype)
-    _normalize_kernel(relu)(x, mean, _scale(weight, variance, eps), bias, y)
+    _run(_normalize_kernel(relu), x)(x, mean, _scale(weight, variance, eps), bias, y)
     return y, mean, variance
 
 
@@ -170,12 +172,12 @@ def backward(x, grad_y, given, weight, bias, eps, relu, mean, variance, grad_mea
     sums = empty((2, parts, x.shape[1]), x.dtype)
     if parts:
         scale = _scale(weight, variance, eps) if relu else weight
-        _grad_sums_kernel(relu)(x, grad_y, part_rows, mean, scale, bias, *sums)
+        _run(_grad_sums_kernel(relu), x)(x, grad_y, part_rows, mean, scale, bias, *sums)
     coefficients, totals = empty((3, x.shape[1]), x.dtype), empty((2, x.shape[1]), np.float64)
     join_grad_sums(sums, x.shape[0], given, weight, eps, variance, grad_mean, grad_variance, coefficients, totals)
     if needs_x:
         grad_x = empty(x.shape, x.dtype)
-        _grad_input_kernel(relu)(x, grad_y, mean, bias, *coefficients, grad_x)
+        _run(_grad_input_kernel(relu), x)(x, grad_y, mean, bias, *coefficients, grad_x)
     return grad_x, *(totals.astype(x.dtype) if needs_sums else (None, None))
 
 
@@ -183,10 +185,15 @@ def _moments(x):
     """Mean and variance of each column in float64."""
     parts, part_rows = _parts(x)
     scratch = empty((3, parts, x.shape[1]), x.dtype)
-    columns_moments_kernel(x, part_rows, np.zeros(x.shape[1], x.dtype), *scratch)
+    _run(columns_moments_kernel, x)(x, part_rows, np.zeros(x.shape[1], x.dtype), *scratch)
     mean, variance = empty(x.shape[1], np.float64), empty(x.shape[1], np.float64)
     join_moments(part_rows, x.shape[0], *scratch, mean, variance)
     return mean, variance
+
+
+def _run(columns_kernel, x):
+    """The kernel, on the calling thread where x is small."""
+    return columns_kernel if x.size > _WORTH_THREADS else columns_kernel.serial
 
 
 def _parts(x):

@@ -24,6 +24,8 @@ from ..cpu_math import multiply_add, wide_vectors
 from ..memory import empty
 from .cpu_moments import few_of, row_deviations, row_grad_sums, row_rectified_grad_sums, row_sum
 
+_WORTH_THREADS = 1 << 14  # elements; fewer are normalised before another thread has woken up
+
 
 class Sets(NamedTuple):
     """Which planes share a mean and a variance."""
@@ -191,9 +193,8 @@ def forward(x, sets, weight, bias, eps, relu, mean=None, variance=None):
         mean, variance = empty(sets.count, x.dtype), empty(sets.count, x.dtype)
     y = empty(x.shape, x.dtype)
     size = math.prod(x.shape[2:])
-    _normalize_kernel(relu)(
-        x.reshape(-1), size, *sets[1:], given, weight, bias, eps, mean, variance, y.reshape(-1)
-    )  # fmt: skip
+    run = _normalize_kernel(relu) if x.size > _WORTH_THREADS else _normalize_kernel(relu).serial
+    run(x.reshape(-1), size, *sets[1:], given, weight, bias, eps, mean, variance, y.reshape(-1))
     return y, mean, variance
 
 
@@ -203,7 +204,8 @@ def backward(
     """grad_x (None where not needed), grad_weight and grad_bias (meaningless unless `needs_sums`)."""
     grad_x = empty(x.shape if needs_x else (0,) * x.ndim, x.dtype)
     shares = empty((2, *x.shape[:2]), x.dtype)
-    _grad_kernel(relu)(
+    run = _grad_kernel(relu) if x.size > _WORTH_THREADS else _grad_kernel(relu).serial
+    run(
         _planes(x),
         _planes(np.ascontiguousarray(grad_y)),
         *sets[1:],

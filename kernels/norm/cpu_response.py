@@ -11,6 +11,7 @@ from ..cpu_math import exp, log
 from ..memory import empty
 
 _BLOCK = 256  # neighbouring values of S: with 256 channels, 256 KB of float32 a scratch array
+_WORTH_THREADS = 1 << 12  # elements; the powers of fewer are there before another thread has woken up
 
 
 @serial_kernel
@@ -71,7 +72,8 @@ def local_response_grad_kernel(x, grad_y, size, alpha, beta, k, grad_x):
 def local_response_norm_forward(x, *, size, alpha, beta, k):
     numbers = (size, *(x.dtype.type(number) for number in (alpha, beta, k)))
     x, y = np.ascontiguousarray(x), empty(x.shape, x.dtype)
-    local_response_kernel(_with_flat_spatial(x), *numbers, _with_flat_spatial(y))
+    run = local_response_kernel if x.size > _WORTH_THREADS else local_response_kernel.serial
+    run(_with_flat_spatial(x), *numbers, _with_flat_spatial(y))
     return y, (x, numbers)
 
 
@@ -81,7 +83,8 @@ def local_response_norm_backward(saved, grad_y, needs):
     x, numbers = saved
     grad_x = empty(x.shape, x.dtype)
     grad_y = _with_flat_spatial(np.ascontiguousarray(grad_y))
-    local_response_grad_kernel(_with_flat_spatial(x), grad_y, *numbers, _with_flat_spatial(grad_x))
+    run = local_response_grad_kernel if x.size > _WORTH_THREADS else local_response_grad_kernel.serial
+    run(_with_flat_spatial(x), grad_y, *numbers, _with_flat_spatial(grad_x))
     return (grad_x,)
 
 

@@ -20,6 +20,7 @@ from .cpu_moments import row_sum
 
 _TILE = 1024  # columns that one thread takes at a time, in whole channels
 _PITCH = _TILE + 256  # of lines with a value a column: 4096 bytes apart, a load would wait for stores to another line
+_WORTH_THREADS = 1 << 14  # elements; fewer are normalised before another thread has woken up
 
 
 @serial_kernel
@@ -236,7 +237,8 @@ def forward(x, weight, bias, eps, relu, mean=None, variance=None):
     if not given:
         mean, variance = empty(x.shape[1], x.dtype), empty(x.shape[1], x.dtype)
     y = empty(x.shape, x.dtype)
-    _normalize_kernel(relu)(_rows(x), math.prod(x.shape[2:]), given, weight, bias, eps, mean, variance, _rows(y))
+    run = _normalize_kernel(relu) if x.size > _WORTH_THREADS else _normalize_kernel(relu).serial
+    run(_rows(x), math.prod(x.shape[2:]), given, weight, bias, eps, mean, variance, _rows(y))
     return y, mean, variance
 
 
@@ -244,7 +246,8 @@ def backward(x, grad_y, given, weight, bias, eps, relu, mean, variance, grad_mea
     """grad_x (None where not needed), grad_weight and grad_bias (meaningless unless `needs_sums`)."""
     grad_x = empty(x.shape if needs_x else (0,) * x.ndim, x.dtype)
     grad_weight, grad_bias = empty(x.shape[1], x.dtype), empty(x.shape[1], x.dtype)
-    _grad_kernel(relu)(
+    run = _grad_kernel(relu) if x.size > _WORTH_THREADS else _grad_kernel(relu).serial
+    run(
         _rows(x),
         _rows(np.ascontiguousarray(grad_y)),
         math.prod(x.shape[2:]),

@@ -115,12 +115,12 @@ def test_outputs_without_gradient_count_as_zero(name, shape, missing):
 @pytest.mark.parametrize(
     ("name", "shape", "attributes"),
     [
-        ("batch_norm", (9, 5, 6, 7), {}),
-        ("batch_norm", (9, 5, 12, 13), {}),
-        ("batch_norm", (700, 9), {}),
-        ("batch_norm", (9, 5, 6, 7), {"activation": "relu"}),
-        ("batch_norm", (700, 9), {"activation": "relu"}),
-        ("group_norm", (5, 8, 6), {"groups": 4}),
+        ("batch_norm", (90, 5, 6, 7), {}),
+        ("batch_norm", (27, 5, 12, 13), {}),
+        ("batch_norm", (2000, 9), {}),
+        ("batch_norm", (90, 5, 6, 7), {"activation": "relu"}),
+        ("batch_norm", (2000, 9), {"activation": "relu"}),
+        ("group_norm", (5, 8, 600), {"groups": 4}),
         ("layer_norm", (300, 65), {"normalized_shape": (65,)}),
     ],
 )
