@@ -11,7 +11,7 @@ pytest.importorskip("triton", reason="GPU kernels come with Triton: `pip install
 from ranvier.kernels import tuning
 from ranvier.kernels.attention.gpu import GRAD_KEY_VALUE
 from ranvier.kernels.dense.gpu_product import PRODUCT
-from ranvier.kernels.recurrent.gpu import STEP
+from ranvier.kernels.recurrent.gpu_step_forward import STEP
 from ranvier.kernels.tuning import Choice
 from ranvier.profiling import cases, tune
 from ranvier.profiling.occupancy import ARCHITECTURES
@@ -88,8 +88,8 @@ def test_sizes_up_to_a_power_of_two_share_an_answer():
 
 @pytest.mark.parametrize("size", [0, 1, 2, 3, 2**31, 2**31 + 1])
 def test_every_size_has_a_bucket(size):
-    STEP.pick(ARRAY, size)
-    ((_, _, (bucket,)),) = tuning.asked()
+    STEP.pick(ARRAY, size, 64, 4, True)
+    ((_, _, (bucket, *_)),) = tuning.asked()
     assert bucket >= max(size, 1)
     assert bucket < 2 * max(size, 2)
 
