@@ -119,6 +119,7 @@ VIEWS = {
     "images_in_a_row": lambda x: np.stack([x, x], 1)[:, 0],
     "every_second_channel": lambda x: np.repeat(x, 2, 1)[:, ::2],
     "parts_of_rows": lambda x: np.concatenate([x, x], -1)[..., : x.shape[-1]],
+    "positions_backwards": lambda x: x[..., ::-1, ::-1].copy()[..., ::-1, ::-1],
     "rows_and_columns_changed_places": lambda x: np.ascontiguousarray(x.swapaxes(-1, -2)).swapaxes(-1, -2),
 }
 
