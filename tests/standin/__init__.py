@@ -27,7 +27,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 _HERE = Path(__file__).parent
-_KEPT = 1024  # launches that driver.c keeps
+_KEPT = 1 << 12  # launches that driver.c keeps, and copies that runtime.c does
 _driver = None
 _alive = []  # callbacks and libraries, which ctypes does not hold
 _images: dict[int, bytes] = {}
@@ -125,6 +125,24 @@ def recorded() -> Iterator[list[Launch]]:
     after = _driver.standin_launched()
     assert after - before <= _KEPT, "more launches than the driver keeps"
     launches.extend(_read(number) for number in range(before, after))
+
+
+@contextlib.contextmanager
+def fetched() -> Iterator[list[int]]:
+    """A list that holds, after the block, the bytes of each copy to the host in it. Zeros arrive there, whatever lies
+    on the device: no kernel has computed it."""
+    library = _alive[0]
+    library.standin_fetches.restype = library.standin_fetched.restype = ctypes.c_longlong
+    library.standin_fetched.argtypes = [ctypes.c_longlong]
+    before, sizes = library.standin_fetches(), []
+    library.standin_fetch_zeros(1)
+    try:
+        yield sizes
+    finally:
+        library.standin_fetch_zeros(0)
+    after = library.standin_fetches()
+    assert after - before <= _KEPT, "more copies than the runtime keeps"
+    sizes.extend(map(library.standin_fetched, range(before, after)))
 
 
 @contextlib.contextmanager

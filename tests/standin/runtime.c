@@ -8,7 +8,7 @@
 #include <time.h>
 
 enum { MULTIPROCESSORS = 16, MAJOR = 75, MINOR = 76, SHARED_BYTES = 97, MEMORY_POOLS = 115, OUT_OF_MEMORY = 2,
-       DEVICE_TO_DEVICE = 3 /* 4: whatever the addresses are */, NOT_READY = 600, CAPTURE_UNSUPPORTED = 900 };
+       DEVICE_TO_HOST = 2, DEVICE_TO_DEVICE = 3 /* 4: whatever the addresses are */, NOT_READY = 600, CAPTURE_UNSUPPORTED = 900 };
 
 extern __thread int standin_device;
 extern double standin_busy_until, standin_copy_time;
@@ -27,7 +27,15 @@ static intptr_t handles = 0x5000;
 enum { EVENTS = 1 << 16 };
 static double recorded[EVENTS]; /* milliseconds, by handle; older events are forgotten */
 
+enum { KEPT = 1 << 12 };
+static size_t fetched[KEPT]; /* bytes of the last copies to the host, in a ring */
+static long long fetches;
+static int fetches_zeros; /* whether zeros arrive */
+
 void standin_limit(long long bytes) { limit = bytes; }
+void standin_fetch_zeros(int on) { fetches_zeros = on; }
+long long standin_fetches(void) { return fetches; }
+long long standin_fetched(long long number) { return (long long)fetched[number % KEPT]; }
 
 static PyObject *refuse(int code) {
     PyObject *module = PyImport_ImportModule("cupy_backends.cuda.api.runtime");
@@ -96,7 +104,9 @@ PyObject *runtime_freeHost(intptr_t address, int skip) { return give_back(addres
 PyObject *runtime_memGetInfo(int skip) { return Py_BuildValue("(LL)", limit - used, limit); }
 
 PyObject *runtime_memcpy(intptr_t target, intptr_t source, size_t bytes, int kind, int skip) {
-    memmove((void *)target, (void *)source, bytes);
+    if (kind == DEVICE_TO_HOST) fetched[fetches++ % KEPT] = bytes;
+    if (kind == DEVICE_TO_HOST && fetches_zeros) memset((void *)target, 0, bytes);
+    else memmove((void *)target, (void *)source, bytes);
     Py_RETURN_NONE;
 }
 PyObject *runtime_memcpyAsync(intptr_t target, intptr_t source, size_t bytes, int kind, intptr_t stream, int skip) {
