@@ -20,6 +20,7 @@ from ..memory import empty, zeros
 from .reference import SELU_ALPHA, SELU_SCALE
 
 _BLOCK = 8192
+_WORTH_THREADS = 1 << 13  # elements of rrelu, prelu and glu; fewer are there before another thread has woken up
 _NO_DENSITY = 80.0  # e^-x from here on counts as 0: products with what is left of it, near to subnormal, are slow
 
 # fmt: off
@@ -320,6 +321,11 @@ hardswish_backward = logsigmoid_backward = softshrink_backward = hardshrink_back
 tanhshrink_backward = threshold_backward = _backward
 
 
+def _run(activation_kernel, x):
+    """The kernel, on the calling thread where x is small."""
+    return activation_kernel if x.size > _WORTH_THREADS else activation_kernel.serial
+
+
 @kernel
 def rrelu_forward_kernel(x, lower, width, seed, y):
     """y = x, or x times the slope that Philox gives for the element's index."""
@@ -340,7 +346,7 @@ def rrelu_forward(x, *, lower=1 / 8, upper=1 / 3, seed=0, out=None):
     vector = np.ascontiguousarray(x).reshape(-1)
     result = empty(vector.size, x.dtype)
     numbers = float(lower), float(upper - lower), int(seed)
-    rrelu_forward_kernel(vector, *numbers, result)
+    _run(rrelu_forward_kernel, vector)(vector, *numbers, result)
     return deliver(result.reshape(x.shape), out), (vector, x.shape, numbers)
 
 
@@ -349,7 +355,7 @@ def rrelu_backward(saved, grad_y, needs):
         return (None,)
     vector, shape, numbers = saved
     grad_x = empty(vector.size, vector.dtype)
-    rrelu_grad_input_kernel(np.ascontiguousarray(grad_y).reshape(-1), vector, *numbers, grad_x)
+    _run(rrelu_grad_input_kernel, vector)(np.ascontiguousarray(grad_y).reshape(-1), vector, *numbers, grad_x)
     return (grad_x.reshape(shape),)
 
 
@@ -386,7 +392,7 @@ def prelu_forward(x, weight, *, out=None):
     y = empty(rows.shape, x.dtype)
     slopes = np.ascontiguousarray(weight).reshape(-1)
     if y.size:
-        prelu_forward_kernel(rows, slopes, y)
+        _run(prelu_forward_kernel, rows)(rows, slopes, y)
     return deliver(y.reshape(x.shape), out), (rows, slopes, x.shape, weight.shape)
 
 
@@ -396,7 +402,7 @@ def prelu_backward(saved, grad_y, needs):
     grad_slope = zeros((rows.shape[0] // max(slopes.size, 1), slopes.size), rows.dtype)
     if rows.size:
         grad_rows = np.ascontiguousarray(grad_y).reshape(rows.shape)
-        prelu_grad_kernel(grad_rows, rows, slopes, grad_x, grad_slope.reshape(-1))
+        _run(prelu_grad_kernel, rows)(grad_rows, rows, slopes, grad_x, grad_slope.reshape(-1))
     grad_weight = grad_slope.sum(axis=0).reshape(weight_shape) if needs[1] else None
     return grad_x.reshape(x_shape) if needs[0] else None, grad_weight
 
@@ -426,7 +432,7 @@ def glu_forward(x, *, axis=-1, out=None):
     length = half * math.prod(x.shape[axis + 1 :])
     halves = np.ascontiguousarray(x).reshape(math.prod(x.shape[:axis]), 2, length)
     y = empty(shape, x.dtype)
-    glu_forward_kernel(halves, y.reshape(halves.shape[0], length))
+    _run(glu_forward_kernel, halves)(halves, y.reshape(halves.shape[0], length))
     return deliver(y, out), (halves, x.shape)
 
 
@@ -435,5 +441,6 @@ def glu_backward(saved, grad_y, needs):
         return (None,)
     halves, shape = saved
     grad_x = empty(halves.shape, halves.dtype)
-    glu_grad_input_kernel(np.ascontiguousarray(grad_y).reshape(halves.shape[0], halves.shape[2]), halves, grad_x)
+    grad_rows = np.ascontiguousarray(grad_y).reshape(halves.shape[0], halves.shape[2])
+    _run(glu_grad_input_kernel, halves)(grad_rows, halves, grad_x)
     return (grad_x.reshape(shape),)

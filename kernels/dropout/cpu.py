@@ -92,7 +92,9 @@ def _backward_by_element(saved, grad_y, needs):
 def _drop_channels(x, affine, p, seed, mask_axes, out=None):
     x, numbers, y = _arguments(x, affine, p, seed, out)
     rows = math.prod(x.shape[:mask_axes]), math.prod(x.shape[mask_axes:])
-    channel_dropout_kernel(x.reshape(rows), *numbers, y.reshape(rows))
+    many = rows[0] > _BLOCK or x.size > _WORTH_THREADS
+    run = channel_dropout_kernel if many else channel_dropout_kernel.serial
+    run(x.reshape(rows), *numbers, y.reshape(rows))
     return _deliver(y, out)
 
 
