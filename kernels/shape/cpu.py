@@ -12,6 +12,7 @@ from ..memory import empty, zeros
 from .cpu_copies import WORTH_THREADS, concatenate, pad_planes, take_rows
 
 _OWNERS = 8  # ranges of target rows; fixed, so that the machine's number of threads changes nothing
+_ADDITIONS_WORTH_THREADS = 1 << 14  # fewer are there before another thread has woken up
 
 
 @kernel
@@ -34,9 +35,9 @@ def _scatter_add(grad, rows, shape, row_size):
     """Zeros of `shape`, seen as rows of `row_size` elements, plus grad's rows where `rows` says."""
     grad_x = zeros(shape, grad.dtype)
     if grad.size:
-        scatter_add_rows_kernel(
-            np.ascontiguousarray(grad).reshape(rows.size, row_size), rows.ravel(), grad_x.reshape(-1, row_size)
-        )
+        many = grad.size + _OWNERS * rows.size > _ADDITIONS_WORTH_THREADS  # every owner looks at every row
+        run = scatter_add_rows_kernel if many else scatter_add_rows_kernel.serial
+        run(np.ascontiguousarray(grad).reshape(rows.size, row_size), rows.ravel(), grad_x.reshape(-1, row_size))
     return grad_x
 
 

@@ -86,7 +86,8 @@ def take_rows(flat, rows, y):
 def pad_planes(x, widths, value, y):
     """y, C-contiguous, is x with a border around its last two axes; negative widths crop."""
     (top, _), (left, _) = widths[-2:]
-    pad_planes_kernel(
+    run = pad_planes_kernel if y.nbytes >= WORTH_THREADS else pad_planes_kernel.serial
+    run(
         np.ascontiguousarray(x).reshape(-1), math.prod(x.shape[:-2]), *x.shape[-2:], top, left,
         x.dtype.type(value), *y.shape[-2:], y.reshape(-1),
     )  # fmt: skip

@@ -290,17 +290,21 @@ def strip_lines(name, x, *lines):
     return tuple(workspace(f"{name} {line}", (parts, strip), x.dtype) for line in lines)
 
 
+def _run(softmax_kernel, x):
+    """The kernel, on the calling thread where x is small."""
+    return softmax_kernel if x.size >= _WORTH_THREADS else softmax_kernel.serial
+
+
 def _run_forward(x, code):
     """x [outer, n, inner] -> y, by rows or by columns."""
     outer, n, inner = x.shape
     y = empty((outer, 1 if code == _LOGSUMEXP else n, inner), x.dtype)
     if inner == 1:
-        rows_kernel = softmax_rows_kernel if x.size >= _WORTH_THREADS else softmax_rows_kernel.serial
-        rows_kernel(x[:, :, 0], code, y[:, :, 0])
+        _run(softmax_rows_kernel, x)(x[:, :, 0], code, y[:, :, 0])
     elif n >= _TALL and code != _LOGSUMEXP:
-        softmax_tall_kernel(x, code, *strip_lines("softmax", x, "raised", "peaks", "totals"), y)
+        _run(softmax_tall_kernel, x)(x, code, *strip_lines("softmax", x, "raised", "peaks", "totals"), y)
     else:
-        softmax_columns_kernel(x, code, *strip_lines("softmax", x, "peaks", "totals"), y)
+        _run(softmax_columns_kernel, x)(x, code, *strip_lines("softmax", x, "peaks", "totals"), y)
     return y
 
 
@@ -318,11 +322,10 @@ def _backward(saved, grad_y, needs):
     grad_y = np.ascontiguousarray(grad_y).reshape(y.shape)
     grad_x = empty(y.shape, y.dtype)
     if inner == 1:
-        rows_kernel = softmax_rows_grad_input_kernel
-        rows_kernel = rows_kernel if y.size >= _WORTH_THREADS else rows_kernel.serial
-        rows_kernel(grad_y[:, :, 0], y[:, :, 0], code, grad_x[:, :, 0])
+        _run(softmax_rows_grad_input_kernel, y)(grad_y[:, :, 0], y[:, :, 0], code, grad_x[:, :, 0])
     else:
-        softmax_columns_grad_input_kernel(grad_y, y, code, *strip_lines("softmax", y, "totals"), grad_x)
+        lines = strip_lines("softmax", y, "totals")
+        _run(softmax_columns_grad_input_kernel, y)(grad_y, y, code, *lines, grad_x)
     return (grad_x.reshape(shape),)
 
 
@@ -365,5 +368,5 @@ def logsumexp_backward(saved, grad_y, needs):
         return (None,)
     lines, y, shape = saved
     grad_x = empty(lines.shape, lines.dtype)
-    logsumexp_grad_input_kernel(np.ascontiguousarray(grad_y).reshape(y.shape), lines, y, grad_x)
+    _run(logsumexp_grad_input_kernel, lines)(np.ascontiguousarray(grad_y).reshape(y.shape), lines, y, grad_x)
     return (grad_x.reshape(shape),)
