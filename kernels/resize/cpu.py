@@ -11,6 +11,7 @@ from ..memory import empty
 from ..pool.geometry import pooled_shape
 from .cpu_interpolate import interpolate_backward, interpolate_forward
 from .cpu_shuffle import (
+    WORTH_THREADS,
     channel_shuffle_backward,
     channel_shuffle_forward,
     pixel_shuffle_backward,
@@ -99,7 +100,8 @@ def _unfold(x, window):
     *leading, channels = x.shape[:-2]
     planes = np.ascontiguousarray(x).reshape(math.prod(x.shape[:-2]), *x.shape[-2:])
     columns = empty((planes.shape[0], *kernel_size, *counts), x.dtype)
-    unfold_kernel(planes, *window, columns)
+    run = unfold_kernel if columns.size > WORTH_THREADS else unfold_kernel.serial
+    run(planes, *window, columns)
     return columns.reshape(*leading, channels * math.prod(kernel_size), math.prod(counts))
 
 
@@ -109,7 +111,8 @@ def _fold(columns, shape, window):
     *leading, rows = columns.shape[:-1]
     channels = rows // math.prod(kernel_size)
     planes = empty((math.prod(leading) * channels, *shape), columns.dtype)
-    fold_kernel(np.ascontiguousarray(columns).reshape(planes.shape[0], *kernel_size, *counts), *window, planes)
+    run = fold_kernel if columns.size > WORTH_THREADS else fold_kernel.serial
+    run(np.ascontiguousarray(columns).reshape(planes.shape[0], *kernel_size, *counts), *window, planes)
     return planes.reshape(*leading, channels, *shape)
 
 

@@ -17,6 +17,7 @@ from .cpu_doubled_lines import double_line, halve_lines
 
 _WAITING = 8  # rows
 _APART = 32  # elements: two cache lines, as processors fetch them
+WORTH_THREADS = 1 << 14  # elements of x or y; fewer are there before another thread has woken up
 
 
 @kernel
@@ -119,7 +120,8 @@ def forward(x, shape, taps_d, taps_h, weights, y):
     parts = _parts(shape[0] * len(rows_d) * len(rows_h))
     lines = workspace("interpolate lines", (parts, _WAITING, shape[3] + len(weights) // 2), x.dtype)
     scratch = terms(parts, rows_d.shape[1] * rows_h.shape[1], x.dtype)
-    doubled_kernel(x, shape, rows_d, weights_d, rows_h, weights_h, weights, lines, *scratch, y)
+    run = doubled_kernel if max(x.size, y.size) > WORTH_THREADS else doubled_kernel.serial
+    run(x, shape, rows_d, weights_d, rows_h, weights_h, weights, lines, *scratch, y)
 
 
 def backward(grad_y, shape, reading_d, reading_h, weights, sizes):
@@ -130,7 +132,8 @@ def backward(grad_y, shape, reading_d, reading_h, weights, sizes):
     fill(lines, 0)
     scratch = terms(parts, max(reading_d.most * reading_h.most, len(weights)), grad_y.dtype)
     grad_x = empty(planes * depth * height * width, grad_y.dtype)
-    halved_kernel(grad_y, shape, reading_d, reading_h, weights, lines, *scratch, grad_x)
+    run = halved_kernel if max(grad_y.size, grad_x.size) > WORTH_THREADS else halved_kernel.serial
+    run(grad_y, shape, reading_d, reading_h, weights, lines, *scratch, grad_x)
     return grad_x
 
 

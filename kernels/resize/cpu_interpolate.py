@@ -18,9 +18,9 @@ from ..cpu_jit import kernel, serial_kernel
 from ..cpu_lines import memory, weighted_sum_line
 from ..memory import empty, workspace
 from ..pool.geometry import three
+from .cpu_doubled import WORTH_THREADS, terms
 from .cpu_doubled import backward as doubled_backward
 from .cpu_doubled import forward as doubled_forward
-from .cpu_doubled import terms
 from .cpu_nearest import backward as nearest_backward
 from .cpu_nearest import forward as nearest_forward
 from .taps import axis_taps, doubled_taps, reading_outputs
@@ -245,7 +245,8 @@ def _weighted_forward(x, shape, counts, axes, y):
     set_row = rows_d.shape[1] * counts[2]
     block, rows, parts = _blocks(bounds, set_row * x.itemsize, shape[0] * counts[0])
     kept = workspace("interpolate rows", (parts, rows * set_row), x.dtype)
-    interpolate_kernel(
+    run = interpolate_kernel if max(x.size, y.size) > WORTH_THREADS else interpolate_kernel.serial
+    run(
         x, shape, rows_d, weights_d, rows_h, weights_h, bounds, columns, weights, block, kept,
         *terms(parts, rows_d.shape[1] * rows_h.shape[1], x.dtype), y,
     )  # fmt: skip
@@ -275,7 +276,9 @@ def _weighted_backward(grad_y, shape, axes, sizes):
     block, rows, parts = _blocks(reading_h.bounds, set_row * grad_y.itemsize, planes * depth)
     kept = workspace("interpolate rows", (parts, rows * set_row), grad_y.dtype)
     grad_x = empty(planes * math.prod(sizes), grad_y.dtype)
-    interpolate_grad_input_kernel(
+    run = interpolate_grad_input_kernel
+    run = run if max(grad_y.size, grad_x.size) > WORTH_THREADS else run.serial
+    run(
         grad_y, shape, reading_d, reading_h, columns, weights, width, block, kept,
         *terms(parts, reading_d.most * reading_h.most, grad_y.dtype), grad_x,
     )  # fmt: skip

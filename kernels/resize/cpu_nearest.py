@@ -9,7 +9,7 @@ from numba import get_num_threads, prange
 from ..cpu_jit import kernel
 from ..cpu_lines import memory, sum_of_few_lines, weighted_sum_line
 from ..memory import empty, workspace
-from .cpu_doubled import terms
+from .cpu_doubled import WORTH_THREADS, terms
 from .cpu_doubled_lines import add_pairs_of_lines, repeat_line
 
 
@@ -83,7 +83,8 @@ def nearest_grad_input_kernel(grad_y, shape, starts_d, starts_h, starts_w, doubl
 def forward(x, shape, indices, doubled, y):
     """x, y: flat, x [planes, D, H, W] of `shape`. indices: for each axis [count, 1], where its outputs are read.
     doubled: as above."""
-    nearest_kernel(x, shape, *indices, doubled, y)
+    run = nearest_kernel if y.size > WORTH_THREADS else nearest_kernel.serial
+    run(x, shape, *indices, doubled, y)
 
 
 def backward(grad_y, shape, readings, doubled, sizes):
@@ -95,5 +96,7 @@ def backward(grad_y, shape, readings, doubled, sizes):
     places, _ = terms(parts, most_d * most_h, grad_y.dtype)
     grad_x = empty(shape[0] * sizes[0] * sizes[1] * sizes[2], grad_y.dtype)
     ones = np.ones(most_d * most_h, grad_y.dtype)
-    nearest_grad_input_kernel(grad_y, shape, starts_d, starts_h, starts_w, doubled, lines, places, ones, grad_x)
+    run = nearest_grad_input_kernel
+    run = run if max(grad_y.size, grad_x.size) > WORTH_THREADS else run.serial
+    run(grad_y, shape, starts_d, starts_h, starts_w, doubled, lines, places, ones, grad_x)
     return grad_x

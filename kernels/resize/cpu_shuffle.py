@@ -9,6 +9,8 @@ from ..cpu_jit import kernel
 from ..cpu_lines import join_line, memory, split_line
 from ..memory import empty
 
+WORTH_THREADS = 1 << 15  # elements; fewer are copied before another thread has woken up
+
 
 @kernel
 def pixel_shuffle_kernel(x, r, channels, height, width, y):
@@ -40,7 +42,8 @@ def _pixel_shuffle(x, r):
     *leading, channels, height, width = x.shape
     y = empty((*leading, channels // r**2, height * r, width * r), x.dtype)
     planes = math.prod(leading) * (channels // r**2)
-    pixel_shuffle_kernel(np.ascontiguousarray(x).reshape(-1), r, planes, height, width, y.reshape(-1))
+    run = pixel_shuffle_kernel if x.size > WORTH_THREADS else pixel_shuffle_kernel.serial
+    run(np.ascontiguousarray(x).reshape(-1), r, planes, height, width, y.reshape(-1))
     return y
 
 
@@ -48,7 +51,8 @@ def _pixel_unshuffle(x, r):
     *leading, channels, height, width = x.shape
     y = empty((*leading, channels * r**2, height // r, width // r), x.dtype)
     planes = math.prod(leading) * channels
-    pixel_unshuffle_kernel(np.ascontiguousarray(x).reshape(-1), r, planes, height // r, width // r, y.reshape(-1))
+    run = pixel_unshuffle_kernel if x.size > WORTH_THREADS else pixel_unshuffle_kernel.serial
+    run(np.ascontiguousarray(x).reshape(-1), r, planes, height // r, width // r, y.reshape(-1))
     return y
 
 
