@@ -337,9 +337,9 @@ def _output_shape(input):
     return () if input.ndim == 1 else (input.shape[0], *input.shape[2:])
 
 
-def _run_for(x, by_rows):
-    """A kernel by rows, on the calling thread where they are few."""
-    return by_rows if x.size >= _WORTH_THREADS else by_rows.serial
+def _run_for(x, loss_kernel):
+    """The kernel, on the calling thread where x is small."""
+    return loss_kernel if x.size >= _WORTH_THREADS else loss_kernel.serial
 
 
 def cross_entropy_forward(
@@ -356,7 +356,7 @@ def cross_entropy_forward(
     if x.ndim == 2:
         _run_for(x, cross_entropy_rows_kernel)(*arguments)
     else:
-        cross_entropy_planes_kernel(*arguments, *strip_lines("cross entropy", x, "peaks", "totals"))
+        _run_for(x, cross_entropy_planes_kernel)(*arguments, *strip_lines("cross entropy", x, "peaks", "totals"))
     if by_label and reduction == "mean":
         output, factor = empty((), x.dtype), empty(1, np.float64)
         mean_by_weight_kernel(
@@ -384,7 +384,7 @@ def cross_entropy_backward(saved, grad_output, needs):
         else:
             lines = strip_lines("cross entropy gradient", x, "masses", "owns", "factors")
             classes_of = workspace("cross entropy labels", lines[0].shape, np.int32)
-            _planes_grad_kernel(inplace)(*arguments, *lines, classes_of)
+            _run_for(x, _planes_grad_kernel(inplace))(*arguments, *lines, classes_of)
         grad_input = grad_input.reshape(shape)
     return grad_input, grad_target, None
 

@@ -20,6 +20,7 @@ from ..memory import empty, zeros
 from .cpu_reduce import reduce_losses
 
 _LEAST = -80.0  # exp of less vanishes beside 1, and costs a hundred cycles where it is subnormal
+_WORTH_THREADS = 1 << 11  # states of all times; fewer are there before another thread has woken up
 
 
 @register_jitable(forceinline=True)
@@ -129,7 +130,7 @@ def ctc_loss_forward(
     alphas = empty((batch, times, 2 * int(target_lengths.max(initial=0)) + 3), np.float64)
     losses = empty(batch, np.float64)
     call = (x, labels, offsets, input_lengths, target_lengths, int(blank), alphas, losses)
-    ctc_kernel(*call)
+    (ctc_kernel if alphas.size > _WORTH_THREADS else ctc_kernel.serial)(*call)
     counted = losses < np.inf if zero_infinity else np.ones(batch, bool)
     shares = 1 / np.maximum(target_lengths, 1) if reduction == "mean" else np.ones(batch)
     shown = np.where(counted, losses, 0.0) * shares
@@ -145,5 +146,6 @@ def ctc_loss_backward(saved, grad_output, needs):
     call, shares, shape = saved
     scales = shares * grad_output.astype(np.float64).reshape(-1)
     grad = zeros(call[0].shape, call[0].dtype)
-    ctc_grad_kernel(*call, scales, grad)
+    alphas = call[6]
+    (ctc_grad_kernel if alphas.size > _WORTH_THREADS else ctc_grad_kernel.serial)(*call, scales, grad)
     return grad.reshape(shape), None, None, None

@@ -10,6 +10,13 @@ from ..cpu_sums import line_magnitude, line_product
 from ..memory import empty, zeros
 from .cpu_reduce import reduce_losses, scales_of
 
+_WORTH_THREADS = 1 << 13  # elements; the losses of fewer are there before another thread has woken up
+
+
+def _run(loss_kernel, x):
+    """The kernel, on the calling thread where x is small."""
+    return loss_kernel if x.size > _WORTH_THREADS else loss_kernel.serial
+
 
 def _rows(x):
     """[..., D] as [rows, D], sharing memory where x is contiguous."""
@@ -52,7 +59,7 @@ def cosine_embedding_loss_forward(input1, input2, target, *, margin=0.0, reducti
     signs = np.ascontiguousarray(target, dtype=a.dtype).reshape(-1)
     margin = a.dtype.type(margin)
     losses, cosines, squares = (empty(shape, a.dtype) for shape in (len(a), len(a), (2, len(a))))
-    cosine_embedding_kernel(a, b, signs, margin, losses, cosines, squares)
+    _run(cosine_embedding_kernel, a)(a, b, signs, margin, losses, cosines, squares)
     output, factor = reduce_losses(losses, reduction, len(a), target.shape)
     return output, (a, b, signs, margin, cosines, squares, factor, reduction, input1.shape)
 
@@ -64,7 +71,8 @@ def cosine_embedding_loss_backward(saved, grad_output, needs):
     for index, (x, y) in enumerate([(a, b), (b, a)]):
         if needs[index]:
             grad = empty(x.shape, x.dtype)
-            cosine_embedding_grad_kernel(x, y, signs, margin, cosines, squares[index], squares[1 - index], scales, grad)
+            run, lengths = _run(cosine_embedding_grad_kernel, x), (squares[index], squares[1 - index])
+            run(x, y, signs, margin, cosines, *lengths, scales, grad)
             grads[index] = grad.reshape(shape)
     return tuple(grads)
 
@@ -157,7 +165,7 @@ def triplet_margin_loss_forward(
     dtype = anchor.dtype
     margin, p, eps = dtype.type(margin), dtype.type(p), dtype.type(eps)
     losses, distances = empty(len(rows[0]), dtype), empty((3, len(rows[0])), dtype)
-    triplet_margin_kernel(*rows, margin, p, eps, bool(swap), losses, distances)
+    _run(triplet_margin_kernel, anchor)(*rows, margin, p, eps, bool(swap), losses, distances)
     output, factor = reduce_losses(losses, reduction, len(losses), anchor.shape[:-1])
     return output, (rows, margin, p, eps, distances, factor, reduction, anchor.shape)
 
@@ -166,7 +174,7 @@ def triplet_margin_loss_backward(saved, grad_output, needs):
     rows, margin, p, eps, distances, factor, reduction, shape = saved
     scales = scales_of(grad_output, factor, reduction, distances.shape[1:], distances.dtype)
     grads = [empty(x.shape, x.dtype) for x in rows]
-    triplet_margin_grad_kernel(*rows, margin, p, eps, distances, scales, *grads)
+    _run(triplet_margin_grad_kernel, rows[0])(*rows, margin, p, eps, distances, scales, *grads)
     return tuple(grad.reshape(shape) if need else None for grad, need in zip(grads, needs))
 
 
@@ -207,7 +215,7 @@ def multi_margin_loss_forward(input, target, weight=None, *, p=1, margin=1.0, re
     weight = np.ones(x.shape[1], x.dtype) if weight is None else np.ascontiguousarray(weight)
     call = (x, labels, weight, p == 2, x.dtype.type(margin))
     losses = empty(len(x), x.dtype)
-    multi_margin_kernel(*call, losses)
+    _run(multi_margin_kernel, x)(*call, losses)
     output, factor = reduce_losses(losses, reduction, len(x), target.shape)
     return output, (call, factor, reduction, input.shape)
 
@@ -218,7 +226,8 @@ def multi_margin_loss_backward(saved, grad_output, needs):
     call, factor, reduction, shape = saved
     x, labels = call[:2]
     grad = empty(x.shape, x.dtype)
-    multi_margin_grad_kernel(*call, scales_of(grad_output, factor, reduction, labels.shape, x.dtype), grad)
+    scales = scales_of(grad_output, factor, reduction, labels.shape, x.dtype)
+    _run(multi_margin_grad_kernel, x)(*call, scales, grad)
     return grad.reshape(shape), None, None
 
 
@@ -251,7 +260,7 @@ def multilabel_margin_kernel(x, labels, losses, slopes):
 def multilabel_margin_loss_forward(input, target, *, reduction="mean"):
     x, labels = _rows(input), _rows(np.asarray(target, dtype=np.int64))
     losses, slopes = empty(len(x), x.dtype), zeros(x.shape, x.dtype)
-    multilabel_margin_kernel(x, labels, losses, slopes)
+    _run(multilabel_margin_kernel, x)(x, labels, losses, slopes)
     output, factor = reduce_losses(losses, reduction, len(x), input.shape[:-1])
     return output, (slopes, factor, reduction, input.shape)
 

@@ -15,6 +15,7 @@ from .cpu_scan import running_sums
 
 _PLAIN, _SQUARE, _ABSOLUTE, _POWER, _DEVIATION = range(5)
 _WORTH_THREADS = 1 << 15  # elements; fewer are added before another thread has woken up
+_PRODUCTS_WORTH_THREADS = 1 << 13  # elements of cumprod, in which each waits for the one before
 _LONG = 4096  # elements of a row that one block adds
 _ROWS, _COLUMNS = 256, 2048  # where whole rows are added: those of a block, and how much of each stays in the cache
 
@@ -432,7 +433,6 @@ def cumprod_backward(saved, grad_y, needs):
     x, axis = saved
     middle = math.prod(x.shape[:axis]), x.shape[axis], math.prod(x.shape[axis + 1 :])
     grad_x = empty(x.shape, x.dtype)
-    cumprod_grad_kernel(
-        np.ascontiguousarray(x).reshape(middle), np.ascontiguousarray(grad_y).reshape(middle), grad_x.reshape(middle)
-    )
+    run = cumprod_grad_kernel if x.size > _PRODUCTS_WORTH_THREADS else cumprod_grad_kernel.serial
+    run(np.ascontiguousarray(x).reshape(middle), np.ascontiguousarray(grad_y).reshape(middle), grad_x.reshape(middle))
     return (grad_x,)
