@@ -20,6 +20,8 @@ from ..memory import empty
 from . import cpu_sliding
 from .geometry import adaptive_windows, as_planes, padded_lengths, pooled_shape, sliding_windows, three
 
+_WORTH_THREADS = 1 << 14  # elements; fewer are pooled before another thread has woken up
+
 
 @kernel
 def uneven_max_pool_kernel(x, depth, height, width, steps, best, where, y, indices):
@@ -211,7 +213,8 @@ def _max_forward(x, windows, steps, rank, return_indices, out):
     indices = empty(y_planes.shape, index_type)
     chunks, columns = chunk_count(y_planes.shape[0] * y_planes.shape[1] * y_planes.shape[2]), planes.shape[3]
     best, where = empty((chunks, columns), x.dtype), empty((chunks, columns), index_type)
-    uneven_max_pool_kernel(planes, *windows, steps, best, where, y_planes, indices)
+    run = uneven_max_pool_kernel if max(x.size, y.size) > _WORTH_THREADS else uneven_max_pool_kernel.serial
+    run(planes, *windows, steps, best, where, y_planes, indices)
     _deliver(y_planes, y)
     saved = x.shape, indices
     return _with_indices(y, indices if return_indices else None, targets[1]), saved
@@ -282,7 +285,8 @@ def _scatter(values, indices, accumulate, shape):
     count = indices.shape[0]
     planes = empty((count, math.prod(shape) // max(count, 1)), values.dtype)
     values = np.ascontiguousarray(values).reshape(count, math.prod(indices.shape[1:]))
-    scatter_planes_kernel(values, indices.reshape(values.shape), accumulate, planes)
+    run = scatter_planes_kernel if planes.size > _WORTH_THREADS else scatter_planes_kernel.serial
+    run(values, indices.reshape(values.shape), accumulate, planes)
     return planes.reshape(shape)
 
 
@@ -304,7 +308,8 @@ def max_unpool_backward(saved, grad_y, needs):
     count = indices.shape[0]
     grad_x = empty((count, math.prod(indices.shape[1:])), grad_y.dtype)
     planes = np.ascontiguousarray(grad_y).reshape(count, grad_y.size // max(count, 1))
-    gather_planes_kernel(planes, indices.reshape(grad_x.shape), grad_x)
+    run = gather_planes_kernel if grad_x.size > _WORTH_THREADS else gather_planes_kernel.serial
+    run(planes, indices.reshape(grad_x.shape), grad_x)
     return grad_x.reshape(x_shape), None
 
 
@@ -316,7 +321,8 @@ def _average_forward(x, windows, divisors, rank, out=None):
     y, y_planes = _output(x, windows, rank, out)
     divisors = [np.asarray(divisor, x.dtype) for divisor in divisors]
     joined = empty((chunk_count(math.prod(y_planes.shape[:3])), planes.shape[3]), x.dtype)
-    uneven_avg_pool_kernel(planes, *windows, *divisors, joined, y_planes)
+    run = uneven_avg_pool_kernel if max(x.size, y.size) > _WORTH_THREADS else uneven_avg_pool_kernel.serial
+    run(planes, *windows, *divisors, joined, y_planes)
     _deliver(y_planes, y)
     return y, (x.shape, planes.shape, windows, divisors)
 
@@ -329,7 +335,9 @@ def _average_backward(saved, grad_y, needs):
     counts = [axis.shape[1] for axis in windows]
     grad_planes = np.ascontiguousarray(grad_y).reshape(planes_shape[0], *counts)
     spread = empty((chunk_count(planes_shape[0]), planes_shape[3]), grad_y.dtype)
-    uneven_avg_pool_grad_input_kernel(grad_planes, *windows, *divisors, spread, grad_x)
+    run = uneven_avg_pool_grad_input_kernel
+    run = run if max(grad_y.size, grad_x.size) > _WORTH_THREADS else run.serial
+    run(grad_planes, *windows, *divisors, spread, grad_x)
     return (grad_x.reshape(x_shape),)
 
 
@@ -395,14 +403,16 @@ def adaptive_avg_pool_backward(saved, grad_y, needs):
         return (None,)
     grad_x = empty(x_shape, grad_y.dtype)
     grads = np.ascontiguousarray(grad_y).reshape(-1)
-    global_avg_pool_grad_kernel(grads, grad_x.size // max(grads.size, 1), grad_x.reshape(-1))
+    run = global_avg_pool_grad_kernel if grad_x.size > _WORTH_THREADS else global_avg_pool_grad_kernel.serial
+    run(grads, grad_x.size // max(grads.size, 1), grad_x.reshape(-1))
     return (grad_x,)
 
 
 def _global_avg_pool_forward(x, rank, out):
     planes = as_planes(x, rank)
     means = empty(planes.shape[0], x.dtype)
-    global_avg_pool_kernel(planes.reshape(planes.shape[0], math.prod(planes.shape[1:])), means)
+    run = global_avg_pool_kernel if planes.size > _WORTH_THREADS else global_avg_pool_kernel.serial
+    run(planes.reshape(planes.shape[0], math.prod(planes.shape[1:])), means)
     means = means.reshape(*x.shape[:-rank], *(1,) * rank)
     if out is not None:
         out[...] = means
