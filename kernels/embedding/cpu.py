@@ -11,6 +11,8 @@ from ..cpu_sums import line_product
 from ..memory import empty
 from . import bag_bounds, count_classes
 
+_WORTH_THREADS = 1 << 14  # elements of the rows; fewer are read before another thread has woken up
+
 
 @kernel
 def embedding_kernel(indices, weight, y):
@@ -86,7 +88,8 @@ def embedding_forward(indices, weight, *, padding_idx=None, scale_grad_by_freq=F
     flat = _flat(indices)
     shape = (*indices.shape, weight.shape[1])
     y = out if out is not None and out.flags.c_contiguous else empty(shape, weight.dtype)
-    embedding_kernel(flat, np.ascontiguousarray(weight), y.reshape(flat.size, weight.shape[1]))
+    run = embedding_kernel if y.size > _WORTH_THREADS else embedding_kernel.serial
+    run(flat, np.ascontiguousarray(weight), y.reshape(flat.size, weight.shape[1]))
     if out is not None and y is not out:
         out[...] = y
         y = out
@@ -128,7 +131,8 @@ def embedding_bag_forward(
         factors = kept / np.maximum(np.bincount(sources, kept, bounds.size - 1), 1).astype(kept.dtype)[sources]
     y = empty((bounds.size - 1, weight.shape[1]), weight.dtype)
     winner = empty(y.shape if mode == "max" else (0, 0), np.int64)
-    embedding_bag_kernel(flat, bounds, factors, weight, mode == "max", y, winner)
+    run = embedding_bag_kernel if _are_many(flat, weight) else embedding_bag_kernel.serial
+    run(flat, bounds, factors, weight, mode == "max", y, winner)
     winner = winner if mode == "max" else None
     return y, (indices.shape, flat, sources, weight, kept, factors, winner, scale_grad_by_freq, per_sample_weights)
 
@@ -143,7 +147,9 @@ def embedding_bag_backward(saved, grad_y, needs):
         grad_weight = _grad_weight(flat, sources, factors, grad_y, winner, weight.shape)
     if needs[3] and per_sample_weights is not None:
         grad_factors = empty(shape, weight.dtype)
-        embedding_bag_grad_factors_kernel(flat, sources, kept, grad_y, weight, grad_factors.reshape(-1))
+        run = embedding_bag_grad_factors_kernel
+        run = run if _are_many(flat, weight) else run.serial
+        run(flat, sources, kept, grad_y, weight, grad_factors.reshape(-1))
     return None, grad_weight, None, grad_factors
 
 
@@ -171,6 +177,11 @@ def _flat(indices):
     return np.ascontiguousarray(indices, np.int64).reshape(-1)
 
 
+def _are_many(flat, weight):
+    """Whether the rows at so many positions are worth all threads."""
+    return flat.size * weight.shape[1] > _WORTH_THREADS
+
+
 def _kept(flat, padding_idx, dtype):
     """1 for each position, 0 for padding."""
     return np.ones(flat.size, dtype) if padding_idx is None else (flat != padding_idx).astype(dtype)
@@ -185,5 +196,7 @@ def _grad_weight(flat, sources, factors, grad_y, winner, shape):
     grad_weight = empty(shape, grad_y.dtype)
     maximum = winner is not None
     winner = winner if maximum else np.zeros((0, 0), np.int64)
-    embedding_grad_weight_kernel(flat, sources, factors, grad_y, maximum, winner, get_num_threads(), grad_weight)
+    many = grad_weight.size > _WORTH_THREADS or _are_many(flat, grad_weight)
+    run = embedding_grad_weight_kernel if many else embedding_grad_weight_kernel.serial
+    run(flat, sources, factors, grad_y, maximum, winner, get_num_threads() if many else 1, grad_weight)
     return grad_weight
