@@ -331,7 +331,8 @@ def max_forward(x, windows, y, return_indices):
     indices = None
     if return_indices:
         indices = empty(y.size, np.int64)
-        max_pool_indices_kernel(codes, windows, indices)
+        run = max_pool_indices_kernel if y.size > _WORTH_THREADS else max_pool_indices_kernel.serial
+        run(codes, windows, indices)
     return codes, indices
 
 
