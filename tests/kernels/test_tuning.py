@@ -45,7 +45,7 @@ def test_choices_are_asked_for_by_the_shapes_for_timing(questions):
     assert set(Choice.registry) - {question.kernel for question in questions} == {"attention.grad_mask"}
 
 
-_OTHERS = ("num_stages", "RESIDENT", "FUSED", "SCHEDULE", "SPLIT")  # fields that are no powers of two
+_OTHERS = ("num_stages", "RESIDENT", "FUSED", "SCHEDULE", "SPLIT", "COPIED")  # fields that are no powers of two
 
 
 @pytest.mark.parametrize("architecture", ARCHITECTURES)
@@ -64,6 +64,7 @@ def test_what_is_shipped_and_what_is_tried_are_whole_configurations(architecture
             assert values.get("RESIDENT", 0) in (0, 1)
             assert values.get("FUSED", 0) in (0, 1)
             assert values.get("SPLIT", 0) in (0, 1)
+            assert values.get("COPIED", 0) in (0, 1)
             assert values.get("SCHEDULE", 0) in (0, 1, 2)
             assert 1 <= values.get("num_warps", 1) <= 16
             assert 1 <= values.get("num_stages", 1) <= 5
