@@ -29,6 +29,7 @@ class _State(threading.local):
 _state = _State()
 _order = itertools.count(0, -1)  # falling, so that a heap yields the newest node first: consumers before producers
 _FREED = object()
+_OUR_FAMILIES = accumulate.__package__ + "."
 _WORTH_A_PLACE = 1 << 16  # bytes from which on a gradient is written where it is wanted, and not copied there
 _overwritten = Overwritten()
 
@@ -380,6 +381,9 @@ def _destinations(node: Node, grad) -> list | None:
         buffer = edge.grad_buffer
         if type(buffer) is not ndarray or buffer.nbytes < _WORTH_A_PLACE:
             continue
+        # Others' passes may be put together from ours, which would ask for the inputs of their own.
+        if not getattr(getattr(node.backward, "__self__", None), "family", "").startswith(_OUR_FAMILIES):
+            return None
         # A leaf's gradient of two inputs is their sum, and what the pass is still to read is not written over.
         if sum(other is edge for other in node.edges) > 1 or reads((node.saved, grad), place_of(buffer)):
             continue

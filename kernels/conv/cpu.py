@@ -9,19 +9,21 @@ Three maps, each used by both directions:
 
 Where every channel has its own kernel (`cpu_planes.py`, `cpu_depthwise.py`) they are direct; where kernels have one
 position, products of images as they lie (`cpu_pointwise.py`). Otherwise they are products of combinations where these
-need fewer multiplications (`cpu_winograd.py`, `cpu_winograd_strided.py`, and with few channels `cpu_rows.py`); with many
-images of few channels, sums of as many images at once as a vector holds (`cpu_images.py`); else products of frames
+need fewer multiplications (`cpu_winograd.py`, `cpu_winograd_strided.py`, and with few channels `cpu_rows.py`); with
+many images of few channels, sums of as many images at once as a vector holds (`cpu_images.py`); else products of frames
 (`cpu_frames.py`), or put together tile by tile (`cpu_tiles.py`). Ranks 1 and 2 run as rank 3 with leading axes of size
 1.
 """
 
 import math
+from functools import lru_cache
 
 import numpy as np
 from numba import prange
 
 from ..cpu_jit import kernel, threads_for
 from ..cpu_sums import line_sum
+from ..destinations import gradient
 from ..memory import empty
 from . import (
     cpu_depthwise,
@@ -99,9 +101,9 @@ def _backward(saved, grad_y, needs):
     grad_x = grad_weight = None
     grad_bias = empty(shape.out_channels, planes.dtype) if needs[2] else None
     grad_residual = grad_z.reshape(grad_y.shape) if True in needs[3:] else None
-    if cpu_planes.suits(shape):
+    if _method(shape) is cpu_planes:
         grad_x = empty(x_shape, planes.dtype) if needs[0] else None
-        grad_weight = empty(weight_shape, planes.dtype) if needs[1] else None
+        grad_weight = gradient(1, weight_shape, planes.dtype) if needs[1] else None
         cpu_planes.gradients(planes, grad_z, weight_rows, shape, grad_x, grad_weight, grad_bias)
         return (grad_x, grad_weight, grad_bias, grad_residual)[: len(needs)]
     if needs[0]:
@@ -172,6 +174,7 @@ def _convolve(convolve, planes, weight_rows, shape, z, bias, residual, activatio
         _in_threads_of(z, conv_residual_kernel)(z.reshape(-1), flat, relu)
 
 
+@lru_cache(maxsize=1024)
 def _method(shape, gradient=False):
     """The module that computes y, or the gradient of x."""
     if cpu_planes.suits(shape):
@@ -198,24 +201,25 @@ def _product_method(shape, gradient=False):
 
 def _grad_weight(planes, grad_z, shape, weight_shape, grad_bias=None):
     """The weight's gradient; the bias's, unless it is None, is written on the way."""
-    grad_weight = empty((*weight_shape[:2], shape.taps), planes.dtype)
+    grad_weight = gradient(1, weight_shape, planes.dtype)
+    rows = grad_weight.reshape(*weight_shape[:2], shape.taps)
     method = _method(shape)
     if method is cpu_planes:
-        method.gradients(planes, grad_z, None, shape, None, grad_weight, grad_bias)
-        return grad_weight.reshape(weight_shape)
+        method.gradients(planes, grad_z, None, shape, None, rows, grad_bias)
+        return grad_weight
     if method in (cpu_depthwise, cpu_pointwise):
-        method.grad_weight(planes, grad_z, shape, grad_weight, grad_bias)
-        return grad_weight.reshape(weight_shape)
+        method.grad_weight(planes, grad_z, shape, rows, grad_bias)
+        return grad_weight
     if method is cpu_winograd:
         method = cpu_winograd_gradient
     elif method is cpu_winograd_strided:
         method = cpu_winograd_strided_gradient if cpu_winograd_strided_gradient.suits(shape) else cpu_frames
     elif method is cpu_rows:
         method = _product_method(shape)
-    method.grad_weight(planes, grad_z, shape, grad_weight)
+    method.grad_weight(planes, grad_z, shape, rows)
     if grad_bias is not None:
         _in_threads_of(grad_z, conv_grad_bias_kernel)(grad_z, grad_bias)
-    return grad_weight.reshape(weight_shape)
+    return grad_weight
 
 
 def _in_threads_of(array, kernel):

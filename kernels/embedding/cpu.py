@@ -8,6 +8,7 @@ from numba import get_num_threads, prange
 from ..cpu_jit import kernel
 from ..cpu_lines import memory, sum_of_few_lines
 from ..cpu_sums import line_product
+from ..destinations import gradient
 from ..memory import empty
 from . import bag_bounds, count_classes
 
@@ -193,7 +194,7 @@ def _by_frequency(factors, flat, rows):
 
 
 def _grad_weight(flat, sources, factors, grad_y, winner, shape):
-    grad_weight = empty(shape, grad_y.dtype)
+    grad_weight = gradient(1, shape, grad_y.dtype)
     maximum = winner is not None
     winner = winner if maximum else np.zeros((0, 0), np.int64)
     many = grad_weight.size > _WORTH_THREADS or _are_many(flat, grad_weight)

@@ -10,6 +10,7 @@ from numba import get_num_threads
 
 from ..accumulate import copy_into
 from ..cpu_matmul import matmul
+from ..destinations import gradient
 from ..memory import empty, zeros
 from .cpu_few import GRU, LSTM, RELU, TANH, few_backward_kernel, few_forward_kernel
 from .cpu_gru import gru_forward_kernel, gru_grad_gates_kernel
@@ -25,7 +26,7 @@ from .cpu_step import (
     rnn_step_forward,
 )
 from .cpu_time import rnn_forward_kernel, rnn_grad_sums_kernel
-from .cpu_walk import bias_gradient, bias_sum, gru_bias_sums, initial_state, plan, product_of_rows, weight_gradients
+from .cpu_walk import bias_gradient, bias_sum, gru_bias_sums, initial_state, plan, weight_gradient, weight_gradients
 
 _FEW = 4  # sequences, up to which threads share the steps of all
 _WORTH_SHARING = 1 << 16  # multiply-adds of a step; to agree about fewer takes longer than to compute them
@@ -280,7 +281,7 @@ def lstm_backward(saved, grads, needs):
         )
     grad_x = _grad_inputs(walk, grad_gates, weight_ih) if needs[0] else None
     weights = weight_gradients(needs, grad_gates, 4 * size, x_rows, before)
-    grad_weight_hr = product_of_rows(grad_projected, hidden) if needs[7] else None
+    grad_weight_hr = weight_gradient(7, grad_projected, hidden) if needs[7] else None
     return _for(needs, grad_x, *weights, grad_h, grad_c, grad_weight_hr, None)[:length]
 
 
@@ -355,11 +356,11 @@ def _gru_weight_gradients(needs, grad_gates, grad_hidden_new, x_rows, before):
     split = 2 * before.shape[1]
     grad_weight_ih = grad_weight_hh = grad_bias_ih = grad_bias_hh = None
     if needs[1]:
-        grad_weight_ih = product_of_rows(grad_gates, x_rows)
+        grad_weight_ih = weight_gradient(1, grad_gates, x_rows)
     if needs[2]:
-        grad_weight_hh = empty((grad_gates.shape[1], before.shape[1]), before.dtype)
-        product_of_rows(grad_gates[:, :split], before, grad_weight_hh[:split])
-        product_of_rows(grad_hidden_new, before, grad_weight_hh[split:])
+        grad_weight_hh = gradient(2, (grad_gates.shape[1], before.shape[1]), before.dtype)
+        matmul(grad_gates[:, :split].T, before, grad_weight_hh[:split])
+        matmul(grad_hidden_new.T, before, grad_weight_hh[split:])
     if needs[3] or needs[4]:
         grad_bias_ih = bias_gradient(grad_gates, 3 * before.shape[1])
     if needs[4]:

@@ -10,7 +10,7 @@ from ..memory import empty, zeros
 from .cpu_gru import gru_gates, gru_grad_gates
 from .cpu_lstm import lstm_gates, lstm_grad_gates
 from .cpu_time import add, add_two, copy
-from .cpu_walk import bias_gradient, bias_sum, gru_bias_sums, initial_state, product_of_rows, weight_gradients
+from .cpu_walk import bias_gradient, bias_sum, gru_bias_sums, initial_state, weight_gradient, weight_gradients
 
 _WORTH_THREADS = 1 << 13  # units of the batch; fewer are done before another thread has woken up
 
@@ -170,8 +170,8 @@ def gru_step_backward(saved, grads, needs):
     return _for(
         needs,
         _multiply_back(grad_gates, weight_ih) if needs[0] else None,
-        product_of_rows(grad_gates, x) if needs[1] else None,
-        product_of_rows(grad_products, before) if needs[2] else None,
+        weight_gradient(1, grad_gates, x) if needs[1] else None,
+        weight_gradient(2, grad_products, before) if needs[2] else None,
         bias_gradient(grad_gates, 3 * before.shape[1]) if needs[3] else None,
         bias_gradient(grad_products, 3 * before.shape[1]) if needs[4] else None,
         grad_h,

@@ -8,6 +8,7 @@ from numba import get_num_threads, prange
 from ..accumulate import add_into, copy_into, fill
 from ..cpu_jit import kernel
 from ..cpu_matmul import matmul
+from ..destinations import gradient
 from ..memory import empty, zeros
 from .cpu_product import product_scratch
 
@@ -153,9 +154,9 @@ def bias_gradient(rows, columns):
     return total
 
 
-def product_of_rows(left, right, out=None):
-    """left^T right, in `out` if it is given: the gradient of a weight from all its rows."""
-    return matmul(left.T, right, empty((left.shape[1], right.shape[1]), left.dtype) if out is None else out)
+def weight_gradient(index, left, right):
+    """left^T right: the gradient of the weight that is the layer's input of that index, from all its rows."""
+    return matmul(left.T, right, gradient(index, (left.shape[1], right.shape[1]), left.dtype))
 
 
 def weight_gradients(needs, grad_sums, columns, x_rows, before):
@@ -170,8 +171,8 @@ def weight_gradients(needs, grad_sums, columns, x_rows, before):
         grad_bias_hh = empty(columns, grad_bias.dtype)
         copy_into(grad_bias_hh, grad_bias)
     return (
-        product_of_rows(grad_sums, x_rows) if needs[1] else None,
-        product_of_rows(grad_sums, before) if needs[2] else None,
+        weight_gradient(1, grad_sums, x_rows) if needs[1] else None,
+        weight_gradient(2, grad_sums, before) if needs[2] else None,
         grad_bias,
         grad_bias_hh,
     )

@@ -1,6 +1,7 @@
 """The tape: what it records, how gradients add up, what it frees, and what it refuses."""
 
 import gc
+import importlib
 import sys
 import threading
 import weakref
@@ -10,6 +11,7 @@ import pytest
 
 import ranvier as rv
 from ranvier.kernels import accumulate
+from ranvier.kernels.dense import matmul
 from ranvier.layers import functional as F
 from ranvier.layers.tensor import record
 
@@ -78,6 +80,72 @@ def test_a_large_gradient_is_computed_where_an_optimizer_wants_it(case, copies, 
     assert x.grad.array is buffer
     np.testing.assert_allclose(buffer, expected, rtol=1e-12)
     assert len(copied) == copies
+
+
+def _gradients(model, x, seed, buffers=None):
+    """The bytes of all parameters' gradients after one pass, in these buffers if there are any."""
+    for index, parameter in enumerate(model.parameters()):
+        parameter.grad, parameter.grad_buffer = None, buffers and buffers[index]
+    output = model(x)
+    while isinstance(output, tuple):
+        output = output[0]
+    (output * seed[: output.array.size].reshape(output.shape)).sum().backward()
+    return [parameter.grad.array.tobytes() for parameter in model.parameters()]
+
+
+@pytest.mark.parametrize(
+    ("layer", "shape"),
+    [
+        (lambda: rv.Conv2d(8, 16, 1), (2, 8, 6, 6)),
+        (lambda: rv.Conv2d(8, 8, 3, padding=1, groups=8), (2, 8, 6, 6)),
+        (lambda: rv.Conv2d(8, 8, 5, groups=8), (2, 8, 6, 6)),
+        (lambda: rv.Conv2d(16, 16, 3, padding=1), (2, 16, 8, 8)),
+        (lambda: rv.Conv2d(4, 8, 5, dilation=2), (2, 4, 12, 12)),
+        (lambda: rv.ConvTranspose2d(8, 4, 4, stride=2), (2, 8, 5, 5)),
+        (lambda: rv.RNN(5, 6), (3, 8, 5)),
+        (lambda: rv.LSTM(5, 6, proj_size=4, bidirectional=True), (3, 8, 5)),
+        (lambda: rv.GRU(5, 6, num_layers=2), (3, 8, 5)),
+        (lambda: rv.GRU(5, 6), (3, 2, 5)),
+        (lambda: rv.LSTMCell(5, 6), (8, 5)),
+        (lambda: rv.GRUCell(5, 6), (8, 5)),
+        (lambda: rv.Embedding(7, 5), (4, 6)),
+        (lambda: rv.EmbeddingBag(7, 5), (4, 6)),
+    ],
+)
+def test_weights_gradients_are_computed_where_an_optimizer_wants_them(layer, shape, monkeypatch):
+    monkeypatch.setattr(importlib.import_module("ranvier.layers.tensor"), "_WORTH_A_PLACE", 0)
+    rv.seed(0)
+    model, rng = layer(), np.random.default_rng(0)
+    x, seed = rng.standard_normal(shape).astype(np.float32), rng.standard_normal(4096).astype(np.float32)
+    if type(model) in (rv.Embedding, rv.EmbeddingBag):
+        x = rng.integers(0, 7, shape)
+    expected = _gradients(model, rv.Tensor(x), seed)
+    buffers = [np.full_like(parameter.array, np.nan) for parameter in model.parameters()]
+    copied, copy_into = [], accumulate.copy_into
+    monkeypatch.setattr(accumulate, "copy_into", lambda *arrays: (copied.append(arrays[0]), copy_into(*arrays)))
+    assert _gradients(model, rv.Tensor(x), seed, buffers) == expected
+    for name, parameter, buffer in zip(dict(model.named_parameters()), model.parameters(), buffers):
+        assert parameter.grad.array is buffer
+        assert "weight" not in name or not any(target is buffer for target in copied)
+
+
+def test_a_pass_put_together_from_others_is_offered_no_place():
+    """Both products would write the gradient of their second factor where that of the second input is wanted."""
+    x, a, b = np.random.default_rng(0).standard_normal((3, 128, 128))
+    first, first_saved = matmul.forward(x, a)
+    second, second_saved = matmul.forward(first, b)
+
+    def backward(saved, grad, needs):
+        grad_first, grad_b = matmul.backward(second_saved, grad, (True, True))
+        return grad_b, matmul.backward(first_saved, grad_first, (False, True))[1]
+
+    b, a = leaf(b), leaf(a)
+    for factor in (a, b):
+        factor.grad_buffer = np.empty_like(factor.array)
+    record("two products", backward, None, (b, a), second).sum().backward()
+    ones = np.ones_like(x)
+    np.testing.assert_allclose(b.grad.array, first.T @ ones, rtol=1e-10)
+    np.testing.assert_allclose(a.grad.array, x.T @ (ones @ b.array.T), rtol=1e-10)
 
 
 def test_a_leaf_owns_its_gradient():
