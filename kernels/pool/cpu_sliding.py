@@ -17,11 +17,14 @@ from numba import get_num_threads, prange
 from ..accumulate import fill
 from ..cpu_jit import kernel, serial_kernel
 from ..cpu_lines import join_line, memory, split_line, weighted_sum_line
+from ..cpu_streams import end_streams, is_past_caches, stream_line
 from ..memory import empty, workspace
 from .cpu_taps import largest_line, largest_of_squares_line
 from .geometry import pooled_shape, three
 
 MOST_PLACES = 256  # of a max pool's window, so that a byte names them
+_PLANE_BYTES = 1 << 19  # of a plane that stays in the second cache while it is put together
+_ROWS_OUT = 16  # put together before they are written around the caches: whole cache lines
 _WORTH_THREADS = 1 << 14  # elements read under windows; fewer are done before another thread has woken up
 
 
@@ -136,27 +139,36 @@ def max_pool_indices_kernel(codes, windows, indices):
 
 
 @kernel
-def max_pool_grad_input_kernel(grad_y, codes, windows, places, grad_x):
+def max_pool_grad_input_kernel(grad_y, codes, windows, places, scratch, grad_x):
     """grad_x = sum of grad_y over the windows whose largest value each position is: 0, then window by window in order.
 
     Args:
         grad_x, grad_y, codes: flat, as x, y, codes in max_pool_kernel.
         places: [places of a window], where they lie in a plane, seen from its first.
+        scratch: [parts, D * H * W] for planes that then go around the caches, or [parts, 0].
     """
     (depth, height, width), counts, stride, padding = windows.shape, windows.counts, windows.stride, windows.padding
     plane_size, across = depth * height * width, counts[2]
-    for plane in prange(windows.planes):
+    parts, streamed = scratch.shape[0], scratch.shape[1] > 0
+    for part in prange(parts):
         grads, winners, shifts, result = memory(grad_y), memory(codes), memory(places), memory(grad_x)
-        for position in range(plane_size):
-            result[plane * plane_size + position] = 0
-        start = plane * counts[0] * counts[1] * across
-        for o in range(counts[0]):
-            for i in range(counts[1]):
-                row = ((o * stride[0] - padding[0]) * height + i * stride[1] - padding[1]) * width - padding[2]
-                to = plane * plane_size + row
-                for j in range(across):
-                    result[to + j * stride[2] + shifts[winners[start + j]]] += grads[start + j]
-                start += across
+        for plane in range(part * windows.planes // parts, (part + 1) * windows.planes // parts):
+            target, first = result, plane * plane_size
+            if streamed:
+                target, first = memory(scratch[part]), 0
+            for position in range(plane_size):
+                target[first + position] = 0
+            start = plane * counts[0] * counts[1] * across
+            for o in range(counts[0]):
+                for i in range(counts[1]):
+                    row = ((o * stride[0] - padding[0]) * height + i * stride[1] - padding[1]) * width - padding[2]
+                    for j in range(across):
+                        target[first + row + j * stride[2] + shifts[winners[start + j]]] += grads[start + j]
+                    start += across
+            if streamed:
+                stream_line(target, 0, result, plane * plane_size, plane_size)
+        if streamed:
+            end_streams()
 
 
 # ---- average
@@ -204,7 +216,7 @@ def avg_pool_kernel(x, windows, over_depth, over_height, over_width, places, one
 @kernel
 def avg_pool_grad_input_kernel(
     grad_y, windows, over_depth, over_height, over_width, readers_d, readers_h, places, starts, ones, margin, pitch,
-    lines, offsets, weights, grad_x,
+    lines, offsets, weights, scratch, grad_x,
 ):  # fmt: skip
     """grad_x = sum over the windows above each position of grad_y / divisor.
 
@@ -215,16 +227,18 @@ def avg_pool_grad_input_kernel(
             places: of phase p, starts[p]..starts[p + 1] - 1.
         lines: [parts, (stride across + 1) * pitch], zeros up to `pitch`, where a row of grads lies from `margin` on.
         offsets (int64), weights: [parts, rows of a window] scratch.
+        scratch: [parts, rows * W] for so many rows, which then go around the caches, or [parts, 0].
     """
     shape, counts, kernel_size = windows.shape, windows.counts, windows.kernel_size
     depth, height, width = shape
     across, step, padding = counts[2], windows.stride[2], windows.padding[2]
-    rows, parts = windows.planes * depth * height, lines.shape[0]
+    rows, parts, rows_out = windows.planes * depth * height, lines.shape[0], scratch.shape[1] // width
     for part in prange(parts):
         line, offset, weight = memory(lines[part]), memory(offsets[part]), memory(weights[part])
-        divisors = memory(over_width)
+        divisors, result = memory(over_width), memory(grad_x)
         unit = _unit(part * rows // parts, shape)
-        for row in range(part * rows // parts, (part + 1) * rows // parts):
+        low, high = part * rows // parts, (part + 1) * rows // parts
+        for row in range(low, high):
             plane, d, h = unit
             unit = _next(unit, shape)
             count = 0
@@ -235,19 +249,26 @@ def avg_pool_grad_input_kernel(
                         offset[count] = ((plane * counts[0] + o) * counts[1] + i) * across
                         weight[count] = 1 / (over_depth[o] * over_height[i])
                         count += 1
-            to = row * width
+            target, to = result, row * width
+            if rows_out:
+                target, to = memory(scratch[part]), (row - low) % rows_out * width
             if count == 0:
-                grad_x[to : to + width] = 0
-                continue
-            weighted_sum_line(memory(grad_y), offset, 0, weight, count, line, margin, across)
-            for j in range(across):
-                line[margin + j] /= divisors[j]
-            for phase in range(step):
-                first, terms = starts[phase], starts[phase + 1] - starts[phase]
-                length, there = (width + padding - phase + step - 1) // step, (phase + 1) * pitch
-                if terms:
-                    weighted_sum_line(line, memory(places), first, memory(ones), terms, line, there, length)
-            join_line(line, pitch, pitch, step, padding, memory(grad_x), to, width)
+                for w in range(width):
+                    target[to + w] = 0
+            else:
+                weighted_sum_line(memory(grad_y), offset, 0, weight, count, line, margin, across)
+                for j in range(across):
+                    line[margin + j] /= divisors[j]
+                for phase in range(step):
+                    first, terms = starts[phase], starts[phase + 1] - starts[phase]
+                    length, there = (width + padding - phase + step - 1) // step, (phase + 1) * pitch
+                    if terms:
+                        weighted_sum_line(line, memory(places), first, memory(ones), terms, line, there, length)
+                join_line(line, pitch, pitch, step, padding, target, to, width)
+            if rows_out and (to == (rows_out - 1) * width or row == high - 1):
+                stream_line(target, 0, result, row * width - to, to + width)
+        if rows_out:
+            end_streams()
 
 
 # ---- from arrays to kernels
@@ -339,9 +360,11 @@ def max_forward(x, windows, y, return_indices):
 def max_backward(grad_y, codes, windows):
     """The gradient of x, flat; grad_y: flat and contiguous."""
     grad_x = empty(windows.planes * math.prod(windows.shape), grad_y.dtype)
-    places = _places(windows.shape, windows.kernel_size, windows.dilation)
+    places, plane_size = _places(windows.shape, windows.kernel_size, windows.dilation), math.prod(windows.shape)
+    streamed = is_past_caches(grad_x.nbytes) and plane_size * grad_x.itemsize <= _PLANE_BYTES
+    scratch = workspace("pool scratch", (_parts(windows.planes), plane_size if streamed else 0), grad_x.dtype)
     run = max_pool_grad_input_kernel if grad_x.size > _WORTH_THREADS else max_pool_grad_input_kernel.serial
-    run(grad_y, codes, windows, places, grad_x)
+    run(grad_y, codes, windows, places, scratch, grad_x)
     return grad_x
 
 
@@ -375,6 +398,7 @@ def average_backward(grad_y, windows, divisors):
         *_places_by_phase(kernel_size[2], step, margin), _ones(kernel_size[2], grad_y.dtype), margin, pitch, lines,
         workspace("pool offsets", (parts, rows), np.int64),
         workspace("pool weights", (parts, rows), grad_y.dtype),
+        workspace("pool scratch", (parts, _ROWS_OUT * width if is_past_caches(grad_x.nbytes) else 0), grad_y.dtype),
         grad_x,
     )  # fmt: skip
     return grad_x

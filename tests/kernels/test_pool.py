@@ -5,6 +5,7 @@ import numpy as np
 import pytest
 
 from ranvier.kernels import pool, resize
+from ranvier.kernels.pool import cpu_sliding
 
 IMAGES = np.random.default_rng(0).standard_normal((3, 5, 13, 11)).astype(np.float32)
 SLIDING = {"kernel_size": (3, 2), "stride": (2, 1), "padding": (1, 1)}
@@ -175,3 +176,19 @@ def test_rows_of_every_length_double(mode, dtype):
                 results.append((y, *grads))
             for expected, actual in zip(*results):
                 np.testing.assert_allclose(actual, expected, rtol=1e-5, atol=1e-5)
+
+
+@pytest.mark.parametrize("dtype", [np.float32, np.float64])
+def test_gradients_written_around_the_caches_have_the_same_bits(dtype, monkeypatch):
+    """Rows and planes that begin and end anywhere in a cache line, and fewer elements than one holds."""
+    sizes = {"kernel_size": (3, 3), "stride": (2, 2), "padding": (1, 1)}
+    for shape in (3, 4, 7, 9), (2, 3, 20, 37), (1, 1, 2, 3):
+        x = np.random.default_rng(0).standard_normal(shape).astype(dtype)
+        for operation, attributes in (pool.avg_pool, sizes), (pool.max_pool, sizes | {"dilation": (1, 1)}):
+            y, saved = operation.forward(x, **attributes)
+            results = []
+            for streamed in (False, True):
+                monkeypatch.setattr(cpu_sliding, "is_past_caches", lambda nbytes, streamed=streamed: streamed)
+                results.append(operation.backward(saved, y, (True,))[0])
+            np.testing.assert_array_equal(*results)
+            assert np.abs(results[0]).max() > 0
