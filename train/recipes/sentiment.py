@@ -128,6 +128,7 @@ def run(options: argparse.Namespace) -> dict:
         schedule_interval="step",
         gradient_clip_val=1.0,
         metrics={"accuracy": Accuracy()},
+        capture=False,  # the longest review of a batch decides how many steps the LSTM takes
         device=options.device,
         run_dir=options.run_dir,
     )

@@ -164,6 +164,7 @@ def run(options: argparse.Namespace) -> dict:
         schedule_interval="step",
         gradient_clip_val=5.0,
         training_step=training_step,
+        capture=False,  # the longest recording of a batch decides how many steps the GRU takes
         device=options.device,
         run_dir=options.run_dir,
     )

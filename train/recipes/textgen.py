@@ -122,6 +122,7 @@ def run(options: argparse.Namespace) -> dict:
         model,
         optimizer=optimizer,
         training_step=TruncatedStep(),
+        capture=False,  # a batch goes on from the state that the one before it left
         max_epochs=options.epochs,
         schedule=rv.optim.OneCycleLR(optimizer, max_lr=4e-3, total_steps=options.epochs * len(train_loader)),
         schedule_interval="step",

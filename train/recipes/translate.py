@@ -163,6 +163,7 @@ def run(options: argparse.Namespace) -> dict:
         model,
         optimizer=optimizer,
         training_step=teacher_forcing,
+        capture=False,  # the longest verses of a batch decide how many steps the GRUs take
         max_epochs=epochs,
         schedule=rv.optim.OneCycleLR(optimizer, max_lr=3e-3, total_steps=epochs * len(train_loader)),
         schedule_interval="step",
