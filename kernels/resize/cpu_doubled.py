@@ -12,6 +12,7 @@ from numba import get_num_threads, prange
 from ..accumulate import fill
 from ..cpu_jit import kernel
 from ..cpu_lines import memory, weighted_sum_line
+from ..cpu_streams import end_streams, is_past_caches, stream_line
 from ..memory import empty, workspace
 from .cpu_doubled_lines import double_line, halve_lines
 
@@ -21,7 +22,7 @@ WORTH_THREADS = 1 << 14  # elements of x or y; fewer are there before another th
 
 
 @kernel
-def doubled_kernel(x, shape, rows_d, weights_d, rows_h, weights_h, weights, lines, places, products, y):
+def doubled_kernel(x, shape, rows_d, weights_d, rows_h, weights_h, weights, lines, places, products, scratch, y):
     """y = weighted sum of x over the taps of all three axes.
 
     Args:
@@ -32,11 +33,12 @@ def doubled_kernel(x, shape, rows_d, weights_d, rows_h, weights_h, weights, line
             margin on, 2 q + 1 from the next place on; beyond either end lies the last element.
         lines: [parts, rows that wait, W + 2 margin], places (int64) and products: [parts, taps of D * taps of H]
             scratch.
+        scratch: [parts, rows that wait * 2 W] for rows that then go around the caches, or [parts, 0].
     """
     planes, depth, height, width = shape
     outer, inner, margin = rows_d.shape[0], rows_h.shape[0], len(weights) // 4
     parts, waiting, pitch = lines.shape
-    rows = planes * outer * inner
+    rows, streamed = planes * outer * inner, scratch.shape[1] > 0
     for part in prange(parts):
         line, offsets, factors = memory(lines[part]), memory(places[part]), memory(products[part])
         last = (part + 1) * rows // parts
@@ -59,8 +61,13 @@ def doubled_kernel(x, shape, rows_d, weights_d, rows_h, weights_h, weights, line
                     i, o = 0, o + 1
                 if o == outer:
                     o, plane = 0, plane + 1
+            target, to = (memory(scratch[part]), 0) if streamed else (memory(y), first * 2 * width)
             for row in range(count):
-                double_line(line, row * pitch, weights, memory(y), (first + row) * 2 * width, width)
+                double_line(line, row * pitch, weights, target, to + row * 2 * width, width)
+            if streamed:
+                stream_line(target, 0, memory(y), first * 2 * width, count * 2 * width)
+        if streamed:
+            end_streams()
 
 
 @kernel
@@ -120,8 +127,9 @@ def forward(x, shape, taps_d, taps_h, weights, y):
     parts = _parts(shape[0] * len(rows_d) * len(rows_h))
     lines = workspace("interpolate lines", (parts, _WAITING, shape[3] + len(weights) // 2), x.dtype)
     scratch = terms(parts, rows_d.shape[1] * rows_h.shape[1], x.dtype)
+    out = workspace("interpolate rows", (parts, _WAITING * 2 * shape[3] if is_past_caches(y.nbytes) else 0), x.dtype)
     run = doubled_kernel if max(x.size, y.size) > WORTH_THREADS else doubled_kernel.serial
-    run(x, shape, rows_d, weights_d, rows_h, weights_h, weights, lines, *scratch, y)
+    run(x, shape, rows_d, weights_d, rows_h, weights_h, weights, lines, *scratch, out, y)
 
 
 def backward(grad_y, shape, reading_d, reading_h, weights, sizes):

@@ -8,38 +8,48 @@ from numba import get_num_threads, prange
 
 from ..cpu_jit import kernel
 from ..cpu_lines import memory, sum_of_few_lines, weighted_sum_line
+from ..cpu_streams import end_streams, is_past_caches, stream_line
 from ..memory import empty, workspace
 from .cpu_doubled import WORTH_THREADS, terms
 from .cpu_doubled_lines import add_pairs_of_lines, repeat_line
 
 
 @kernel
-def nearest_kernel(x, shape, rows_d, rows_h, columns, doubled, y):
+def nearest_kernel(x, shape, rows_d, rows_h, columns, doubled, pairs, y):
     """y[plane, o, i, j] = x[plane, rows_d[o], rows_h[i], columns[j]].
 
     Args:
         x, y: flat [planes, D, H, W] and [planes, OD, OH, OW]. shape: (planes, D, H, W).
         rows_d, rows_h, columns: [OD | OH | OW, 1] int64. doubled: columns are 0, 0, 1, 1, ...
+        pairs: [parts, 2 OW] scratch for two doubled rows that then go around the caches, or [parts, 0].
     """
     planes, depth, height, width = shape
     outer, inner, count = rows_d.size, rows_h.size, columns.size
-    for slab in prange(planes * outer):
-        start = (slab // outer * depth + rows_d[slab % outer, 0]) * height * width
-        to = slab * inner * count
-        for i in range(inner):
-            here = start + rows_h[i, 0] * width
-            if i > 0 and rows_h[i, 0] == rows_h[i - 1, 0]:
-                if doubled:
-                    repeat_line(memory(x), here, memory(y), to - count, to, width)
+    slabs, parts, streamed = planes * outer, pairs.shape[0], pairs.shape[1] > 0
+    for part in prange(parts):
+        pair = memory(pairs[part])
+        for slab in range(part * slabs // parts, (part + 1) * slabs // parts):
+            start = (slab // outer * depth + rows_d[slab % outer, 0]) * height * width
+            to = slab * inner * count
+            for i in range(inner):
+                here = start + rows_h[i, 0] * width
+                if i > 0 and rows_h[i, 0] == rows_h[i - 1, 0]:
+                    if streamed:
+                        repeat_line(memory(x), here, pair, 0, count, width)
+                        stream_line(pair, 0, memory(y), to - count, 2 * count)
+                    elif doubled:
+                        repeat_line(memory(x), here, memory(y), to - count, to, width)
+                    else:
+                        sum_of_few_lines(memory(y), (to - count,), (1,), memory(y), to, count)
+                elif doubled:
+                    if i + 1 == inner or rows_h[i, 0] != rows_h[i + 1, 0]:
+                        repeat_line(memory(x), here, memory(y), to, to, width)
                 else:
-                    sum_of_few_lines(memory(y), (to - count,), (1,), memory(y), to, count)
-            elif doubled:
-                if i + 1 == inner or rows_h[i, 0] != rows_h[i + 1, 0]:
-                    repeat_line(memory(x), here, memory(y), to, to, width)
-            else:
-                for j in range(count):
-                    y[to + j] = x[here + columns[j, 0]]
-            to += count
+                    for j in range(count):
+                        y[to + j] = x[here + columns[j, 0]]
+                to += count
+        if streamed:
+            end_streams()
 
 
 @kernel
@@ -83,15 +93,18 @@ def nearest_grad_input_kernel(grad_y, shape, starts_d, starts_h, starts_w, doubl
 def forward(x, shape, indices, doubled, y):
     """x, y: flat, x [planes, D, H, W] of `shape`. indices: for each axis [count, 1], where its outputs are read.
     doubled: as above."""
+    rows_d, _, columns = indices
+    parts = _parts(shape[0] * len(rows_d))
+    pair = 2 * len(columns) if doubled and is_past_caches(y.nbytes) else 0
     run = nearest_kernel if y.size > WORTH_THREADS else nearest_kernel.serial
-    run(x, shape, *indices, doubled, y)
+    run(x, shape, *indices, doubled, workspace("interpolate rows", (parts, pair), y.dtype), y)
 
 
 def backward(grad_y, shape, readings, doubled, sizes):
     """The gradient [planes, D, H, W], flat; sizes: (D, H, W). grad_y: flat, [planes, OD, OH, OW] of `shape`.
     readings: for each axis (starts as above, the most outputs of a position). doubled: as above."""
     (starts_d, most_d), (starts_h, most_h), (starts_w, _) = readings
-    parts = max(1, min(shape[0] * sizes[0], 4 * get_num_threads()))
+    parts = _parts(shape[0] * sizes[0])
     lines = workspace("interpolate lines", (parts, shape[3]), grad_y.dtype)
     places, _ = terms(parts, most_d * most_h, grad_y.dtype)
     grad_x = empty(shape[0] * sizes[0] * sizes[1] * sizes[2], grad_y.dtype)
@@ -100,3 +113,7 @@ def backward(grad_y, shape, readings, doubled, sizes):
     run = run if max(grad_y.size, grad_x.size) > WORTH_THREADS else run.serial
     run(grad_y, shape, starts_d, starts_h, starts_w, doubled, lines, places, ones, grad_x)
     return grad_x
+
+
+def _parts(slabs):
+    return max(1, min(slabs, 4 * get_num_threads()))

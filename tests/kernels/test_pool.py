@@ -6,6 +6,7 @@ import pytest
 
 from ranvier.kernels import pool, resize
 from ranvier.kernels.pool import cpu_sliding
+from ranvier.kernels.resize import cpu_doubled, cpu_nearest
 
 IMAGES = np.random.default_rng(0).standard_normal((3, 5, 13, 11)).astype(np.float32)
 SLIDING = {"kernel_size": (3, 2), "stride": (2, 1), "padding": (1, 1)}
@@ -179,7 +180,7 @@ def test_rows_of_every_length_double(mode, dtype):
 
 
 @pytest.mark.parametrize("dtype", [np.float32, np.float64])
-def test_gradients_written_around_the_caches_have_the_same_bits(dtype, monkeypatch):
+def test_results_written_around_the_caches_have_the_same_bits(dtype, monkeypatch):
     """Rows and planes that begin and end anywhere in a cache line, and fewer elements than one holds."""
     sizes = {"kernel_size": (3, 3), "stride": (2, 2), "padding": (1, 1)}
     for shape in (3, 4, 7, 9), (2, 3, 20, 37), (1, 1, 2, 3):
@@ -192,3 +193,11 @@ def test_gradients_written_around_the_caches_have_the_same_bits(dtype, monkeypat
                 results.append(operation.backward(saved, y, (True,))[0])
             np.testing.assert_array_equal(*results)
             assert np.abs(results[0]).max() > 0
+        for mode in ("linear", "nearest"):
+            results = []
+            for streamed in (False, True):
+                for module in (cpu_doubled, cpu_nearest):
+                    monkeypatch.setattr(module, "is_past_caches", lambda nbytes, streamed=streamed: streamed)
+                doubled = tuple(2 * size for size in shape[2:])
+                results.append(resize.interpolate.forward(x, size=doubled, mode=mode)[0])
+            np.testing.assert_array_equal(*results)
