@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import math
 
 import numpy as np
@@ -59,12 +60,19 @@ def check_values(operation, argument, expectation, x, low, high=math.inf, *, end
 
 
 def _first_outside(x, low, high, ends, nan):
-    if x.size == 0 or (not ends and x.min() >= low and x.max() <= high):
+    if x.dtype.char in "fd" and not _any_outside()(x, low, high, ends, nan):
         return None
     right = (x == low) | (x == high) if ends else (x >= low) & (x <= high)
     if nan:
         right |= x != x
     return None if right.all() else x[~right].ravel()[0].item()
+
+
+@functools.cache
+def _any_outside():
+    from .cpu_check import any_outside  # not before the first values: `import ranvier` goes without Numba
+
+    return any_outside
 
 
 def check_unit_interval(operation: str, argument: str, x) -> None:

@@ -26,6 +26,28 @@ def test_the_mean_of_nothing_is_nan_and_its_gradient_empty(name, implementation)
     assert operation.backward(saved, np.ones(()), (True, *[False] * 3), implementation)[0].shape == (0, 3)
 
 
+@pytest.mark.parametrize("strange", [-0.25, 1.25, np.nan])
+@pytest.mark.parametrize("place", [0, 32767, 32768, 70000])
+def test_the_one_probability_that_is_none_is_named_wherever_it_lies(place, strange):
+    x, t = np.zeros((3, 23334), np.float32), np.ones((23334, 3), np.float32).T
+    x[1], x.reshape(-1)[place] = 1, strange
+    with pytest.raises(ValueError, match=rf"binary_cross_entropy: expected input in \[0, 1\], got {strange}"):
+        loss.binary_cross_entropy.check(x, t)
+    with pytest.raises(ValueError, match=rf"binary_cross_entropy: expected target in \[0, 1\], got {strange}"):
+        loss.binary_cross_entropy.check(t, x)
+
+
+def test_nan_is_a_variance_and_no_sign():
+    x, wrong = np.ones((2, 3), np.float32), np.full((2, 3), np.nan, np.float32)
+    loss.gaussian_nll_loss.check(x, x, wrong)
+    with pytest.raises(ValueError, match=r"nowhere negative, got -2\.0"):
+        loss.gaussian_nll_loss.check(x, x, np.where(np.eye(2, 3) > 0, -2, wrong))
+    with pytest.raises(ValueError, match="of 1 and -1 alone, got nan"):
+        loss.cosine_embedding_loss.check(x, x, wrong[:, 0])
+    with pytest.raises(ValueError, match=r"of 1 and -1 alone, got 0\.5"):
+        loss.cosine_embedding_loss.check(x, x, np.array([-1, 0.5], np.float32))
+
+
 @pytest.mark.parametrize("name", ["cross_entropy", "nll_loss"])
 def test_the_mean_of_ignored_labels_is_nan_and_its_gradient_zero(name):
     operation = getattr(loss, name)
