@@ -127,21 +127,70 @@ def test_captured_steps_have_the_bits_of_uncaptured_ones(build):
         np.testing.assert_array_equal(a, b)
 
 
-def test_gradients_that_add_up():
+def another_place(layer):
+    for parameter in layer.parameters():
+        parameter.grad, parameter.grad_buffer = None, np.full_like(parameter.array, np.nan)
+
+
+def other_gradients(layer):
+    for parameter in layer.parameters():
+        parameter.grad = rv.ones(parameter.shape)
+
+
+BETWEEN_STEPS = [
+    lambda layer: None, rv.Layer.zero_grad, other_gradients, another_place,
+    lambda layer: rv.optim.SGD(layer.parameters()),
+]  # fmt: skip
+
+
+@pytest.mark.parametrize("between", BETWEEN_STEPS, ids=["nothing", "none", "others", "another place", "optimizer"])
+@pytest.mark.parametrize("size", [3, 128, 1024], ids=["copied", "in place", "in place from Python"])
+def test_gradients_that_add_up(size, between):
     def run(captured):
         rv.seed(0)
-        layer = rv.Dense(3, 2)
+        layer = rv.Dense(size, size)
         rv.optim.SGD(layer.parameters())  # gives each gradient a place
+        seen = []
 
         def step(x):
-            layer(x).square().sum().backward()
+            layer(layer(x)).square().sum().backward()
 
         step = rv.capture(step) if captured else step
         for i in range(STEPS):
-            step(rv.full((4, 3), i / 7))
-        return layer.weight.grad.numpy()
+            if i == STEPS - 2:
+                between(layer)
+            step(rv.full((4, size), i / 7))
+            seen.append([p.grad.numpy().copy() for p in layer.parameters()])
+        return seen
 
-    np.testing.assert_array_equal(run(False), run(True))
+    for plain, captured in zip(run(False), run(True)):
+        np.testing.assert_array_equal(plain[0], captured[0])
+        np.testing.assert_array_equal(plain[1], captured[1])
+
+
+@pytest.mark.parametrize(("size", "calls"), [(128, 3), (1024, 9)], ids=["kernels", "passes"])
+def test_replays_compute_large_gradients_where_the_optimizer_wants_them(size, calls):
+    rv.seed(0)
+    layers = [rv.Dense(size, size, activation="relu"), rv.Dense(size, size)]
+    model = rv.Sequential(*layers)
+    optimizer = rv.optim.Adam(model.parameters())
+
+    @rv.capture
+    def step(x):
+        optimizer.zero_grad()
+        rv.functional.mse_loss(model(x), x).backward()
+        optimizer.step()
+
+    for _ in range(4):
+        step(rv.ones(3, size))
+    (recorded,) = step._steps.values()
+    assert (size, size) not in [x.shape for x in recorded.recording.supply._arrays], "the plan has no memory for them"
+    assert step.calls == calls
+    for layer in layers:
+        layer.weight.grad.array.fill(np.nan)
+    step(rv.ones(3, size))
+    assert all(layer.weight.grad.array is layer.weight.grad_buffer for layer in layers)
+    assert all(np.isfinite(layer.weight.grad.array).all() for layer in layers)
 
 
 def test_whatever_changes_an_array_for_the_tape_is_listened_to():

@@ -19,7 +19,7 @@ from typing import Any
 
 import numpy as np
 
-from ...kernels import accumulate, device, memory
+from ...kernels import accumulate, destinations, device, memory
 from ...kernels.check import HALF_TYPES
 from ...kernels.operation import Operation
 from ...layers import create, random
@@ -158,21 +158,26 @@ def _backward(original: Callable) -> Callable:
         recording.claim(f"{operation.name} backward", grad_output if type(grad_output) is tuple else (grad_output,))
         if recording.on_gpu and not recording.changes(place):
             return original(operation, saved, grad_output, needs, implementation)
+        places = destinations.offered()  # they outlive the step: replays compute gradients there
         closely, tables = implementation is None and not recording.changes(place), place in recording.tables
         with (
             recording.inside(),
             _watched(recording, operation.family, (saved, grad_output), tables, closely) as kernels,
         ):
             grads = original(operation, saved, grad_output, needs, implementation)
-        elsewhere = recording.keep(grads)
+        in_place = [x for x in grads if destinations.is_in(x, places)]
+        elsewhere = recording.keep([None if destinations.is_in(x, places) else x for x in grads])
 
         def run():
-            result = original(operation, recording.saved[place], grad_output, needs, implementation)
+            result = destinations.offering(
+                places, original, operation, recording.saved[place], grad_output, needs, implementation
+            )
             _copy_over(result, elsewhere)
 
         recording.add(
-            position, f"{operation.name} backward", (grad_output, needs), run, kernels=None if elsewhere else kernels()
-        )
+            position, f"{operation.name} backward", (grad_output, needs, in_place), run,
+            kernels=None if elsewhere else kernels(),
+        )  # fmt: skip
         return grads
 
     return backward

@@ -24,7 +24,7 @@ from typing import Any
 
 import numpy as np
 
-from ...kernels import memory
+from ...kernels import destinations, memory
 from ...kernels.operation import Operation
 from ..hooks import modules_that_show
 from .arrays import address_of
@@ -238,8 +238,10 @@ def listening() -> contextlib.AbstractContextManager:
 
 def replacements() -> Iterator[tuple[Any, str, Callable]]:
     """What takes the place of the doors to memory, so that a watch sees what is behind them."""
-    for name, hook in (("workspace", _workspace), ("zeros", _zeros)):
-        for module in modules_that_show(name, getattr(memory, name)):
+    for door, name, hook in (
+        (memory, "workspace", _workspace), (memory, "zeros", _zeros), (destinations, "gradient", _gradient)
+    ):  # fmt: skip
+        for module in modules_that_show(name, getattr(door, name)):
             yield module, name, hook
 
 
@@ -258,6 +260,16 @@ def _zeros(original: Callable) -> Callable:
         return array
 
     return zeros
+
+
+def _gradient(original: Callable) -> Callable:
+    def gradient(index, shape, dtype):
+        array = original(index, shape, dtype)
+        if _thread.watch is not None and destinations.is_in(array, destinations.offered()):
+            _thread.watch.take_in(array)
+        return array
+
+    return gradient
 
 
 def _sum_of(array) -> int:

@@ -133,7 +133,7 @@ class _Step:
         inputs = [copy_of(x) for x in arrays]
         recording = Recording(inputs, self.measured)
         leaves = [] if self.measured is None else list(self.measured.leaves.values())
-        start = [(leaf, leaf.array, leaf.grad is None) for leaf in leaves]
+        start = [(leaf, leaf.array, leaf.grad_buffer, _lies_in_buffer(leaf)) for leaf in leaves]
         arguments, options = _put_together(arguments, options, inputs)
         try:
             with _replacing, listening() as _, recording.on():
@@ -155,7 +155,10 @@ class _Step:
 
     def _fits(self) -> bool:
         """Whether parameters and their gradients lie where they lay when the step was recorded."""
-        return all(leaf.array is array and (leaf.grad is None) == bare for leaf, array, bare in self.start)
+        return all(
+            leaf.array is array and leaf.grad_buffer is buffer and _lies_in_buffer(leaf) == lies
+            for leaf, array, buffer, lies in self.start
+        )
 
     def _replay(self, arrays):
         for own, array in zip(self.inputs, arrays):
@@ -168,6 +171,11 @@ class _Step:
         for leaf, gradient in self.end:
             leaf.grad = gradient
         return _copied(self.result)
+
+
+def _lies_in_buffer(leaf: Tensor) -> bool | None:
+    """Whether a gradient lies where an optimizer wants it; None if there is no gradient."""
+    return None if leaf.grad is None else leaf.grad.array is leaf.grad_buffer
 
 
 def _take_apart(arguments, options) -> tuple[list, tuple]:
