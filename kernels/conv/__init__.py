@@ -28,14 +28,15 @@ from .shape import conv_shape, output_sizes, transposed_conv_shape, transposed_o
 ACTIVATIONS = (None, "relu")
 
 _AXES = {1: "L", 2: "H, W", 3: "D, H, W"}
+_INTEGERS_ONLY = frozenset({int})
 _LARGEST = 2**31 - 1  # of a stride, padding or dilation; kernels count positions in 64 bits
 
 
 def _check_sizes(name, argument, value, rank, low):
     """value is a tuple of one integer of at least `low` per spatial axis."""
-    if type(value) is not tuple or any(type(v) is not int for v in value):
+    if type(value) is not tuple or not _INTEGERS_ONLY.issuperset(map(type, value)):
         refuse_type(name, argument, f"as a tuple of {rank} integers", repr(value))
-    if len(value) != rank or not all(low <= v <= _LARGEST for v in value):
+    if len(value) != rank or min(value) < low or max(value) > _LARGEST:
         refuse_value(name, argument, f"as {rank} integers of at least {low}", value)
 
 
@@ -122,7 +123,7 @@ def _varied(pick, x, weight, bias, residual, attributes):
 
 
 def _declare_conv(rank: int, samples: list[Sample]) -> Operation:
-    name = f"conv{rank}d"
+    name, layout = f"conv{rank}d", f"[out, in / groups, {', '.join(['k'] * rank)}]"
 
     def check(
         x, weight, bias=None, residual=None, *, stride=None, padding=None, dilation=None, groups=1, activation=None
@@ -133,12 +134,11 @@ def _declare_conv(rank: int, samples: list[Sample]) -> Operation:
         stride, dilation: an integer per axis, or None for 1; padding: a (before, after) pair per axis, or None for 0.
         """
         stride, padding, dilation, _ = with_defaults(rank, stride, padding, dilation)
-        layout = f"[out, in / groups, {', '.join(['k'] * rank)}]"
         _check_arguments(name, rank, x, weight, bias, residual, layout, stride, padding, dilation, groups, activation)
         _check_channels(name, rank, x, weight.shape[1] * groups, weight, groups)
         if bias is not None:
             check_shape(name, "bias", bias, weight.shape[:1], "[out]")
-        sizes = output_sizes(x.shape[-rank:], weight.shape[2:], stride, padding, dilation)
+        sizes = conv_shape(x, weight, stride, padding, dilation, groups).output[3 - rank :]
         _check_output(name, sizes, weight.shape[0], x, weight, residual)
 
     def shape_of(x, weight, stride=None, padding=None, dilation=None, groups=1, **_):
@@ -172,7 +172,7 @@ def _declare_conv(rank: int, samples: list[Sample]) -> Operation:
 
 
 def _declare_conv_transpose(rank: int, samples: list[Sample]) -> Operation:
-    name = f"conv_transpose{rank}d"
+    name, layout = f"conv_transpose{rank}d", f"[in, out / groups, {', '.join(['k'] * rank)}]"
 
     def check(
         x,
@@ -194,7 +194,6 @@ def _declare_conv_transpose(rank: int, samples: list[Sample]) -> Operation:
         output_padding: an integer per axis, or None for 0.
         """
         stride, padding, dilation, output_padding = with_defaults(rank, stride, padding, dilation, output_padding)
-        layout = f"[in, out / groups, {', '.join(['k'] * rank)}]"
         _check_arguments(name, rank, x, weight, bias, residual, layout, stride, padding, dilation, groups, activation)
         _check_sizes(name, "output_padding", output_padding, rank, 0)
         _check_channels(name, rank, x, weight.shape[0], weight, groups)
@@ -208,8 +207,8 @@ def _declare_conv_transpose(rank: int, samples: list[Sample]) -> Operation:
                     f"below stride {stride} or dilation {dilation} on every axis",
                     output_padding,
                 )
-        sizes = transposed_output_sizes(x.shape[-rank:], weight.shape[2:], stride, padding, output_padding, dilation)
-        _check_output(name, sizes, weight.shape[1] * groups, x, weight, residual)
+        shape = transposed_conv_shape(x, weight, stride, padding, output_padding, dilation, groups)
+        _check_output(name, shape.input[3 - rank :], weight.shape[1] * groups, x, weight, residual)
 
     def shape_of(x, weight, stride=None, padding=None, output_padding=None, dilation=None, groups=1, **_):
         return transposed_conv_shape(x, weight, stride, padding, output_padding, dilation, groups)

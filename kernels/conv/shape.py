@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from functools import lru_cache
 from typing import NamedTuple
 
 Sizes = tuple[int, int, int]
@@ -81,30 +82,40 @@ def transposed_output_sizes(input, kernel, stride, padding, output_padding, dila
 
 
 def conv_shape(x, weight, stride, padding, dilation, groups) -> ConvShape:
-    """The shape of a convolution of arrays that its check has accepted."""
-    rank = weight.ndim - 2
+    """The shape of a convolution of arrays of the right ranks, and attributes of the right types."""
+    return _conv_shape(x.shape, weight.shape, stride, padding, dilation, groups)
+
+
+@lru_cache(maxsize=1024)
+def _conv_shape(x, weight, stride, padding, dilation, groups):
+    rank = len(weight) - 2
     stride, padding, dilation, _ = with_defaults(rank, stride, padding, dilation)
-    output = output_sizes(x.shape[-rank:], weight.shape[2:], stride, padding, dilation)
+    output = output_sizes(x[-rank:], weight[2:], stride, padding, dilation)
     return ConvShape(
-        x.shape[0] if x.ndim == rank + 2 else 1,
+        x[0] if len(x) == rank + 2 else 1,
         groups,
-        weight.shape[1] * groups,
-        weight.shape[0],
-        *_three_axes(x.shape[-rank:], weight.shape[2:], output, stride, padding, dilation),
+        weight[1] * groups,
+        weight[0],
+        *_three_axes(x[-rank:], weight[2:], output, stride, padding, dilation),
     )
 
 
 def transposed_conv_shape(x, weight, stride, padding, output_padding, dilation, groups) -> ConvShape:
     """The shape of the convolution whose transpose maps x to the output: `output` is x's, `input` the result's."""
-    rank = weight.ndim - 2
+    return _transposed_conv_shape(x.shape, weight.shape, stride, padding, output_padding, dilation, groups)
+
+
+@lru_cache(maxsize=1024)
+def _transposed_conv_shape(x, weight, stride, padding, output_padding, dilation, groups):
+    rank = len(weight) - 2
     stride, padding, dilation, output_padding = with_defaults(rank, stride, padding, dilation, output_padding)
-    sizes = transposed_output_sizes(x.shape[-rank:], weight.shape[2:], stride, padding, output_padding, dilation)
+    sizes = transposed_output_sizes(x[-rank:], weight[2:], stride, padding, output_padding, dilation)
     return ConvShape(
-        x.shape[0] if x.ndim == rank + 2 else 1,
+        x[0] if len(x) == rank + 2 else 1,
         groups,
-        weight.shape[1] * groups,
-        weight.shape[0],
-        *_three_axes(sizes, weight.shape[2:], x.shape[-rank:], stride, padding, dilation),
+        weight[1] * groups,
+        weight[0],
+        *_three_axes(sizes, weight[2:], x[-rank:], stride, padding, dilation),
     )
 
 

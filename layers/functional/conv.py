@@ -96,7 +96,7 @@ def per_axis(name: str, argument: str, value, rank: int) -> tuple[int, ...]:
         ValueError: not one or `rank` of them.
     """
     try:
-        values = tuple(operator.index(v) for v in value) if isinstance(value, (tuple, list)) else operator.index(value)
+        values = tuple(map(operator.index, value)) if isinstance(value, (tuple, list)) else operator.index(value)
     except TypeError:
         raise TypeError(f"{name}: expected {argument} as an integer or {rank} of them, got {value!r}") from None
     if type(values) is int:
@@ -128,7 +128,7 @@ def _conv(operation, rank, input, weight, bias, residual, stride, padding, dilat
 def _conv_transpose(operation, rank, input, weight, bias, residual, sizes, groups, activation):
     arguments = ("stride", "padding", "output_padding", "dilation")
     attributes = {name: per_axis(operation.name, name, value, rank) for name, value in zip(arguments, sizes)}
-    attributes["padding"] = tuple((size, size) for size in attributes["padding"])
+    attributes["padding"] = tuple(zip(attributes["padding"], attributes["padding"]))
     return apply(operation, input, weight, bias, residual, groups=groups, activation=activation, **attributes)
 
 
@@ -145,4 +145,5 @@ def _padding_pairs(name, padding, rank, weight, stride, dilation):
         return ((0, 0),) * rank
     if isinstance(padding, str):
         raise ValueError(f"{name}: expected padding as 'same', 'valid', an integer or {rank} of them, got {padding!r}")
-    return tuple((size, size) for size in per_axis(name, "padding", padding, rank))
+    sizes = per_axis(name, "padding", padding, rank)
+    return tuple(zip(sizes, sizes))

@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 from parity import assert_close
 
 from ranvier.kernels import conv
-from ranvier.kernels.conv import cpu_planes
+from ranvier.kernels.conv import cpu, cpu_planes
 
 
 def both_ways(operation, arrays, attributes, implementation, grad=None):
@@ -53,6 +53,14 @@ def test_planes_of_many_tiles_agree_with_the_reference(data):
     bias = rng.standard_normal(channels * multiplier).astype(dtype) if pick(0, 1) else None
     attributes = {"stride": tuple(stride), "padding": tuple(padding), "dilation": tuple(dilation), "groups": channels}
     assert_agrees(operation, [x, weight.astype(dtype), bias], attributes, dtype, max(weight[0].size, x.size * 9))
+
+
+@pytest.fixture(autouse=True)
+def _methods_are_chosen_anew():
+    """The choice for a shape is kept, and tests here change what it depends on."""
+    cpu._method.cache_clear()
+    yield
+    cpu._method.cache_clear()
 
 
 PLANES_AND_TILES = pytest.mark.parametrize("least_channels", [1, 1000])  # cpu_planes, cpu_depthwise
