@@ -43,29 +43,28 @@ class Layer:
         if "_parameters" not in self.__dict__:
             raise RuntimeError(f"{type(self).__name__}: expected super().__init__() before an attribute is assigned")
         if isinstance(value, Parameter):
-            self._forget(name)
-            self._parameters[name] = value
+            self.register_parameter(name, value)
         elif isinstance(value, Layer):
             self._forget(name)
             self._layers[name] = value
         elif name in self._buffers:
-            self._buffers[name] = value
+            self._buffers[name] = self.__dict__[name] = value
         elif name in self._parameters:
             if value is not None:
                 raise TypeError(
                     f"{type(self).__name__}.{name}: expected a Parameter or None, got {type(value).__name__}"
                 )
-            self._parameters[name] = None
+            self._parameters[name] = self.__dict__[name] = None
         elif name in self._layers and value is None:
             self._layers[name] = None
         else:
             object.__setattr__(self, name, value)
 
     def __getattr__(self, name):
-        own = self.__dict__
-        for kind in ("_parameters", "_layers", "_buffers"):
-            if kind in own and name in own[kind]:
-                return own[kind][name]
+        # Asked for layers alone: parameters and buffers, of which a step reads many, stand in `__dict__`, too.
+        layers = self.__dict__.get("_layers", ())
+        if name in layers:
+            return layers[name]
         raise AttributeError(f"{type(self).__name__} has no attribute {name!r}")
 
     def __delattr__(self, name):
@@ -80,7 +79,7 @@ class Layer:
     def register_parameter(self, name: str, parameter: Parameter | None) -> None:
         """Registers a parameter, or None for one that this layer goes without (`bias=False`)."""
         self._forget(name)
-        self._parameters[name] = parameter
+        self._parameters[name] = self.__dict__[name] = parameter
 
     def register_buffer(self, name: str, tensor: Tensor | None, persistent: bool = True) -> None:
         """Registers a tensor that is state but not trained, such as a running mean.
@@ -91,7 +90,7 @@ class Layer:
             persistent: whether it belongs to `state_dict`.
         """
         self._forget(name)
-        self._buffers[name] = tensor
+        self._buffers[name] = self.__dict__[name] = tensor
         (self._transient.discard if persistent else self._transient.add)(name)
 
     # ---- the tree
