@@ -142,6 +142,7 @@ def run(options: argparse.Namespace) -> dict:
         schedule_interval="step",
         gradient_clip_val=1.0,
         metrics={"accuracy": Accuracy()},
+        capture=False,  # the GRU computes as many rows as a batch has words
         device=options.device,
         run_dir=options.run_dir,
     )

@@ -127,6 +127,7 @@ def train_network(model: rv.Layer, options: argparse.Namespace) -> float:
         schedule=rv.optim.OneCycleLR(optimizer, max_lr=4e-3, total_steps=epochs * len(loader)),
         schedule_interval="step",
         metrics={"accuracy": Accuracy()},
+        capture=False,  # a replay would save nothing: the convolutions take all the time
         device=options.device,
         run_dir=options.run_dir / "network",
     )
