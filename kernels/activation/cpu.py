@@ -20,7 +20,7 @@ from ..memory import empty, zeros
 from .reference import SELU_ALPHA, SELU_SCALE
 
 _BLOCK = 8192
-_WORTH_THREADS = 1 << 13  # elements of rrelu, prelu and glu; fewer are there before another thread has woken up
+_WORTH_THREADS = 1 << 12  # elements of prelu and glu; fewer are there before another thread has woken up
 _NO_DENSITY = 80.0  # e^-x from here on counts as 0: products with what is left of it, near to subnormal, are slow
 
 # fmt: off
@@ -321,11 +321,6 @@ hardswish_backward = logsigmoid_backward = softshrink_backward = hardshrink_back
 tanhshrink_backward = threshold_backward = _backward
 
 
-def _run(activation_kernel, x):
-    """The kernel, on the calling thread where x is small."""
-    return activation_kernel if x.size > _WORTH_THREADS else activation_kernel.serial
-
-
 @kernel
 def rrelu_forward_kernel(x, lower, width, seed, y):
     """y = x, or x times the slope that Philox gives for the element's index."""
@@ -346,7 +341,7 @@ def rrelu_forward(x, *, lower=1 / 8, upper=1 / 3, seed=0, out=None):
     vector = np.ascontiguousarray(x).reshape(-1)
     result = empty(vector.size, x.dtype)
     numbers = float(lower), float(upper - lower), int(seed)
-    _run(rrelu_forward_kernel, vector)(vector, *numbers, result)
+    rrelu_forward_kernel(vector, *numbers, result)
     return deliver(result.reshape(x.shape), out), (vector, x.shape, numbers)
 
 
@@ -355,8 +350,13 @@ def rrelu_backward(saved, grad_y, needs):
         return (None,)
     vector, shape, numbers = saved
     grad_x = empty(vector.size, vector.dtype)
-    _run(rrelu_grad_input_kernel, vector)(np.ascontiguousarray(grad_y).reshape(-1), vector, *numbers, grad_x)
+    rrelu_grad_input_kernel(np.ascontiguousarray(grad_y).reshape(-1), vector, *numbers, grad_x)
     return (grad_x.reshape(shape),)
+
+
+def _run(activation_kernel, x):
+    """The kernel, on the calling thread where x is small."""
+    return activation_kernel if x.size > _WORTH_THREADS else activation_kernel.serial
 
 
 @kernel

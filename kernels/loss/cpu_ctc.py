@@ -20,7 +20,7 @@ from ..memory import empty, zeros
 from .cpu_reduce import reduce_losses
 
 _LEAST = -80.0  # exp of less vanishes beside 1, and costs a hundred cycles where it is subnormal
-_WORTH_THREADS = 1 << 11  # states of all times; fewer are there before another thread has woken up
+_WORTH_THREADS = 1 << 10  # states of all times; fewer are there before another thread has woken up
 
 
 @register_jitable(forceinline=True)

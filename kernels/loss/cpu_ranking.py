@@ -10,7 +10,7 @@ from ..cpu_sums import line_magnitude, line_product
 from ..memory import empty, zeros
 from .cpu_reduce import reduce_losses, scales_of
 
-_WORTH_THREADS = 1 << 13  # elements; the losses of fewer are there before another thread has woken up
+_WORTH_THREADS = 1 << 12  # elements; the losses of fewer are there before another thread has woken up
 
 
 def _run(loss_kernel, x):

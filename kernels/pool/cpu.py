@@ -20,7 +20,7 @@ from ..memory import empty
 from . import cpu_sliding
 from .geometry import adaptive_windows, as_planes, padded_lengths, pooled_shape, sliding_windows, three
 
-_WORTH_THREADS = 1 << 14  # elements; fewer are pooled before another thread has woken up
+_WORTH_THREADS = 1 << 13  # elements; fewer are pooled before another thread has woken up
 
 
 @kernel

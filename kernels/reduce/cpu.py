@@ -15,7 +15,7 @@ from .cpu_scan import running_sums
 
 _PLAIN, _SQUARE, _ABSOLUTE, _POWER, _DEVIATION = range(5)
 _WORTH_THREADS = 1 << 15  # elements; fewer are added before another thread has woken up
-_PRODUCTS_WORTH_THREADS = 1 << 13  # elements of cumprod, in which each waits for the one before
+_PRODUCTS_WORTH_THREADS = 1 << 12  # elements of cumprod, in which each waits for the one before
 _LONG = 4096  # elements of a row that one block adds
 _ROWS, _COLUMNS = 256, 2048  # where whole rows are added: those of a block, and how much of each stays in the cache
 

@@ -18,7 +18,7 @@ from .cpu_doubled_lines import double_line, halve_lines
 
 _WAITING = 8  # rows
 _APART = 32  # elements: two cache lines, as processors fetch them
-WORTH_THREADS = 1 << 14  # elements of x or y; fewer are there before another thread has woken up
+WORTH_THREADS = 1 << 13  # elements of x or y; fewer are there before another thread has woken up
 
 
 @kernel

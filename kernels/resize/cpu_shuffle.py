@@ -9,7 +9,7 @@ from ..cpu_jit import kernel
 from ..cpu_lines import join_line, memory, split_line
 from ..memory import empty
 
-WORTH_THREADS = 1 << 15  # elements; fewer are copied before another thread has woken up
+WORTH_THREADS = 1 << 14  # elements; fewer are copied before another thread has woken up
 
 
 @kernel

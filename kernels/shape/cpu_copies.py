@@ -13,6 +13,7 @@ from ..cpu_lines import memory
 
 # Below so many bytes a second thread takes longer to wake up than it saves.
 WORTH_THREADS = 1 << 18
+_PADDED_WORTH_THREADS = 1 << 16  # bytes of planes with a border, which are copied row by row
 _PIECE = 1 << 16  # bytes that a thread copies at a time
 
 
@@ -86,7 +87,7 @@ def take_rows(flat, rows, y):
 def pad_planes(x, widths, value, y):
     """y, C-contiguous, is x with a border around its last two axes; negative widths crop."""
     (top, _), (left, _) = widths[-2:]
-    run = pad_planes_kernel if y.nbytes >= WORTH_THREADS else pad_planes_kernel.serial
+    run = pad_planes_kernel if y.nbytes >= _PADDED_WORTH_THREADS else pad_planes_kernel.serial
     run(
         np.ascontiguousarray(x).reshape(-1), math.prod(x.shape[:-2]), *x.shape[-2:], top, left,
         x.dtype.type(value), *y.shape[-2:], y.reshape(-1),
