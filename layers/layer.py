@@ -72,9 +72,8 @@ class Layer:
             object.__delattr__(self, name)
 
     def _forget(self, name: str) -> bool:
-        self.__dict__.pop(name, None)
-        found = [members.pop(name) for members in (self._parameters, self._buffers, self._layers) if name in members]
-        return bool(found)
+        members = self.__dict__, self._parameters, self._buffers, self._layers
+        return bool([held.pop(name) for held in members if name in held])
 
     def register_parameter(self, name: str, parameter: Parameter | None) -> None:
         """Registers a parameter, or None for one that this layer goes without (`bias=False`)."""

@@ -44,6 +44,13 @@ def test_assignment_replaces_and_deletion_removes():
         net.first.weight = rv.zeros(4, 3)
     net.plain = 3
     assert net.plain == 3
+    del net.plain
+    with pytest.raises(AttributeError, match="'plain'"):
+        del net.plain
+    net.seen = rv.ones(2)
+    assert net.seen is dict(net.named_buffers())["seen"]
+    del net.seen
+    assert not hasattr(net, "seen")
 
 
 def test_assignment_before_super_init_is_refused():
