@@ -106,6 +106,7 @@ def run(options: argparse.Namespace) -> dict:
         model,
         optimizer=optimizer,
         training_step=step,
+        capture=True,
         max_epochs=epochs,
         schedule=rv.optim.OneCycleLR(optimizer, max_lr=3e-3, total_steps=epochs * len(loader)),
         schedule_interval="step",

@@ -170,6 +170,7 @@ def run(options: argparse.Namespace) -> dict:
         schedule=rv.optim.OneCycleLR(optimizer, max_lr=4e-3, total_steps=epochs * batches),
         schedule_interval="step",
         training_step=step,
+        capture=True,
         device=options.device,
         run_dir=options.run_dir,
     )

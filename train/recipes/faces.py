@@ -93,6 +93,7 @@ def train(images: np.ndarray, is_face: np.ndarray, epochs: int, options: argpars
         max_epochs=epochs,
         schedule=rv.optim.OneCycleLR(optimizer, max_lr=3e-3, total_steps=epochs * len(loader)),
         schedule_interval="step",
+        capture=True,
         device=options.device,
         run_dir=options.run_dir if report else None,
         enable_progress_bar=report,

@@ -181,6 +181,7 @@ def fit(options, plan: Plan, training: ArrayDataset, validation: ArrayDataset | 
         schedule=rv.optim.OneCycleLR(optimizer, max_lr=plan.rate, total_steps=epochs * len(train_loader)),
         schedule_interval="step",
         metrics={"squared_error": metrics.MSE()},
+        capture=True,
         device=options.device,
         run_dir=run_dir,
     )

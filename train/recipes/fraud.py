@@ -100,6 +100,7 @@ def run(options: argparse.Namespace) -> dict:
         schedule=rv.optim.OneCycleLR(optimizer, max_lr=4e-3, total_steps=epochs * len(train_loader)),
         schedule_interval="step",
         metrics={"average_precision": metrics.AveragePrecision()},
+        capture=True,
         device=options.device,
         run_dir=options.run_dir,
     )

@@ -138,6 +138,7 @@ def run(options: argparse.Namespace) -> dict:
         schedule=rv.optim.OneCycleLR(optimizer, max_lr=3e-3, total_steps=epochs * len(train_loader)),
         schedule_interval="step",
         metrics={"iou": JaccardIndex(threshold=0)},  # a score of 0 is a chance of one half
+        capture=True,
         device=options.device,
         run_dir=options.run_dir,
     )

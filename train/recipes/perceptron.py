@@ -176,6 +176,7 @@ def recognise(options, features: np.ndarray, labels: np.ndarray, names: list[str
         rv.optim.AdamW(model.parameters(), lr=1e-3, weight_decay=0.1),
         max_epochs=10 if options.quick else options.epochs,
         metrics={"accuracy": Accuracy(threshold=0), "auc": ROCAUC()},
+        capture=True,
         device=options.device,
         run_dir=options.run_dir,
     )

@@ -121,6 +121,7 @@ def fit(options, model: Factorization, training, validation, epochs: int, run_di
         schedule=rv.optim.OneCycleLR(optimizer, max_lr=0.01, total_steps=epochs * len(train_loader)),
         schedule_interval="step",
         metrics={"absolute_error": metrics.MAE()},
+        capture=True,
         device=options.device,
         run_dir=run_dir,
     )
