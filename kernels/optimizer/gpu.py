@@ -8,38 +8,20 @@ rounded once. `sign` is -1 where a function is maximised, `coupled` is the decay
 
 import math
 
-import numpy as np
 import triton
 import triton.language as tl
 
-from ..check import refuse_type, refuse_value
 from ..gpu_arrays import contiguous
-from ..launch import ceil_div, empty, launch
+from ..launch import ceil_div, launch
+from .gpu_clipping import (
+    gradient_clip_forward,
+    gradient_limit_forward,
+    gradient_norm_forward,
+    gradient_scale_forward,
+)
+from .gpu_elements import BLOCK, as_type, load_elements, store_elements, targets_for
 
-_BLOCK = 1024
-# Each program's chunk is summed in a fixed order, and so are the chunks: a norm is the same in every run.
-_CHUNK = 16384
-_POWER, _SQUARE, _SIZE = (tl.constexpr(code) for code in range(3))
-
-
-@triton.jit
-def _load(array, offset, inside):
-    """Elements in the type that is computed in."""
-    value = tl.load(array + offset, mask=inside, other=0.0)
-    if value.dtype != tl.float64:
-        value = value.to(tl.float32)
-    return value
-
-
-@triton.jit
-def _store(array, offset, inside, value):
-    tl.store(array + offset, value.to(array.dtype.element_ty), mask=inside)
-
-
-@triton.jit
-def _as(number, like):
-    """A hyper-parameter in the type that is computed in."""
-    return tl.full((), number, like.dtype)
+__all__ = ["gradient_clip_forward", "gradient_limit_forward", "gradient_norm_forward", "gradient_scale_forward"]
 
 
 @triton.jit
@@ -51,16 +33,16 @@ def sgd_step_kernel(
     """buffer = momentum * buffer + fresh * g, parameter -= lr * buffer; Nesterov's looks one step ahead."""
     offset = tl.program_id(0).to(tl.int64) * BLOCK + tl.arange(0, BLOCK)
     inside = offset < size
-    p, g = _load(parameter, offset, inside), _load(gradient, offset, inside)
-    step = _as(sign, p) * g + _as(coupled, p) * p
+    p, g = load_elements(parameter, offset, inside), load_elements(gradient, offset, inside)
+    step = as_type(sign, p) * g + as_type(coupled, p) * p
     if buffer is not None:
-        velocity = _as(momentum, p) * _load(buffer, offset, inside) + _as(fresh, p) * step
-        _store(new_buffer, offset, inside, velocity)
+        velocity = as_type(momentum, p) * load_elements(buffer, offset, inside) + as_type(fresh, p) * step
+        store_elements(new_buffer, offset, inside, velocity)
         if NESTEROV:
-            step = step + _as(momentum, p) * velocity
+            step = step + as_type(momentum, p) * velocity
         else:
             step = velocity
-    _store(new_parameter, offset, inside, p - _as(lr, p) * step)
+    store_elements(new_parameter, offset, inside, p - as_type(lr, p) * step)
 
 
 @triton.jit
@@ -80,21 +62,21 @@ def adam_step_kernel(
     """
     offset = tl.program_id(0).to(tl.int64) * BLOCK + tl.arange(0, BLOCK)
     inside = offset < size
-    p, g = _load(parameter, offset, inside), _load(gradient, offset, inside)
-    m, v = _load(exp_avg, offset, inside), _load(exp_avg_sq, offset, inside)
-    g = _as(sign, p) * g + _as(coupled, p) * p
-    m = _as(beta1, p) * m + _as(new1, p) * g
-    v = _as(beta2, p) * v + _as(new2, p) * g * g
-    _store(new_exp_avg, offset, inside, m)
-    _store(new_exp_avg_sq, offset, inside, v)
+    p, g = load_elements(parameter, offset, inside), load_elements(gradient, offset, inside)
+    m, v = load_elements(exp_avg, offset, inside), load_elements(exp_avg_sq, offset, inside)
+    g = as_type(sign, p) * g + as_type(coupled, p) * p
+    m = as_type(beta1, p) * m + as_type(new1, p) * g
+    v = as_type(beta2, p) * v + as_type(new2, p) * g * g
+    store_elements(new_exp_avg, offset, inside, m)
+    store_elements(new_exp_avg_sq, offset, inside, v)
     if max_exp_avg_sq is not None:
-        largest = _load(max_exp_avg_sq, offset, inside)
+        largest = load_elements(max_exp_avg_sq, offset, inside)
         v = tl.where((largest >= v) | (largest != largest), largest, v)  # NaN stays
-        _store(new_max_exp_avg_sq, offset, inside, v)
-    step = _as(average_rate, p) * m + _as(gradient_rate, p) * g
+        store_elements(new_max_exp_avg_sq, offset, inside, v)
+    step = as_type(average_rate, p) * m + as_type(gradient_rate, p) * g
     if ADAPTIVE:
-        step = step / (_as(root_scale, p) * tl.sqrt(v) + _as(eps, p))
-    _store(new_parameter, offset, inside, _as(keep, p) * p - step)
+        step = step / (as_type(root_scale, p) * tl.sqrt(v) + as_type(eps, p))
+    store_elements(new_parameter, offset, inside, as_type(keep, p) * p - step)
 
 
 @triton.jit
@@ -106,15 +88,15 @@ def adamax_step_kernel(
     """parameter -= rate * m / u, u the decaying maximum of |g| + eps."""
     offset = tl.program_id(0).to(tl.int64) * BLOCK + tl.arange(0, BLOCK)
     inside = offset < size
-    p, g = _load(parameter, offset, inside), _load(gradient, offset, inside)
-    g = _as(sign, p) * g + _as(coupled, p) * p
-    m = _as(beta1, p) * _load(exp_avg, offset, inside) + _as(new1, p) * g
-    length = tl.abs(g) + _as(eps, p)
-    decayed = _as(beta2, p) * _load(exp_inf, offset, inside)
+    p, g = load_elements(parameter, offset, inside), load_elements(gradient, offset, inside)
+    g = as_type(sign, p) * g + as_type(coupled, p) * p
+    m = as_type(beta1, p) * load_elements(exp_avg, offset, inside) + as_type(new1, p) * g
+    length = tl.abs(g) + as_type(eps, p)
+    decayed = as_type(beta2, p) * load_elements(exp_inf, offset, inside)
     u = tl.where((decayed >= length) | (decayed != decayed), decayed, length)  # NaN stays
-    _store(new_exp_avg, offset, inside, m)
-    _store(new_exp_inf, offset, inside, u)
-    _store(new_parameter, offset, inside, p - _as(rate, p) * m / u)
+    store_elements(new_exp_avg, offset, inside, m)
+    store_elements(new_exp_inf, offset, inside, u)
+    store_elements(new_parameter, offset, inside, p - as_type(rate, p) * m / u)
 
 
 @triton.jit
@@ -127,13 +109,17 @@ def lion_step_kernel(
     """parameter = keep * parameter - lr * sign(beta1 * m + new1 * g); then m follows the gradient."""
     offset = tl.program_id(0).to(tl.int64) * BLOCK + tl.arange(0, BLOCK)
     inside = offset < size
-    p, g, m = _load(parameter, offset, inside), _load(gradient, offset, inside), _load(exp_avg, offset, inside)
-    g = _as(sign, p) * g + _as(coupled, p) * p
-    direction = _as(beta1, p) * m + _as(new1, p) * g
-    rate = _as(lr, p)
+    p, g, m = (
+        load_elements(parameter, offset, inside),
+        load_elements(gradient, offset, inside),
+        load_elements(exp_avg, offset, inside),
+    )
+    g = as_type(sign, p) * g + as_type(coupled, p) * p
+    direction = as_type(beta1, p) * m + as_type(new1, p) * g
+    rate = as_type(lr, p)
     step = tl.where(direction > 0, rate, tl.where(direction < 0, -rate, direction))  # NaN stays
-    _store(new_exp_avg, offset, inside, _as(beta2, p) * m + _as(new2, p) * g)
-    _store(new_parameter, offset, inside, _as(keep, p) * p - step)
+    store_elements(new_exp_avg, offset, inside, as_type(beta2, p) * m + as_type(new2, p) * g)
+    store_elements(new_parameter, offset, inside, as_type(keep, p) * p - step)
 
 
 @triton.jit
@@ -145,19 +131,19 @@ def rmsprop_step_kernel(
     """RMSprop, and with old = new = 1 Adagrad: v = old * v + new * g^2, parameter -= lr * g / (sqrt(v) + eps)."""
     offset = tl.program_id(0).to(tl.int64) * BLOCK + tl.arange(0, BLOCK)
     inside = offset < size
-    p, g = _load(parameter, offset, inside), _load(gradient, offset, inside)
-    g = _as(sign, p) * g + _as(coupled, p) * p
-    v = _as(old, p) * _load(square_avg, offset, inside) + _as(new, p) * g * g
-    _store(new_square_avg, offset, inside, v)
+    p, g = load_elements(parameter, offset, inside), load_elements(gradient, offset, inside)
+    g = as_type(sign, p) * g + as_type(coupled, p) * p
+    v = as_type(old, p) * load_elements(square_avg, offset, inside) + as_type(new, p) * g * g
+    store_elements(new_square_avg, offset, inside, v)
     if grad_avg is not None:
-        mean = _as(old, p) * _load(grad_avg, offset, inside) + _as(new, p) * g
-        _store(new_grad_avg, offset, inside, mean)
+        mean = as_type(old, p) * load_elements(grad_avg, offset, inside) + as_type(new, p) * g
+        store_elements(new_grad_avg, offset, inside, mean)
         v -= mean * mean
-    step = g / (tl.sqrt(v) + _as(eps, p))
+    step = g / (tl.sqrt(v) + as_type(eps, p))
     if buffer is not None:
-        step = _as(momentum, p) * _load(buffer, offset, inside) + step
-        _store(new_buffer, offset, inside, step)
-    _store(new_parameter, offset, inside, p - _as(lr, p) * step)
+        step = as_type(momentum, p) * load_elements(buffer, offset, inside) + step
+        store_elements(new_buffer, offset, inside, step)
+    store_elements(new_parameter, offset, inside, p - as_type(lr, p) * step)
 
 
 @triton.jit
@@ -169,117 +155,15 @@ def adadelta_step_kernel(
     """The step is the gradient times the ratio of the running root mean squares of steps and gradients."""
     offset = tl.program_id(0).to(tl.int64) * BLOCK + tl.arange(0, BLOCK)
     inside = offset < size
-    p, g = _load(parameter, offset, inside), _load(gradient, offset, inside)
-    g = _as(sign, p) * g + _as(coupled, p) * p
-    deltas = _load(acc_delta, offset, inside)
-    v = _as(rho, p) * _load(square_avg, offset, inside) + _as(new, p) * g * g
+    p, g = load_elements(parameter, offset, inside), load_elements(gradient, offset, inside)
+    g = as_type(sign, p) * g + as_type(coupled, p) * p
+    deltas = load_elements(acc_delta, offset, inside)
+    v = as_type(rho, p) * load_elements(square_avg, offset, inside) + as_type(new, p) * g * g
     # Two roots: the quotient of the squares could overflow.
-    delta = tl.sqrt(deltas + _as(eps, p)) / tl.sqrt(v + _as(eps, p)) * g
-    _store(new_square_avg, offset, inside, v)
-    _store(new_acc_delta, offset, inside, _as(rho, p) * deltas + _as(new, p) * delta * delta)
-    _store(new_parameter, offset, inside, p - _as(lr, p) * delta)
-
-
-@triton.jit
-def gradient_power_sums_kernel(
-    gradient, sums, size, power: tl.float64, CODE: tl.constexpr, CHUNK: tl.constexpr, BLOCK: tl.constexpr
-):
-    """sums[c] = sum of |gradient|^power over chunk c, in float64: squares of float32 may not fit float32.
-
-    A program walks its chunk in blocks, adds lane by lane and then the lanes.
-    """
-    start = tl.program_id(0).to(tl.int64) * CHUNK
-    total = tl.zeros((BLOCK,), tl.float64)
-    for block in range(0, CHUNK, BLOCK):
-        offset = start + block + tl.arange(0, BLOCK)
-        value = tl.abs(tl.load(gradient + offset, mask=offset < size, other=0.0).to(tl.float64))
-        if CODE == _SQUARE:
-            total += value * value
-        elif CODE == _SIZE:
-            total += value
-        else:
-            logarithm = tl.log(tl.where(value == 0, 1.0, value))
-            total += tl.where(value == 0, 0.0, tl.exp(tl.full((), power, tl.float64) * logarithm))
-    tl.store(sums + tl.program_id(0), tl.sum(total, axis=0))
-
-
-@triton.jit
-def gradient_norm_kernel(sums, norm, count, power: tl.float64, CODE: tl.constexpr, BLOCK: tl.constexpr):
-    """norm = (sum of sums)^(1 / power); the one program walks the sums from first to last."""
-    total = tl.zeros((BLOCK,), tl.float64)
-    for start in range(0, count, BLOCK):
-        offset = start + tl.arange(0, BLOCK)
-        total += tl.load(sums + offset, mask=offset < count, other=0.0)
-    whole = tl.sum(total, axis=0)
-    if CODE == _SQUARE:
-        whole = tl.sqrt(whole)
-    elif CODE == _POWER:
-        logarithm = tl.log(tl.where(whole == 0, 1.0, whole))
-        whole = tl.where(whole == 0, 0.0, tl.exp(logarithm / tl.full((), power, tl.float64)))
-    tl.store(norm, whole.to(norm.dtype.element_ty))
-
-
-@triton.jit
-def gradient_largest_bits_kernel(gradient, largest, size, CHUNK: tl.constexpr, BLOCK: tl.constexpr):
-    """largest[c] = the largest of chunk c's floating-point numbers without their signs, as integers: their bits sort
-    as they do, and NaN above infinity."""
-    start = tl.program_id(0).to(tl.int64) * CHUNK
-    top = tl.zeros((BLOCK,), largest.dtype.element_ty)
-    for block in range(0, CHUNK, BLOCK):
-        offset = start + block + tl.arange(0, BLOCK)
-        value = _load(gradient, offset, offset < size)
-        if value.dtype == tl.float64:
-            bits = value.to(tl.int64, bitcast=True) & 0x7FFFFFFFFFFFFFFF
-        else:
-            bits = value.to(tl.int32, bitcast=True) & 0x7FFFFFFF
-        top = tl.maximum(top, bits)
-    tl.store(largest + tl.program_id(0), tl.max(top, axis=0))
-
-
-@triton.jit
-def gradient_largest_kernel(largest, norm, count, BLOCK: tl.constexpr):
-    """norm = the number whose bits are the largest of `largest`."""
-    top = tl.zeros((BLOCK,), largest.dtype.element_ty)
-    for start in range(0, count, BLOCK):
-        offset = start + tl.arange(0, BLOCK)
-        top = tl.maximum(top, tl.load(largest + offset, mask=offset < count, other=0))
-    bits = tl.max(top, axis=0)
-    if bits.dtype == tl.int64:
-        tl.store(norm, bits.to(tl.float64, bitcast=True))
-    else:
-        tl.store(norm, bits.to(tl.float32, bitcast=True).to(norm.dtype.element_ty))
-
-
-@triton.jit
-def gradient_limit_kernel(
-    gradient, norm, result, size, max_norm: tl.float64, IN_PLACE: tl.constexpr, BLOCK: tl.constexpr
-):
-    """result = gradient * max_norm / (norm + 1e-6) where that factor is below 1; 0 stays 0 also where the norm is NaN.
-
-    Every program reads the norm, which lies on the device: the host need not wait for it. In place, nothing else is
-    read or written where the gradient is short enough.
-    """
-    offset = tl.program_id(0).to(tl.int64) * BLOCK + tl.arange(0, BLOCK)
-    inside = offset < size
-    factor = tl.full((BLOCK,), max_norm, tl.float64) / (tl.load(norm).to(tl.float64) + 1e-6)
-    factor = tl.where(factor >= 1, 1.0, factor)
-    if IN_PLACE:
-        inside = inside & (factor != 1)
-    value = _load(gradient, offset, inside)
-    _store(result, offset, inside, tl.where(value == 0, value, factor.to(value.dtype) * value))
-
-
-@triton.jit
-def gradient_scale_and_clip_kernel(
-    gradient, result, size, factor: tl.float64, low: tl.float64, high: tl.float64, BLOCK: tl.constexpr
-):
-    """result = factor * gradient, between low and high; NaN stays."""
-    offset = tl.program_id(0).to(tl.int64) * BLOCK + tl.arange(0, BLOCK)
-    inside = offset < size
-    scaled = _load(gradient, offset, inside)
-    least, most = _as(low, scaled), _as(high, scaled)
-    scaled = _as(factor, scaled) * scaled
-    _store(result, offset, inside, tl.where(scaled < least, least, tl.where(scaled > most, most, scaled)))
+    delta = tl.sqrt(deltas + as_type(eps, p)) / tl.sqrt(v + as_type(eps, p)) * g
+    store_elements(new_square_avg, offset, inside, v)
+    store_elements(new_acc_delta, offset, inside, as_type(rho, p) * deltas + as_type(new, p) * delta * delta)
+    store_elements(new_parameter, offset, inside, p - as_type(lr, p) * delta)
 
 
 def sgd_forward(
@@ -431,48 +315,6 @@ def adadelta_forward(
     return _step("adadelta", adadelta_step_kernel, (parameter, square_avg, acc_delta), gradient, out, numbers)
 
 
-def gradient_norm_forward(gradient, *, norm_type=2.0):
-    flat, norm = contiguous(gradient), empty(gradient, ())
-    chunks = ceil_div(flat.size, _CHUNK)
-    if norm_type == math.inf:
-        bits = np.int64 if flat.dtype == np.float64 else np.int32
-        largest = empty(flat, (chunks,), bits)
-        launch(gradient_largest_bits_kernel, (chunks,), flat, largest, flat.size, CHUNK=_CHUNK, BLOCK=_BLOCK)
-        launch(gradient_largest_kernel, (1,), largest, norm, chunks, BLOCK=_BLOCK)
-        return norm, None
-    sums, power = empty(flat, (chunks,), np.float64), float(norm_type)
-    code = {2.0: 1, 1.0: 2}.get(power, 0)
-    launch(gradient_power_sums_kernel, (chunks,), flat, sums, flat.size, power, CODE=code, CHUNK=_CHUNK, BLOCK=_BLOCK)
-    launch(gradient_norm_kernel, (1,), sums, norm, chunks, power, CODE=code, BLOCK=_BLOCK)
-    return norm, None
-
-
-def gradient_scale_forward(gradient, *, factor, out=None):
-    return _scale_and_clip("gradient_scale", gradient, factor, -math.inf, math.inf, out)
-
-
-def gradient_limit_forward(gradient, norm, *, max_norm, out=None):
-    (target,) = _targets("gradient_limit", [gradient], out)
-    grid, limit, in_place = (ceil_div(gradient.size, _BLOCK),), float(max_norm), target is gradient
-    launch(
-        gradient_limit_kernel, grid, contiguous(gradient), norm, target, gradient.size, limit, IN_PLACE=in_place,
-        BLOCK=_BLOCK,
-    )  # fmt: skip
-    return target, None
-
-
-def gradient_clip_forward(gradient, *, low, high, out=None):
-    return _scale_and_clip("gradient_clip", gradient, 1.0, low, high, out)
-
-
-def _scale_and_clip(operation, gradient, factor, low, high, out):
-    (target,) = _targets(operation, [gradient], out)
-    grid = (ceil_div(gradient.size, _BLOCK),)
-    numbers = map(float, (factor, low, high))
-    launch(gradient_scale_and_clip_kernel, grid, contiguous(gradient), target, gradient.size, *numbers, BLOCK=_BLOCK)
-    return target, None
-
-
 def _adam_step(operation, arrays, gradient, out, betas, rates, eps, decay, maximize, adaptive=True):
     numbers = *betas, 1 - betas[0], 1 - betas[1], *rates, eps, *decay, _sign(maximize)
     return _step(operation, adam_step_kernel, arrays, gradient, out, numbers, ADAPTIVE=adaptive)
@@ -489,34 +331,19 @@ def _step(operation, kernel, arrays, gradient, out, numbers, **constants):
         (the array or arrays of next values, None).
     """
     there = [array for array in arrays if array is not None]
-    targets = _targets(operation, there, out)
+    targets = targets_for(operation, there, out)
     following = iter(targets)
     parameter, *state = (None if array is None else contiguous(array) for array in arrays)
     launch(
         kernel,
-        (ceil_div(gradient.size, _BLOCK),),
+        (ceil_div(gradient.size, BLOCK),),
         parameter, contiguous(gradient), *state,
         *(None if array is None else next(following) for array in arrays),
         gradient.size,
         *map(float, numbers),
-        **constants, BLOCK=_BLOCK,
+        **constants, BLOCK=BLOCK,
     )  # fmt: skip
     return targets[0] if len(targets) == 1 else tuple(targets), None
-
-
-def _targets(operation, arrays, out):
-    """The arrays to write to: `out`, if it can hold what `arrays` become, or new ones."""
-    if out is None:
-        return [empty(array) for array in arrays]
-    targets = list(out) if isinstance(out, tuple) else [out]
-    if len(targets) != len(arrays):
-        refuse_value(operation, "out", f"as {len(arrays)} arrays", len(targets))
-    for target, array in zip(targets, arrays):
-        if type(target) is not type(array) or target.dtype != array.dtype:
-            refuse_type(operation, "out", f"as CuPy arrays of type {array.dtype}", getattr(target, "dtype", target))
-        if target.shape != array.shape or not target.flags.c_contiguous:
-            refuse_value(operation, "out", f"as C-contiguous arrays of shape {array.shape}", f"shape {target.shape}")
-    return targets
 
 
 def _decay(lr, weight_decay, decoupled) -> tuple[float, float]:
