@@ -8,6 +8,10 @@ import importlib.util
 import numpy as np
 
 
+class OutOfMemory(MemoryError):
+    """The GPU has less memory left than an operation asks for."""
+
+
 def device_of(array) -> str:
     """'cpu' or 'cuda:<index>': where an array lies."""
     return "cpu" if type(array) is np.ndarray else f"cuda:{array.device.id}"
@@ -32,8 +36,6 @@ def to_device(array, device: str):
             # CuPy would fill an array of no axis with a kernel that it compiles first.
             return cupy.asarray(array.reshape(1)).reshape(()) if array.ndim == 0 else cupy.asarray(array)
         except cupy.cuda.memory.OutOfMemoryError as error:
-            from .launch import out_of_memory
-
             raise out_of_memory("to_device", f"{array.dtype} {array.shape}", array.nbytes, index) from error
 
 
@@ -81,6 +83,18 @@ def nonzero(array) -> tuple:
     from .shape import gpu_nonzero
 
     return gpu_nonzero.nonzero(array)
+
+
+def out_of_memory(asking: str, purpose: str, size: int, device: int) -> OutOfMemory:
+    """The error that names who asked for `size` bytes of a device's memory, what for, and what there is."""
+    import cupy
+
+    with cupy.cuda.Device(device):
+        free, total = cupy.cuda.runtime.memGetInfo()
+    return OutOfMemory(
+        f"{asking}: expected {size:,} bytes of GPU memory for {purpose}, "
+        f"got {free:,} free of {total:,} on cuda:{device}"
+    )
 
 
 def _parse(device: str) -> int | None:

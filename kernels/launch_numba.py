@@ -28,7 +28,8 @@ from types import SimpleNamespace
 
 import numpy as np
 
-from .launch import Compiled, Kernel, pointer_kind, pointer_type
+from .compiled import Compiled
+from .launch import Kernel, pointer_kind, pointer_type
 
 if find_spec("numba_cuda") is None:
     raise ModuleNotFoundError(

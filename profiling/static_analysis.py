@@ -11,8 +11,8 @@ from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 
-from ..kernels import launch
 from ..kernels.cache import cache_directory
+from ..kernels.compiled import Compiled
 from ..kernels.cubin import read_code
 from ..train.checkpoint import write_atomically
 from .launches import Form
@@ -66,7 +66,7 @@ class Analysis:
 def analyse(forms: Sequence[Form], architecture: int, progress: Callable[[], object] = lambda: None) -> list[Analysis]:
     """The forms, compiled for an architecture (80, 90, ...); `progress` is called after each."""
     results: dict[int, Analysis] = {}
-    waiting: list[tuple[int, Path, launch.Compiled]] = []
+    waiting: list[tuple[int, Path, Compiled]] = []
     for index, form in enumerate(forms):
         known, signature = form.compile_arguments()
         kept = _folder() / f"{known.key(signature, architecture, **form.constants)}.json"
@@ -83,7 +83,7 @@ def analyse(forms: Sequence[Form], architecture: int, progress: Callable[[], obj
     return [results[index] for index in range(len(forms))]
 
 
-def _finish(waiting: list[tuple[int, Path, launch.Compiled]], architecture: int) -> dict[int, Analysis]:
+def _finish(waiting: list[tuple[int, Path, Compiled]], architecture: int) -> dict[int, Analysis]:
     codes = [read_code(compiled.cubin, compiled.name) for _, _, compiled in waiting]
     finished = {}
     for (index, kept, compiled), opcodes in zip(waiting, disassemble(codes, architecture) if codes else []):

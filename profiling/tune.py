@@ -258,7 +258,8 @@ def _search_one(task, arrays, timed, inputs, what, options, architecture, clock)
     from triton.runtime.errors import PTXASError
 
     from ..kernels import tuning
-    from ..kernels.launch import OutOfMemory, OutOfResources
+    from ..kernels.compiled import OutOfResources
+    from ..kernels.device import OutOfMemory
 
     question, case = task.question, task.case
     choice = tuning.Choice.registry[question.kernel]

@@ -6,6 +6,7 @@ import numpy as np
 import triton
 
 from ranvier.kernels import launch, tuning
+from ranvier.kernels.compiled import Compiled
 from ranvier.profiling.launches import Array, launches_of, launches_of_sample
 from ranvier.profiling.occupancy import ARCHITECTURES as LIMITS
 
@@ -14,7 +15,7 @@ ARCHITECTURES = (80, 90, 100)
 SPILLED = 0 if tuple(map(int, triton.__version__.split(".")[:2])) >= (3, 9) else 48
 
 
-def compile_kernel(kernel, arguments, architecture: int, **constants) -> launch.Compiled:
+def compile_kernel(kernel, arguments, architecture: int, **constants) -> Compiled:
     """The form of a kernel that a launch with these arguments would use; a dtype's name stands for an array."""
     arguments = [Array(argument) if isinstance(argument, str) else argument for argument in arguments]
     known = launch.kernel_of(kernel)
@@ -27,7 +28,7 @@ def assert_fits(kernel, arguments, architecture: int, **constants) -> None:
     assert_compiled_fits(compile_kernel(kernel, arguments, architecture, **constants), architecture)
 
 
-def assert_compiled_fits(compiled: launch.Compiled, architecture: int) -> None:
+def assert_compiled_fits(compiled: Compiled, architecture: int) -> None:
     """The same of a kernel that is compiled."""
     assert compiled.info.registers <= 255
     assert compiled.info.stack_bytes <= SPILLED, f"{compiled.name} spills {compiled.info.stack_bytes} bytes"

@@ -12,6 +12,7 @@ import triton.language as tl
 from compiling import ARCHITECTURES, SPILLED, Array
 
 from ranvier.kernels import launch
+from ranvier.kernels.compiled import Compiled
 from ranvier.kernels.cubin import read_cubin
 from ranvier.kernels.dense import gpu as dense
 from ranvier.kernels.dense import gpu_product
@@ -61,7 +62,7 @@ def test_parameters_that_would_be_packed_otherwise_are_refused():
     good = compile_product("float32", 90)
     result = type("Result", (), {"metadata": good.metadata, "asm": {"cubin": good.cubin}})
     with pytest.raises(RuntimeError, match=r"expected parameters .* Triton 0 is not supported"):
-        launch.Compiled(result, ["*fp32"], scratch_pointers=2, compiler="Triton 0")
+        Compiled(result, ["*fp32"], scratch_pointers=2, compiler="Triton 0")
 
 
 def test_wrong_number_of_arguments_is_refused():

@@ -4,7 +4,6 @@ No kernel runs here. `test_standin.py` starts this file in a process of its own.
 """
 
 import gc
-import struct
 import threading
 
 import pytest
@@ -20,8 +19,10 @@ import triton
 import triton.language as tl
 
 import ranvier as rv
-from ranvier.kernels import gpu_arrays, launch
+from ranvier.kernels import launch
+from ranvier.kernels.compiled import OutOfResources
 from ranvier.kernels.dense import matmul
+from ranvier.kernels.device import OutOfMemory
 from ranvier.kernels.gpu_arrays import sum_of_two_kernel
 
 FAR = 2**40 + 3
@@ -242,7 +243,7 @@ def test_a_gradient_lies_on_its_leafs_device():
 def test_memory_of_another_device_runs_out_by_its_name():
     with cupy.cuda.Device(1):
         x = array(1)
-    with standin.memory_of(0), pytest.raises(launch.OutOfMemory, match="on cuda:1"):
+    with standin.memory_of(0), pytest.raises(OutOfMemory, match="on cuda:1"):
         launch.empty(x, (10_000_000,))
 
 
@@ -260,7 +261,7 @@ def test_shared_memory_above_48_kilobytes_is_asked_for():
 
 
 def test_more_shared_memory_than_the_device_has_is_refused():
-    with pytest.raises(launch.OutOfResources, match=r"product_kernel: needs \d+ bytes .* device 0 has 232448"):
+    with pytest.raises(OutOfResources, match=r"product_kernel: needs \d+ bytes .* device 0 has 232448"):
         product(BLOCK=256, STEP=128, num_warps=8, num_stages=4)
 
 
@@ -333,9 +334,6 @@ def test_prepared_forms_launch_with_addresses_and_numbers():
     assert launches[0].values("QQQiQQ") == [a.data.ptr, b.data.ptr, total.data.ptr, 9, 0, 0]
 
 
-# ---- memory
-
-
 @pytest.mark.parametrize("device", [0, 1])
 def test_steps_are_launched_in_turn_on_their_arrays_device(device):
     with cupy.cuda.Device(device):
@@ -352,6 +350,9 @@ def test_steps_are_launched_in_turn_on_their_arrays_device(device):
     assert found == [(device, grid, z.data.ptr, z.size, step) for step in (16, 1, 0) for grid, z in pairs]
 
 
+# ---- memory
+
+
 def test_a_full_device_names_operation_and_bytes():
     x, weight = rv.Tensor(array((1000, 10))), rv.Tensor(array((1000, 10)))
     gc.collect()  # what other tests in this process have left
@@ -362,7 +363,7 @@ def test_a_full_device_names_operation_and_bytes():
         r"dense_forward: expected 4,000,000 bytes of GPU memory for float32 \(1000, 1000\), "
         rf"got 1,000,000 free of {size:,} on cuda:0"
     )
-    with standin.memory_of(size), pytest.raises(launch.OutOfMemory, match=message) as caught:
+    with standin.memory_of(size), pytest.raises(OutOfMemory, match=message) as caught:
         rv.functional.linear(x, weight)
     assert isinstance(caught.value, MemoryError)
 
@@ -370,7 +371,7 @@ def test_a_full_device_names_operation_and_bytes():
 def test_a_full_device_names_the_kernel_that_wants_scratch():
     x, y = array((64, 64)), array((64, 64))
     cupy.get_default_memory_pool().free_all_blocks()
-    with standin.memory_of(0), pytest.raises(launch.OutOfMemory, match=r"scratch_kernel: expected [\d,]+ bytes"):
+    with standin.memory_of(0), pytest.raises(OutOfMemory, match=r"scratch_kernel: expected [\d,]+ bytes"):
         launch.launch(scratch_kernel, (400, 400), x, y, 64, 64, BLOCK=32)
 
 
@@ -386,168 +387,10 @@ def test_a_full_device_names_the_kernel_that_wants_scratch():
 def test_a_full_device_is_named_wherever_memory_is_asked_for(call, message):
     x = array(1_000_000)
     cupy.get_default_memory_pool().free_all_blocks()
-    with standin.memory_of(0), pytest.raises(launch.OutOfMemory, match=message + r" of GPU memory .* on cuda:0"):
+    with standin.memory_of(0), pytest.raises(OutOfMemory, match=message + r" of GPU memory .* on cuda:0"):
         call(x)
 
 
 def test_outside_a_pass_the_asking_function_is_named():
-    with standin.memory_of(0), pytest.raises(launch.OutOfMemory, match=r"test_outside_a_pass.*: expected 40,000,000"):
+    with standin.memory_of(0), pytest.raises(OutOfMemory, match=r"test_outside_a_pass.*: expected 40,000,000"):
         launch.empty(array(1), (10_000_000,))
-
-
-# ---- whole programs
-
-
-OPTIMIZERS = ["SGD", "Adam", "AdamW", "NAdam", "RAdam", "Adamax", "Lion", "RMSprop", "Adagrad", "Adadelta"]
-
-
-@pytest.fixture
-def only_our_kernels():
-    with standin.only_our_kernels():
-        yield
-
-
-def test_the_guard_sees_what_cupy_compiles(only_our_kernels):
-    with pytest.raises(AssertionError, match="CuPy compiled a kernel"):
-        cupy.arange(3)
-
-
-@pytest.mark.usefixtures("only_our_kernels")
-def test_a_training_step_of_a_dense_network_reaches_the_driver():
-    model = rv.Sequential(rv.Dense(8, 16, activation="relu"), rv.Dense(16, 4)).to("cuda")
-    optimizer = rv.optim.SGD(model.parameters(), lr=0.1, momentum=0.9)
-    x = rv.tensor(np.ones((32, 8), np.float32), device="cuda")
-    grad_y = rv.tensor(np.ones((32, 4), np.float32), device="cuda")
-    for _ in range(2):
-        optimizer.zero_grad()
-        with standin.recorded() as forward:
-            y = model(x)
-        with standin.recorded() as backward:
-            y.backward(grad_y)
-        with standin.recorded() as step:
-            optimizer.step()
-
-    assert y.shape == (32, 4)
-    assert y.device == "cuda:0"
-    assert [seen.name for seen in forward] == ["product_forward_kernel"] * 2
-    assert pointers(forward[0]) >= {x.array.data.ptr, model[0].weight.array.data.ptr, model[0].bias.array.data.ptr}
-    assert y.array.data.ptr in pointers(forward[1])
-
-    # Two gradients of weights, each with its bias's, and one of a hidden layer; the input's is not needed.
-    names = [seen.name for seen in backward]
-    assert names.count("product_forward_kernel") == 3
-    assert not {"dense_grad_sum_kernel", "column_sum_kernel"} & set(names)
-    assert grad_y.array.data.ptr in pointers(backward[0])
-    written = set().union(*map(pointers, backward))
-    assert written >= {parameter.grad_buffer.data.ptr for parameter in model.parameters()}
-
-    # All parameters, their gradients and their momentum in one launch over the flat buffers.
-    (only,) = step
-    assert pointers(only) >= {model[0].weight.array.data.ptr, model[0].weight.grad_buffer.data.ptr}
-
-
-def on_device(values, dtype=np.float32):
-    return rv.tensor(np.asarray(values, dtype), device="cuda")
-
-
-@pytest.mark.usefixtures("only_our_kernels")
-def test_arrays_come_and_go():
-    for values in (3.5, [1.0, 2.0], np.ones((2, 0)), np.asfortranarray(np.arange(6.0).reshape(2, 3))):
-        for dtype in DTYPES:
-            there = on_device(values, dtype)
-            assert there.device == "cuda:0"
-            np.testing.assert_array_equal(there.numpy(), np.asarray(values, dtype))
-    assert on_device(3.5).item() == float(on_device(3.5)) == 3.5
-    assert "3.5" in repr(on_device(3.5))
-
-
-MEMORY = {
-    "strided to host": (lambda x: x[:, ::2].numpy(), 1),
-    "tensor": (lambda x: rv.tensor(x), 1),
-    "tensor of another type": (lambda x: rv.tensor(x, dtype=np.float16), 1),
-    "clone": (lambda x: x.clone(), 1),
-    "channels last": (lambda x: x.reshape(1, 2, 2, 4).to(memory_format="channels_last"), 1),
-    "to half": (lambda x: x.to(np.float16), 1),
-    "to its own type": (lambda x: x.to(np.float32), 0),
-    "layer to half": (lambda x: rv.Dense(4, 4).to("cuda").to(dtype=np.float16), 2),
-    "initial values": (lambda x: rv.init.uniform_(x), 1),
-    "load_state_dict": (lambda x: rv.Dense(4, 4).to("cuda").load_state_dict(rv.Dense(4, 4).state_dict()), 2),
-    "full": (lambda x: rv.full((3,), 2.0, device="cuda"), 0),
-    "ones_like": (lambda x: rv.ones_like(x), 0),
-    "zero_grad": (lambda x: rv.optim.SGD([rv.Parameter(x)], lr=0.1).zero_grad(set_to_none=False), 1),
-}
-
-
-@pytest.mark.usefixtures("only_our_kernels")
-@pytest.mark.parametrize(("work", "expected"), MEMORY.values(), ids=MEMORY)
-def test_what_handles_memory_launches_copies_only(work, expected):
-    x = on_device(np.ones((4, 4)))
-    with standin.recorded() as launches:
-        work(x)
-    assert [seen.name for seen in launches] == ["copy_kernel"] * expected
-
-
-@pytest.mark.usefixtures("only_our_kernels")
-@pytest.mark.parametrize(
-    ("gradient", "expected"), [(slice(None), ["fill_kernel"]), (slice(None, None, 2), ["fill_kernel", "copy_kernel"])]
-)
-def test_gradients_are_set_to_zero_by_kernels_of_ours(gradient, expected):
-    parameter = rv.Parameter(on_device(np.ones((4, 4))))
-    optimizer = rv.optim.SGD([parameter], lr=0.1)
-    parameter.grad = rv.Tensor(cupy.empty((8, 4), np.float32)[gradient][:4])
-    with standin.recorded() as launches:
-        optimizer.zero_grad(set_to_none=False)
-    assert [seen.name for seen in launches] == expected
-
-
-@pytest.mark.usefixtures("only_our_kernels")
-def test_batch_norm_counts_its_batches_on_the_device():
-    layer = rv.BatchNorm1d(4).to("cuda")
-    with standin.recorded() as launches:
-        layer(on_device(np.ones((4, 4)))).sum().backward()
-    (counted,) = [seen for seen in launches if seen.name == "count_kernel"]
-    assert counted.values("QQQ")[0] == layer.num_batches_tracked.array.data.ptr
-    with standin.recorded() as launches:
-        layer.eval()(on_device(np.ones((4, 4))))
-    assert not [seen for seen in launches if seen.name == "count_kernel"]
-
-
-@pytest.mark.usefixtures("only_our_kernels")
-def test_an_optimizers_state_begins_with_its_value():
-    parameter = rv.Parameter(on_device(np.ones(4)))
-    optimizer = rv.optim.Adagrad([parameter], initial_accumulator_value=0.5)
-    parameter.grad = on_device(np.ones(4))
-    with standin.recorded() as launches:
-        optimizer.step()
-    assert [seen.values("QfiQQ")[1] for seen in launches if seen.name == "fill_kernel"] == [0.5]
-
-
-@pytest.mark.usefixtures("only_our_kernels")
-@pytest.mark.parametrize("set_to_none", [True, False])
-@pytest.mark.parametrize("dtype", [np.float32, np.float16])
-@pytest.mark.parametrize("optimizer", OPTIMIZERS)
-def test_a_classifier_trains_without_a_kernel_of_cupys(optimizer, dtype, set_to_none, monkeypatch):
-    # The largest label is what a kernel finds, and no kernel runs here.
-    monkeypatch.setattr(gpu_arrays, "extent", lambda indices, ignored=None: (0, 3))
-    model = rv.Sequential(rv.Dense(8, 16), rv.ReLU(), rv.Dense(16, 4)).to("cuda", dtype)
-    optimizer = getattr(rv.optim, optimizer)(model.parameters(), lr=0.1)
-    labels = on_device(np.arange(32) % 4, np.int64)
-    with standin.recorded() as launches:
-        for _ in range(2):
-            optimizer.zero_grad(set_to_none)
-            loss = rv.functional.cross_entropy(model(on_device(np.ones((32, 8)), dtype)), labels)
-            loss.backward()
-            rv.clip_grad_norm_(model.parameters(), 1.0)
-            rv.clip_grad_value_(model.parameters(), 0.5)
-            with standin.recorded() as step:
-                optimizer.step()
-    assert loss.shape == ()
-    assert len(step) == 1
-    names = [seen.name for seen in launches]
-    assert all(name.endswith("_kernel") and not name.startswith("cupy") for name in names)
-    assert names.count("gradient_norm_kernel") == 2
-    assert names.count("gradient_scale_and_clip_kernel") >= 2
-
-
-def pointers(seen):
-    return {value for (value,) in (struct.unpack("Q", raw) for raw in seen.parameters if len(raw) == 8) if value}

@@ -23,7 +23,7 @@ from training_steps import CLASSES, NETWORKS, adversarial, clipped, convolutiona
 
 import ranvier as rv
 from ranvier.kernels import gpu_arrays, launch
-from ranvier.kernels.device import to_device
+from ranvier.kernels.device import OutOfMemory, to_device
 from ranvier.kernels.gpu_arrays import sum_of_two_kernel
 from ranvier.kernels.loss import gpu_check
 from ranvier.kernels.operation import all_operations
@@ -250,7 +250,7 @@ def test_a_full_device_names_who_asks_for_how_many_bytes(calls, free, message):
     cupy.get_default_memory_pool().free_all_blocks()
     left, total = cupy.cuda.runtime.memGetInfo()
     message += r"got [\d,]+ free of [\d,]+ on cuda:0"
-    with standin.memory_of(total - left + free), pytest.raises(launch.OutOfMemory, match=message):
+    with standin.memory_of(total - left + free), pytest.raises(OutOfMemory, match=message):
         step(x)
     for _ in range(3):
         step(x)

@@ -20,6 +20,7 @@ from numba import cuda, float64
 
 import ranvier as rv
 from ranvier.kernels import launch, launch_numba
+from ranvier.kernels.compiled import OutOfResources
 from ranvier.kernels.cubin import read_code
 from ranvier.kernels.launch_numba import NumbaKernel
 
@@ -91,7 +92,7 @@ def test_the_block_and_its_shared_memory_are_what_was_asked_for():
     assert (seen.block, seen.shared_bytes) == ((32, 1, 1), 256)
     seen = one_launch(summed_kernel, (1,), array(np.float64), array(np.float64), num_warps=16, shared_bytes=100_000)
     assert (seen.block, seen.shared_bytes, seen.dynamic_shared_size) == ((512, 1, 1), 100_000, 100_000)
-    with pytest.raises(launch.OutOfResources, match="summed_kernel: needs 1000000 bytes of shared memory"):
+    with pytest.raises(OutOfResources, match="summed_kernel: needs 1000000 bytes of shared memory"):
         launch.launch(summed_kernel, (1,), array(np.float64), array(np.float64), shared_bytes=1_000_000)
 
 

@@ -9,6 +9,7 @@ from collections.abc import Iterator
 import numpy as np
 
 from ...kernels import accumulate, memory
+from ...kernels.device import out_of_memory
 
 
 def is_array(x) -> bool:
@@ -102,8 +103,6 @@ def part_of(piece, start: int, shape: tuple[int, ...], dtype: np.dtype):
 def _asking(purpose: str, size: int) -> Iterator[None]:
     """Within it the capture itself asks CuPy's current device for memory; a full one is the library's error."""
     import cupy
-
-    from ...kernels.launch import out_of_memory
 
     try:
         yield
