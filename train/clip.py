@@ -35,8 +35,8 @@ def clip_grad_norm_(
     Returns:
         The norm before, a tensor of no axes, on the GPU where all gradients lie on one.
 
-    Gradients on a GPU are measured and scaled without the host waiting for their norm, unless `error_if_nonfinite` is
-    set. A norm of NaN makes all gradients NaN, but for elements on a GPU that are 0.
+    Gradients on one device are measured and scaled without the host looking at their norm, unless `error_if_nonfinite`
+    is set. A norm of NaN makes all gradients NaN, but for elements that are 0.
 
     Raises:
         RuntimeError: the norm is not finite and `error_if_nonfinite` is set; nothing has been changed.
@@ -64,7 +64,7 @@ def clip_grad_value_(parameters: Iterable[Parameter] | Parameter, clip_value: fl
 
 def _clip_norm(parameters, max_norm: float, norm_type: float, error_if_nonfinite: bool) -> Tensor:
     gradients, stretches = _gradients(parameters)
-    if {type(x) for x in stretches} - {np.ndarray} and len({device_of(x) for x in stretches}) == 1:
+    if len({device_of(x) for x in stretches}) == 1:
         norm = total_norm_on_device(stretches, norm_type)
         if error_if_nonfinite:
             _check_finite(float(to_device(norm, "cpu")), norm_type)

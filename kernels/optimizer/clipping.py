@@ -6,9 +6,10 @@ import math
 
 import numpy as np
 
-from ..accumulate import copy_into
+from ..accumulate import copy_into, empty_like
 from ..check import HALF_TYPES, check_float, check_number, check_shape
 from ..device import cast
+from ..memory import empty
 from ..operation import Cost, Operation, Refused, Sample, Uniform
 
 
@@ -153,15 +154,23 @@ def total_norm_on_device(gradients, norm_type: float = 2.0):
     norms = list(_norms(gradients, norm_type))
     if len(norms) == 1:
         return norms[0]
-    from ..launch import empty
-
-    together = empty(norms[0], (len(norms),), np.float64)
+    widest = max(norms, key=lambda norm: norm.itemsize)
+    together = empty_like(widest, (len(norms),))
     for index, norm in enumerate(norms):
         copy_into(together[index : index + 1].reshape(()), norm)
-    kind = np.float64 if any(norm.dtype == np.float64 for norm in norms) else np.float32
-    return cast(gradient_norm.forward(together, norm_type=norm_type)[0], kind)
+    return gradient_norm.forward(together, norm_type=norm_type)[0]
 
 
 def _norms(gradients, norm_type: float):
-    wide = (cast(g, np.float32) if g.dtype in HALF_TYPES else g for g in gradients)
-    return (gradient_norm.forward(g, norm_type=norm_type)[0] for g in wide)
+    return (gradient_norm.forward(_wide(g), norm_type=norm_type)[0] for g in gradients)
+
+
+def _wide(gradient):
+    """A half-precision array in float32."""
+    if gradient.dtype not in HALF_TYPES:
+        return gradient
+    if type(gradient) is not np.ndarray:
+        return cast(gradient, np.float32)
+    wide = empty(gradient.shape, np.float32)
+    copy_into(wide, gradient)  # by a name behind which a captured step finds it
+    return wide

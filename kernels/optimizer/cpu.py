@@ -19,7 +19,7 @@ import numpy as np
 from numba import prange
 
 from ..check import refuse_type, refuse_value
-from ..cpu_jit import kernel
+from ..cpu_jit import kernel, serial_kernel
 from ..cpu_sums import wide_magnitude, wide_squares
 from ..memory import empty
 
@@ -156,6 +156,15 @@ def gradient_power_sums_kernel(gradient, power, sums):
         sums[c] = total
 
 
+@serial_kernel
+def gradient_norm_kernel(sums, power, norm):
+    """norm[0] = the root of the sums' sum, which are added one after another."""
+    total = 0.0
+    for c in range(sums.size):
+        total += sums[c]
+    norm[0] = math.sqrt(total) if power == 2.0 else total ** (1 / power)
+
+
 @kernel
 def gradient_largest_bits_kernel(bits, mask, largest):
     """largest[c] = the largest of chunk c's floating-point numbers without their signs, as integers: their bits sort
@@ -166,6 +175,14 @@ def gradient_largest_bits_kernel(bits, mask, largest):
         for i in range(chunk.size):
             top = max(top, mask & chunk[i])
         largest[c] = top
+
+
+@serial_kernel
+def gradient_largest_kernel(largest, bits):
+    """bits[0] = the largest of the chunks' largest, 0 if there is none."""
+    bits[0] = 0
+    for c in range(largest.size):
+        bits[0] = max(bits[0], largest[c])
 
 
 @kernel
@@ -179,12 +196,19 @@ def gradient_scale_and_clip_kernel(gradient, factor, low, high):
 
 
 @kernel
-def gradient_limit_kernel(gradient, factor):
-    """gradient = factor * gradient where it is not 0."""
-    factor = gradient.dtype.type(factor)
-    for i in prange(gradient.size):
-        scaled = factor * gradient[i]
-        gradient[i] = gradient[i] if gradient[i] == 0 else scaled
+def gradient_limit_kernel(gradient, norm, max_norm):
+    """gradient = gradient * max_norm / (norm + 1e-6) where that factor is below 1; 0 stays 0 also if the norm is NaN.
+
+    Chunk by chunk, so that nothing is read or written where the gradient is short enough.
+    """
+    wanted = max_norm / (np.float64(norm[0]) + 1e-6)
+    factor = gradient.dtype.type(wanted)
+    for c in prange(-(-gradient.size // _CHUNK)):
+        if not wanted >= 1:
+            chunk = gradient[c * _CHUNK : min((c + 1) * _CHUNK, gradient.size)]
+            for i in range(chunk.size):
+                scaled = factor * chunk[i]
+                chunk[i] = chunk[i] if chunk[i] == 0 else scaled
 
 
 def _sgd_numbers(*, lr, momentum=0.0, dampening=0.0, weight_decay=0.0, nesterov=False, maximize=False):
@@ -313,15 +337,18 @@ adadelta_forward = partial(_forward, "adadelta")
 
 def gradient_norm_forward(gradient, *, norm_type=2.0):
     flat = _flat(gradient)
-    chunks = -(-flat.size // _CHUNK)
+    norm, chunks = empty((), flat.dtype), -(-flat.size // _CHUNK)
     if norm_type == math.inf:
         integer = np.dtype(f"i{flat.itemsize}")
         largest = empty(chunks, integer)
-        gradient_largest_bits_kernel(flat.view(integer), integer.type(np.iinfo(integer).max), largest)
-        return largest.max(initial=0).astype(integer).reshape(1).view(flat.dtype).reshape(()), None
-    sums = empty(chunks, np.float64)
-    gradient_power_sums_kernel(flat, float(norm_type), sums)
-    return np.asarray(sums.sum() ** (1 / norm_type), flat.dtype), None
+        mask = integer.type(np.iinfo(integer).max)
+        _for(gradient_largest_bits_kernel, flat)(flat.view(integer), mask, largest)
+        gradient_largest_kernel(largest, norm.reshape(1).view(integer))
+    else:
+        sums, power = empty(chunks, np.float64), float(norm_type)
+        _for(gradient_power_sums_kernel, flat)(flat, power, sums)
+        gradient_norm_kernel(sums, power, norm.reshape(1))
+    return norm, None
 
 
 def gradient_scale_forward(gradient, *, factor, out=None):
@@ -330,9 +357,7 @@ def gradient_scale_forward(gradient, *, factor, out=None):
 
 def gradient_limit_forward(gradient, norm, *, max_norm, out=None):
     output, (flat,) = _targets("gradient_limit", (gradient,), out)
-    factor = max_norm / (float(norm) + 1e-6)
-    if not factor >= 1:
-        _for(gradient_limit_kernel, flat)(flat, factor)
+    _for(gradient_limit_kernel, flat)(flat, norm.reshape(1), float(max_norm))
     return output, None
 
 

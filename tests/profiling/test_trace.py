@@ -71,7 +71,7 @@ def test_calls_of_a_known_network_are_exact():
         "accumulate.fill": 3,  # the gradient of the loss itself
         "accumulate.copy_into": 18,  # six parameters
         "gradient_norm forward": 3,
-        "gradient_scale forward": 3,
+        "gradient_limit forward": 3,
         "adam forward": 3,
     }
 

@@ -120,3 +120,32 @@ def test_scratch_that_begins_as_zeros_needs_no_python():
     for _ in range(3):
         captured()
     assert captured.calls == 1
+
+
+@pytest.mark.parametrize("norm_type", [2.0, 2.5, np.inf])
+def test_clipping_needs_no_python(norm_type):
+    parameters = [rv.Parameter(np.zeros(shape, np.float32)) for shape in ((3, 5), 7, 40_000, 5, 9, (2, 40))]
+    _buffers = [rv.optim.SGD(some, lr=0.1) for some in (parameters[:3], parameters[3:5])]  # the last is in none
+    for p in parameters:
+        p.grad = rv.Tensor(np.ones_like(p.array) if p.grad_buffer is None else p.grad_buffer)
+
+    def step():
+        norm = rv.clip_grad_norm_(iter(parameters), 2.0, norm_type)
+        rv.clip_grad_value_(parameters, 0.5)
+        return norm
+
+    captured = rv.capture(step)
+    for _ in range(3):
+        captured()
+    assert captured.calls == 1
+    rng = np.random.default_rng(0)
+    for scale in (1e-4, 30.0, np.inf, np.nan):
+        values = [rng.standard_normal(p.shape) * 1e-4 for p in parameters]
+        values[0][1, 2] = values[4][3] = scale
+        norms, results = [], []
+        for clip in (captured, step):
+            write([p.grad.array for p in parameters], values)
+            norms.append(clip().array.tobytes())
+            results.append([p.grad.array.tobytes() for p in parameters])
+        assert norms[0] == norms[1]
+        assert results[0] == results[1]

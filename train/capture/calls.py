@@ -4,8 +4,8 @@ Operations and the tape's sums run on the arrays that they had; what they alloca
 lies where it lay. On a GPU their launches are written down one by one (`launches.py`), on the CPU the kernels of those
 passes that are nothing else (`native.py`). Views need no call:
 they look at memory that another call writes. Optimizers, schedules and random numbers run as they are, for their
-numbers change from step to step, and so does clipping where the host reads the norm: on the CPU. What reads a value
-into Python is refused, as no replay could act on it.
+numbers change from step to step, and so does clipping where the host is to read the norm. What reads a value into
+Python is refused, as no replay could act on it.
 """
 
 from __future__ import annotations
@@ -304,16 +304,14 @@ def _on_the_host(original: Callable) -> Callable:
 
 
 def _clipping(original: Callable) -> Callable:
-    """On a GPU its launches are the same each time, unless the host is to read the norm."""
+    """It does the same each time, unless the host is to read the norm."""
     on_the_host, signature = _on_the_host(original), inspect.signature(original)
 
     @functools.wraps(original)
     def clip_(*arguments, **options):
-        recording = current()
         given = signature.bind(*arguments, **options).arguments
-        if recording is None or not recording.on_gpu or given.get("error_if_nonfinite", False):
-            return on_the_host(*arguments, **options)
-        return original(*arguments, **options)
+        reads = current() is not None and given.get("error_if_nonfinite", False)
+        return (on_the_host if reads else original)(*arguments, **options)
 
     return clip_
 
