@@ -273,3 +273,33 @@ def test_examples_by_index():
     assert images.shape == (1, 4, 4)
     with pytest.raises(IndexError, match=r"expected an index in \[-5, 5\)"):
         numbered(5)[5]
+
+
+class Squares(data.Dataset):
+    def __len__(self):
+        return 7
+
+    def __getitem__(self, index):
+        return np.float32(index) ** 2, index
+
+
+@pytest.mark.parametrize("source", [Squares(), [(np.float32(i) ** 2, i) for i in range(7)]], ids=["dataset", "list"])
+def test_examples_by_number_become_batches(source):
+    part = data.Subset(source, [6, 1, 3])
+    assert [[x.tolist() for x in batch] for batch in data.DataLoader(part, 2)] == [[[36, 1], [6, 1]], [[9], [3]]]
+    (batch,) = data.DataLoader(np.eye(3, dtype="f4"), 3)
+    assert len(batch) == 1
+    assert batch[0].shape == (3, 3)
+
+
+def test_datasets_that_give_no_batches_are_refused():
+    class Empty(data.Dataset):
+        def __len__(self):
+            return 2
+
+    with pytest.raises(TypeError, match=r"Empty: expected a subclass that defines __getitem__\(\) or fetch\(\)"):
+        Empty()[0]
+    with pytest.raises(TypeError, match=r"dataset: expected a Dataset, .* got generator"):
+        data.DataLoader(i for i in range(3))
+    with pytest.raises(ValueError, match=r"expected examples of one shape, got \(1,\), \(2,\) in one batch"):
+        next(iter(data.DataLoader([np.ones(1), np.ones(2)], 2)))

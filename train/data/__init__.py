@@ -2,7 +2,7 @@
 
 from .audio import log_mel, mel_filters, read_wav, resample
 from .augment import Compose, GaussianNoise, RandomCrop, RandomHorizontalFlip, RandomShift
-from .dataset import ArrayDataset, Dataset, Subset, Transformed, random_split
+from .dataset import ArrayDataset, Dataset, Subset, TensorDataset, Transformed, random_split
 from .loader import DataLoader
 from .normalize import Normalize
 from .packages import debian_file, load_mnist_5k, need, package_file, rdataset
@@ -32,6 +32,7 @@ __all__ = [
     "RandomShift",
     "Subset",
     "TableEncoder",
+    "TensorDataset",
     "Transformed",
     "Vocabulary",
     "debian_file",

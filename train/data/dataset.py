@@ -1,7 +1,8 @@
 """What a dataset is, and how one becomes several.
 
 A dataset knows its length and fetches a whole batch at once: `dataset.fetch([3, 1, 4])` gives a tuple of arrays with
-those examples stacked along the first axis. `dataset[3]` is one example.
+those examples stacked along the first axis. `dataset[3]` is one example. Anything else that has a length and gives
+examples by number, such as a list of pairs, becomes one in a DataLoader.
 """
 
 from __future__ import annotations
@@ -16,18 +17,35 @@ from ...layers.random import generator
 
 
 class Dataset:
-    """Base of datasets. Subclasses define `__len__` and either `example` (one index) or `fetch` (many at once)."""
+    """Base of datasets. Subclasses define `__len__` and `__getitem__` (an example) or `fetch` (many at once)."""
 
     def __len__(self) -> int:
         raise TypeError(f"{type(self).__name__}: expected a subclass that defines __len__()")
 
     def example(self, index: int) -> tuple:
         """The arrays of one example."""
+        if type(self).__getitem__ is not Dataset.__getitem__:
+            return _as_tuple(self[index])
+        if type(self).fetch is Dataset.fetch:
+            raise TypeError(f"{type(self).__name__}: expected a subclass that defines __getitem__() or fetch()")
         return tuple(array[0] for array in self.fetch(np.array([index])))
 
     def fetch(self, indices) -> tuple[np.ndarray, ...]:
-        """The arrays of several examples, stacked."""
-        return tuple(np.stack(arrays) for arrays in zip(*(self.example(int(i)) for i in indices)))
+        """The arrays of several examples, stacked.
+
+        Raises:
+            ValueError: their shapes differ.
+        """
+        return tuple(self._stacked(arrays) for arrays in zip(*(self.example(int(i)) for i in indices)))
+
+    def _stacked(self, arrays) -> np.ndarray:
+        arrays = [np.asarray(array) for array in arrays]
+        if len({array.shape for array in arrays}) > 1:
+            shapes = ", ".join(str(shape) for shape in sorted({array.shape for array in arrays})[:5])
+            raise ValueError(
+                f"{type(self).__name__}: expected examples of one shape, got {shapes} in one batch; pad or crop them"
+            )
+        return np.stack(arrays)
 
     def __getitem__(self, index: int) -> tuple:
         length = len(self)
@@ -36,11 +54,39 @@ class Dataset:
         return self.example(int(index) % length)
 
 
+def as_dataset(source) -> Dataset:
+    """`source` itself if it fetches batches, else a Dataset of what it gives by number: a list of (x, y), say."""
+    if hasattr(source, "fetch"):
+        return source
+    if not (hasattr(source, "__len__") and hasattr(source, "__getitem__")):
+        raise TypeError(
+            f"dataset: expected a Dataset, or what has a length and examples by number, got {type(source).__name__}"
+        )
+    return _Examples(source)
+
+
+class _Examples(Dataset):
+    """What has a length and gives examples by number."""
+
+    def __init__(self, source):
+        self.source = source
+
+    def __len__(self) -> int:
+        return len(self.source)
+
+    def __getitem__(self, index: int) -> tuple:
+        return _as_tuple(self.source[index])
+
+
+def _as_tuple(example) -> tuple:
+    return tuple(example) if isinstance(example, (tuple, list)) else (example,)
+
+
 class ArrayDataset(Dataset):
-    """Arrays that share their first axis: images and labels, say.
+    """Arrays that share their first axis: images and labels, say. `TensorDataset` is its alias.
 
     Args:
-        arrays: NumPy arrays of one length.
+        arrays: NumPy arrays or tensors of one length.
     """
 
     def __init__(self, *arrays: np.ndarray):
@@ -57,6 +103,9 @@ class ArrayDataset(Dataset):
         return tuple(array[indices] for array in self.arrays)
 
 
+TensorDataset = ArrayDataset
+
+
 class Subset(Dataset):
     """Some of a dataset's examples.
 
@@ -66,7 +115,7 @@ class Subset(Dataset):
     """
 
     def __init__(self, dataset: Dataset, indices: Sequence[int]):
-        self.dataset, self.indices = dataset, np.asarray(indices, dtype=np.int64)
+        self.dataset, self.indices = as_dataset(dataset), np.asarray(indices, dtype=np.int64)
         if self.indices.size and (self.indices.min() < 0 or self.indices.max() >= len(dataset)):
             raise ValueError(f"Subset: expected indices in [0, {len(dataset)}), got {self.indices.tolist()[:10]}")
 
@@ -86,7 +135,7 @@ class Transformed(Dataset):
     """
 
     def __init__(self, dataset: Dataset, transform: Callable[[np.ndarray], np.ndarray]):
-        self.dataset, self.transform = dataset, transform
+        self.dataset, self.transform = as_dataset(dataset), transform
 
     def __len__(self) -> int:
         return len(self.dataset)

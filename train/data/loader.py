@@ -15,14 +15,14 @@ import numpy as np
 
 from ...layers.random import generator
 from ...layers.tensor import Tensor
-from .dataset import Dataset
+from .dataset import Dataset, as_dataset
 
 
 class DataLoader:
     """Iterates over a dataset in batches: tuples of tensors on the CPU.
 
     Args:
-        dataset: a Dataset.
+        dataset: a Dataset, or anything with a length that gives examples by number.
         batch_size: examples a batch.
         shuffle: a new order every epoch.
         drop_last: leave out a last batch that is smaller.
@@ -51,7 +51,8 @@ class DataLoader:
             raise ValueError(f"DataLoader: expected batch_size of 1 or more, got {batch_size}")
         if num_workers < 0:
             raise ValueError(f"DataLoader: expected num_workers of 0 or more, got {num_workers}")
-        self.dataset, self.batch_size, self.shuffle, self.drop_last = dataset, batch_size, shuffle, drop_last
+        self.dataset = as_dataset(dataset)
+        self.batch_size, self.shuffle, self.drop_last = batch_size, shuffle, drop_last
         self.augment, self.num_workers = augment, num_workers
         self.seed = int(generator().integers(0, 2**31)) if seed is None else seed
         self.epoch = 0
