@@ -94,20 +94,23 @@ def zeros(shape: int | tuple[int, ...], dtype) -> np.ndarray:
 
 class _Workspaces(threading.local):
     def __init__(self):
-        self.bytes: dict[str, np.ndarray] = {}
+        self.kept: dict[str, tuple] = {}  # by name: the memory, and the shape, type and array that it last was
 
 
 _workspaces = _Workspaces()
+_NEVER = None, None, None, None
 
 
 def workspace(name: str, shape: int | tuple[int, ...], dtype) -> np.ndarray:
     """Scratch for the length of one kernel call, with unspecified contents: the calling thread keeps its memory and
     hands it out again for the next call under this name, so that no page of it is asked for twice."""
-    wanted = (math.prod(shape) if type(shape) is tuple else shape) * np.dtype(dtype).itemsize
-    kept = _workspaces.bytes.get(name)
-    if kept is None or kept.size < wanted:
-        kept = _workspaces.bytes[name] = memory_pool.take(max(wanted, _LARGE + 1), _BYTE)
-    array = np.ndarray(shape, dtype, kept)
+    kept, last_shape, last_dtype, array = _workspaces.kept.get(name, _NEVER)
+    if last_shape != shape or last_dtype is not dtype:
+        wanted = (math.prod(shape) if type(shape) is tuple else shape) * np.dtype(dtype).itemsize
+        if kept is None or kept.size < wanted:
+            kept = memory_pool.take(max(wanted, _LARGE + 1), _BYTE)
+        array = np.ndarray(shape, dtype, kept)
+        _workspaces.kept[name] = kept, shape, dtype, array
     if poison and array.dtype.kind == "f":
         array.fill(np.nan)
     return array

@@ -19,6 +19,7 @@ from __future__ import annotations
 
 import importlib
 import inspect
+import marshal
 import pkgutil
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
@@ -30,6 +31,8 @@ from numpy import ndarray
 from .check import FLOAT_TYPES, HALF_TYPES
 
 _NUMBERS = frozenset((float, int, bool))
+_PLAIN = _NUMBERS | {str}
+_MOST_FORMS = 4096  # of an operation's calls that are remembered
 
 
 class Cost(NamedTuple):
@@ -160,6 +163,8 @@ class Operation:
         vary: `vary(pick) -> Sample` with `pick(low, high)` an integer in low..high inclusive and `pick.of(sequence)`
             one element: random shapes and attributes for property-based tests.
         differentiable: False for operations that have no backward pass.
+        by_form: the check looks at nothing of an input but its type, shape and dtype. A call on the CPU like one that
+            has passed, with the same attributes, is then not checked again.
     """
 
     registry: ClassVar[dict[str, Operation]] = {}
@@ -177,18 +182,20 @@ class Operation:
         reduction_length: Callable[..., int] | None = None,
         vary: Callable[..., Sample] | None = None,
         differentiable: bool = True,
+        by_form: bool = False,
     ):
         if name in Operation.registry:
             raise ValueError(f"operation {name!r} is declared twice")
         self.name, self.family = name, family
         self.check, self.cost, self.samples, self.refused = check, cost, samples, refused
         self.dtypes, self.reduction_length, self.vary = tuple(dtypes), reduction_length, vary
-        self.differentiable = differentiable
+        self.differentiable, self.by_form = differentiable, by_form
         parameters = inspect.signature(check).parameters.values()
         self.inputs = tuple(p.name for p in parameters if p.kind is not p.KEYWORD_ONLY)
         self.variadic = any(p.kind is p.VAR_POSITIONAL for p in parameters)
         self.attributes = {p.name: p.default for p in parameters if p.kind is p.KEYWORD_ONLY}
         self._passes: dict[str, tuple[Callable, Callable | None]] = {}
+        self._passed: set[tuple] = set()  # forms of calls on the CPU, as `_form_of` has them
         Operation.registry[name] = self
 
     def input_names(self, count: int) -> tuple[str, ...]:
@@ -203,6 +210,11 @@ class Operation:
 
         Returns (output, saved); `saved` is what `backward` needs. An `out=` attribute names the array(s) to write to.
         """
+        form = None
+        if self.by_form and implementation is None and "out" not in attributes:
+            form = _form_of(inputs, attributes)
+            if form in self._passed:
+                return self._passes["cpu"][0](*inputs, **attributes)
         arrays, out = inputs, attributes.pop("out", None) if attributes else None
         self.check(*inputs, **attributes)
         if out is not None:
@@ -217,7 +229,12 @@ class Operation:
                 usual = False
                 break
         if usual:
-            return (self._passes.get("cpu") or self.passes("cpu"))[0](*inputs, **attributes)
+            run = (self._passes.get("cpu") or self.passes("cpu"))[0]
+            if form is not None and _are_plain(attributes.values()):
+                if len(self._passed) >= _MOST_FORMS:
+                    self._passed.clear()
+                self._passed.add(form)
+            return run(*inputs, **attributes)
         if implementation is None or out is not None:
             found = implementation_for(self.name, arrays)
             implementation = implementation or found
@@ -265,6 +282,33 @@ class Operation:
 
     def __repr__(self):
         return f"<operation {self.name}>"
+
+
+def _form_of(inputs: tuple, attributes: dict) -> tuple | None:
+    """What decides whether a call with these inputs passes a check `by_form`; None where more does than is looked at.
+
+    Attributes stand as the bytes of their values, which tell 1 from 1.0 and True as their hashes do not.
+    """
+    form = []
+    for x in inputs:
+        if type(x) is ndarray:
+            form.append(x.shape)
+            form.append(x.dtype)
+        elif x is None:
+            form.append(None)
+        else:
+            return None
+    if attributes:
+        try:
+            form.append(marshal.dumps(attributes, 2))
+        except ValueError:  # of a kind that has no such bytes
+            return None
+    return tuple(form)
+
+
+def _are_plain(values) -> bool:
+    """Whether all are Python's own numbers, names and None, or tuples of such: no others are of the same bytes."""
+    return all(_are_plain(x) if type(x) is tuple else x is None or type(x) in _PLAIN for x in values)
 
 
 def _cast(arrays, dtypes, target):

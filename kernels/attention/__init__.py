@@ -125,6 +125,7 @@ scaled_dot_product_attention = Operation(
     _NAME,
     __name__,
     check=_check,
+    by_form=True,
     cost=_cost,
     reduction_length=lambda query, key, *_, **__: max(query.shape[-1], query.shape[-2], key.shape[-2], 1),
     vary=_vary,

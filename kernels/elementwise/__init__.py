@@ -206,10 +206,12 @@ def _binary(name, accepted, domain=Normal, integers=(-4, 5), number=1.5, *, diff
 
     def check(x, y):
         """x, y: arrays of one accepted type, or one of them a number; their shapes broadcast."""
-        # The usual calls are answered at once: arrays of one type and shape, or one with a fraction.
+        # The usual calls are answered at once: arrays of one type, or one with a fraction.
         if type(x) is np.ndarray and (dtype := x.dtype) in accepted:
             if type(y) is np.ndarray:
-                if y.dtype is dtype and x.shape == y.shape:
+                if y.dtype is dtype:
+                    if x.shape != y.shape:
+                        _check_broadcast(name, x=x, y=y)
                     return
             elif type(y) is float and dtype in FLOATS:
                 return
@@ -309,6 +311,7 @@ where = Operation(
     "where",
     __name__,
     check=_check_where,
+    by_form=True,
     cost=_cost(0),
     samples=[
         Sample("mask", {"condition": _mask((4, 7, 5)), "x": (4, 7, 5), "y": (4, 7, 5)}),

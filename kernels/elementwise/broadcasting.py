@@ -1,5 +1,7 @@
 """Broadcasting: the shape that operands share, and its backward, summing a gradient to the shape that was stretched."""
 
+from functools import lru_cache
+
 import numpy as np
 
 
@@ -10,10 +12,11 @@ def shape_of(x):
 
 def broadcast_shape(*operands):
     """The common shape of arrays and numbers that broadcast."""
-    shapes = {shape_of(x) for x in operands}
-    shapes.discard(())
-    if len(shapes) < 2:
-        return next(iter(shapes), ())
+    return _common_shape(*map(shape_of, operands))
+
+
+@lru_cache(maxsize=4096)
+def _common_shape(*shapes):
     return np.broadcast_shapes(*shapes)
 
 
@@ -52,6 +55,7 @@ def merged(shape, *steps_of_sides) -> tuple[list[int], list[list[int]]]:
     return sizes, sides
 
 
+@lru_cache(maxsize=4096)
 def stretched_axes(shape, operand_shape) -> tuple[int, ...]:
     """The axes of `shape` that broadcasting added to an operand of the other shape, or stretched from 1."""
     added = len(shape) - len(operand_shape)

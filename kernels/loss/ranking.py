@@ -242,6 +242,7 @@ triplet_margin_loss = Operation(
     "triplet_margin_loss",
     __package__,
     check=_check_triplet_margin_loss,
+    by_form=True,
     cost=_cost_rows,
     reduction_length=all_elements,
     vary=_vary_triplet,

@@ -96,6 +96,7 @@ concatenate = Operation(
     "concatenate",
     __name__,
     check=_check_concatenate,
+    by_form=True,
     cost=lambda *arrays, axis: Cost(flops=0, bytes=2 * sum(x.size for x in arrays) * arrays[0].dtype.itemsize),
     samples=[
         _joined("channels", (2, 3, 5, 5), (2, 4, 5, 5), (2, 1, 5, 5), axis=1),
@@ -144,6 +145,7 @@ split = Operation(
     "split",
     __name__,
     check=_check_split,
+    by_form=True,
     cost=_cost_copy,
     samples=[
         Sample("gates", {"x": (5, 12)}, {"sizes": (4, 4, 4), "axis": 1}),
@@ -394,6 +396,7 @@ pad = Operation(
     "pad",
     __name__,
     check=_check_pad,
+    by_form=True,
     cost=lambda x, *, widths, mode="constant", value=0.0: Cost(
         flops=0, bytes=(x.size + math.prod(n + a + b for n, (a, b) in zip(x.shape, widths))) * x.dtype.itemsize
     ),
@@ -447,6 +450,7 @@ roll = Operation(
     "roll",
     __name__,
     check=_check_roll,
+    by_form=True,
     cost=_cost_copy,
     samples=[
         Sample("window", {"x": (2, 5, 6, 3)}, {"shifts": (2, -3), "axes": (1, 2)}),

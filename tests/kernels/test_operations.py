@@ -190,6 +190,41 @@ def test_bad_arguments_are_refused_with_a_reason(operation, case, there):
         operation.forward(*inputs, **case.attributes)
 
 
+@pytest.mark.parametrize("operation", [op for op in OPERATIONS if op.by_form], ids=repr)
+def test_checks_by_form_look_at_no_values(operation, rng):
+    for sample in operation.samples:
+        if not sample.large:
+            inputs = sample.build(rng, np.float32)
+            others = [
+                np.full_like(x, np.nan if x.dtype.kind == "f" else -1) if isinstance(x, np.ndarray) else x
+                for x in inputs
+            ]
+            operation.check(*others, **sample.attributes)
+
+
+@pytest.mark.parametrize(
+    ("changed", "error", "message"),
+    [
+        ({"kernel_size": (2.0, 2)}, TypeError, "kernel_size"),
+        ({"kernel_size": (np.float32(2), 2)}, TypeError, "kernel_size"),
+        ({"stride": [2, 2]}, TypeError, "stride"),
+        ({"ceil_mode": 0}, TypeError, "ceil_mode"),
+        ({"padding": (0, 2)}, ValueError, "padding"),
+    ],
+)
+def test_only_calls_like_one_that_has_passed_are_not_checked_again(changed, error, message):
+    operation = next(op for op in OPERATIONS if op.name == "avg_pool")
+    attributes = {"kernel_size": (2, 2), "stride": (2, 2), "padding": (0, 0), "ceil_mode": False}
+    x = np.zeros((1, 2, 4, 4), np.float32)
+    for _ in range(2):
+        operation.forward(x, **attributes)
+    with pytest.raises(error, match=message):
+        operation.forward(x, **attributes | changed)
+    for other in (x[0, 0], x.astype(np.int64), x.tolist(), np.ma.array(x)):
+        with pytest.raises((TypeError, ValueError), match="avg_pool: expected x"):
+            operation.forward(other, **attributes)
+
+
 @pytest.mark.parametrize("operation", OPERATIONS, ids=repr)
 def test_declaration_is_whole(operation):
     assert operation.samples, "at least one sample"
