@@ -57,10 +57,11 @@ def fold(builder, combine: Callable, vector):
     return builder.extract_element(vector, ir.Constant(_INDEX, 0))
 
 
-def load_lanes(builder, vector, pointer, mask):
-    """The mask's lanes of the vector at the pointer, zeros in the others, whose memory is not touched."""
+def load_lanes(builder, vector, pointer, mask, other=0.0):
+    """The mask's lanes of the vector at the pointer, a number in the others, whose memory is not touched."""
     place = builder.bitcast(pointer, vector.as_pointer())
-    arguments = [place, ir.Constant(_INDEX, _itemsize(vector)), mask, ir.Constant(vector, None)]
+    others = ir.Constant(vector, [ir.Constant(vector.element, other)] * vector.count)
+    arguments = [place, ir.Constant(_INDEX, _itemsize(vector)), mask, others]
     return _masked(builder, "load", vector, vector, arguments)
 
 
@@ -73,7 +74,8 @@ def store_lanes(builder, value, pointer, mask) -> None:
 
 def _masked(builder, name, vector, result, arguments):
     kind = ir.FunctionType(result, [argument.type for argument in arguments])
-    name = f"llvm.masked.{name}.v{vector.count}f{8 * _itemsize(vector)}.p0"
+    letter = "i" if isinstance(vector.element, ir.IntType) else "f"
+    name = f"llvm.masked.{name}.v{vector.count}{letter}{8 * _itemsize(vector)}.p0"
     return builder.call(cgutils.get_or_insert_function(builder.module, kind, name), arguments)
 
 

@@ -20,11 +20,13 @@ from ..cpu_lines import join_line, memory, split_line, weighted_sum_line
 from ..cpu_streams import end_streams, is_past_caches, stream_line
 from ..memory import empty, workspace
 from .cpu_taps import largest_line, largest_of_squares_line
+from .cpu_windows import has_few_places, maxima_line, means_line, spread_line
 from .geometry import pooled_shape, three
 
 MOST_PLACES = 256  # of a max pool's window, so that a byte names them
 _PLANE_BYTES = 1 << 19  # of a plane that stays in the second cache while it is put together
 _ROWS_OUT = 16  # put together before they are written around the caches: whole cache lines
+_SLACK = 64  # more elements than a vector has
 _WORTH_THREADS = 1 << 14  # elements read under windows; fewer are done before another thread has woken up
 
 
@@ -76,16 +78,17 @@ def _unit(row, sizes):
 
 
 @kernel
-def max_pool_kernel(x, windows, first_codes, offsets, pitch, lines, y, codes):
+def max_pool_kernel(x, windows, first_codes, offsets, pitch, lines, starts, numbers, y, codes):
     """y = largest value under each window, codes = its place in the window.
 
     Of equal values the first wins, and of NaNs, which beat all numbers, the last.
 
     Args:
         x: flat [planes, D, H, W]. y, codes (uint8): flat, one for each of the `windows`.
-        first_codes: [windows across] uint8, the first place of each window that lies in the input.
+        first_codes: [windows across and some] uint8, the first place of each window that lies in the input.
         offsets: [places of a window], where in a part of `lines` the first window finds them.
         lines: [parts, rows of a window, stride across, pitch], -inf.
+        starts, numbers (int64): [parts, rows of a window] scratch.
 
     Windows of 2 x 2 next to each other are read where they lie.
     """
@@ -95,7 +98,9 @@ def max_pool_kernel(x, windows, first_codes, offsets, pitch, lines, y, codes):
     rows, parts = windows.planes * counts[0] * counts[1], lines.shape[0]
     squares = kernel_size == (1, 2, 2) and step == 2 and padding == (0, 0, 0) and dilation == (1, 1, 1)
     squares = squares and 2 * across <= width and (counts[1] - 1) * stride[1] + 2 <= height
+    few = has_few_places(kernel_size[2], step, width) and dilation[2] == 1
     for part in prange(parts):
+        start, number = memory(starts[part]), memory(numbers[part])
         source, line, places, result = memory(x), memory(lines[part]), memory(offsets), memory(y)
         unit = _unit(part * rows // parts, counts)
         for row in range(part * rows // parts, (part + 1) * rows // parts):
@@ -105,14 +110,29 @@ def max_pool_kernel(x, windows, first_codes, offsets, pitch, lines, y, codes):
                 upper = ((plane * depth + o * stride[0]) * height + i * stride[1]) * width
                 largest_of_squares_line(source, upper, upper + width, result, memory(codes), row * across, across)
                 continue
+            if few:
+                count = 0
+                for a in range(kernel_size[0]):
+                    d = o * stride[0] - padding[0] + a * dilation[0]
+                    for b in range(kernel_size[1]):
+                        h = i * stride[1] - padding[1] + b * dilation[1]
+                        if 0 <= d < depth and 0 <= h < height:
+                            start[count] = ((plane * depth + d) * height + h) * width
+                            number[count] = (a * kernel_size[1] + b) * kernel_size[2]
+                            count += 1
+                maxima_line(
+                    source, start, number, count, width, kernel_size[2], step, padding[2], memory(first_codes), result,
+                    memory(codes), row * across, across,
+                )  # fmt: skip
+                continue
             slot, lowest = 0, -1
             for a in range(kernel_size[0]):
                 d = o * stride[0] - padding[0] + a * dilation[0]
                 for b in range(kernel_size[1]):
                     h = i * stride[1] - padding[1] + b * dilation[1]
                     if 0 <= d < depth and 0 <= h < height:
-                        start = ((plane * depth + d) * height + h) * width
-                        split_line(source, start, width, step, padding[2], line, slot, pitch)
+                        first = ((plane * depth + d) * height + h) * width
+                        split_line(source, first, width, step, padding[2], line, slot, pitch)
                         lowest = (a * kernel_size[1] + b) * kernel_size[2] if lowest < 0 else lowest
                     else:
                         for k in range(slot_size):
@@ -175,7 +195,7 @@ def max_pool_grad_input_kernel(grad_y, codes, windows, places, scratch, grad_x):
 
 
 @kernel
-def avg_pool_kernel(x, windows, over_depth, over_height, over_width, places, ones, pitch, lines, offsets, y):
+def avg_pool_kernel(x, windows, over_depth, over_height, over_width, places, ones, pitch, lines, offsets, scales, y):
     """y = sum under each window / (over_depth * over_height * over_width), each divisor being one a window.
 
     Args:
@@ -183,17 +203,24 @@ def avg_pool_kernel(x, windows, over_depth, over_height, over_width, places, one
         over_depth, over_height, over_width: [windows] of x's type. ones: [rows of a window or places across], 1.
         places: [places across], where a window's places begin in its phases.
         lines: [parts, stride across * pitch + W], zeros. offsets (int64): [parts, rows of a window] scratch.
+        scales: [parts, 2, windows across] scratch for a row's divisors and what 1 is by them.
     """
     (depth, height, width), counts, kernel_size = windows.shape, windows.counts, windows.kernel_size
     stride, padding = windows.stride, windows.padding
     across, step = counts[2], stride[2]
     rows, parts = windows.planes * counts[0] * counts[1], lines.shape[0]
     for part in prange(parts):
-        line, offset, result, divisors = memory(lines[part]), memory(offsets[part]), memory(y), memory(over_width)
+        line, offset, result = memory(lines[part]), memory(offsets[part]), memory(y)
+        divisors, shares, divisor = memory(scales[part, 0]), memory(scales[part, 1]), x.dtype.type(0)
         unit = _unit(part * rows // parts, counts)
         for row in range(part * rows // parts, (part + 1) * rows // parts):
             plane, o, i = unit
             unit = _next(unit, counts)
+            if over_depth[o] * over_height[i] != divisor:
+                divisor = over_depth[o] * over_height[i]
+                for j in range(across):
+                    divisors[j] = divisor * over_width[j]
+                    shares[j] = 1 / divisors[j]
             count = 0
             for a in range(kernel_size[0]):
                 d = o * stride[0] - padding[0] + a
@@ -202,26 +229,33 @@ def avg_pool_kernel(x, windows, over_depth, over_height, over_width, places, one
                     if 0 <= d < depth and 0 <= h < height:
                         offset[count] = ((plane * depth + d) * height + h) * width
                         count += 1
+            if has_few_places(kernel_size[2], step, width):
+                means_line(
+                    memory(x), offset, count, width, kernel_size[2], step, padding[2], divisors, shares,
+                    result, row * across, across,
+                )  # fmt: skip
+                continue
             if step == 1:
                 weighted_sum_line(memory(x), offset, 0, memory(ones), count, line, padding[2], width)
             else:
                 weighted_sum_line(memory(x), offset, 0, memory(ones), count, line, step * pitch, width)
                 split_line(line, step * pitch, width, step, padding[2], line, 0, pitch)
-            to, divisor = row * across, over_depth[o] * over_height[i]
+            to = row * across
             weighted_sum_line(line, memory(places), 0, memory(ones), kernel_size[2], result, to, across)
             for j in range(across):
-                result[to + j] /= divisor * divisors[j]
+                result[to + j] /= divisors[j]
 
 
 @kernel
 def avg_pool_grad_input_kernel(
-    grad_y, windows, over_depth, over_height, over_width, readers_d, readers_h, places, starts, ones, margin, pitch,
-    lines, offsets, weights, scratch, grad_x,
+    grad_y, windows, over_depth, over_height, over_width, shares, readers_d, readers_h, places, starts, ones, margin,
+    pitch, lines, offsets, weights, scratch, grad_x,
 ):  # fmt: skip
     """grad_x = sum over the windows above each position of grad_y / divisor.
 
     Args:
         grad_x, grad_y, over_depth, ...: as x, y, ... in avg_pool_kernel. ones: [places across], 1.
+        shares: [windows across], 1 / over_width.
         readers_d, readers_h: [D | H, places of a window], the window that has a position at a place, -1 if none has.
         places: [places across], where the grads of the windows begin that have a phase's positions at one of their
             places: of phase p, starts[p]..starts[p + 1] - 1.
@@ -233,6 +267,7 @@ def avg_pool_grad_input_kernel(
     depth, height, width = shape
     across, step, padding = counts[2], windows.stride[2], windows.padding[2]
     rows, parts, rows_out = windows.planes * depth * height, lines.shape[0], scratch.shape[1] // width
+    few = has_few_places(kernel_size[2], step, width)
     for part in prange(parts):
         line, offset, weight = memory(lines[part]), memory(offsets[part]), memory(weights[part])
         divisors, result = memory(over_width), memory(grad_x)
@@ -255,6 +290,11 @@ def avg_pool_grad_input_kernel(
             if count == 0:
                 for w in range(width):
                     target[to + w] = 0
+            elif few:
+                spread_line(
+                    memory(grad_y), offset, weight, count, across, memory(shares), kernel_size[2], step, padding,
+                    target, to, width,
+                )  # fmt: skip
             else:
                 weighted_sum_line(memory(grad_y), offset, 0, weight, count, line, margin, across)
                 for j in range(across):
@@ -276,9 +316,9 @@ def avg_pool_grad_input_kernel(
 
 @lru_cache(maxsize=256)
 def _first_codes(count, stride, padding, dilation):
-    """[windows] uint8, the first place of each window of an axis that lies in the input."""
+    """[windows and some] uint8, the first place of each window of an axis that lies in the input."""
     start = np.arange(count) * stride - padding
-    return (np.maximum(-start + dilation - 1, 0) // dilation).astype(np.uint8)
+    return np.append(np.maximum(-start + dilation - 1, 0) // dilation, np.zeros(_SLACK)).astype(np.uint8)
 
 
 @lru_cache(maxsize=256)
@@ -343,12 +383,14 @@ def max_forward(x, windows, y, return_indices):
     step = windows.stride[2]
     pitch = max((width + padding[2]) // step + 1, across + (kernel_size[2] - 1) * dilation[2] // step)
     slots = kernel_size[0] * kernel_size[1]
-    lines = workspace("pool lines", (_parts(windows.planes * outer * inner), slots, step, pitch), x.dtype)
+    parts = _parts(windows.planes * outer * inner)
+    lines = workspace("pool lines", (parts, slots, step, pitch), x.dtype)
     fill(lines, -np.inf)
+    rows = (workspace(f"pool {name}", (parts, slots), np.int64) for name in ("offsets", "numbers"))
     offsets = _places_in_slots(slots, kernel_size[2], step, dilation[2], pitch)
     codes = empty(y.size, np.uint8)
     run = max_pool_kernel if y.size * offsets.size > _WORTH_THREADS else max_pool_kernel.serial
-    run(x, windows, _first_codes(across, step, padding[2], dilation[2]), offsets, pitch, lines, y, codes)
+    run(x, windows, _first_codes(across, step, padding[2], dilation[2]), offsets, pitch, lines, *rows, y, codes)
     indices = None
     if return_indices:
         indices = empty(y.size, np.int64)
@@ -379,7 +421,8 @@ def average_forward(x, windows, divisors, y):
     offsets = workspace("pool offsets", (parts, rows), np.int64)
     places, ones = _places_in_lines(kernel_size[2], step, 1, pitch), _ones(max(rows, kernel_size[2]), x.dtype)
     run = avg_pool_kernel if y.size * math.prod(kernel_size) > _WORTH_THREADS else avg_pool_kernel.serial
-    run(x, windows, *divisors, places, ones, pitch, lines, offsets, y)
+    scales = workspace("pool scales", (parts, 2, across), x.dtype)
+    run(x, windows, *divisors, places, ones, pitch, lines, offsets, scales, y)
 
 
 def average_backward(grad_y, windows, divisors):
@@ -394,7 +437,7 @@ def average_backward(grad_y, windows, divisors):
     grad_x = empty(windows.planes * depth * height * width, grad_y.dtype)
     many = grad_y.size * math.prod(kernel_size) > _WORTH_THREADS
     (avg_pool_grad_input_kernel if many else avg_pool_grad_input_kernel.serial)(
-        grad_y, windows, *divisors, _axis_readers(windows, 0), _axis_readers(windows, 1),
+        grad_y, windows, *divisors, 1 / divisors[2], _axis_readers(windows, 0), _axis_readers(windows, 1),
         *_places_by_phase(kernel_size[2], step, margin), _ones(kernel_size[2], grad_y.dtype), margin, pitch, lines,
         workspace("pool offsets", (parts, rows), np.int64),
         workspace("pool weights", (parts, rows), grad_y.dtype),
