@@ -192,18 +192,22 @@ def _has_short_planes(x):
 
 def _lies_as_columns(x):
     """Whether neighbours in memory are of neighbouring channels: [N, C], [N, C, 1, 1], or channels-last memory."""
-    if math.prod(x.shape[2:]) == 1:
+    if x.ndim == 2 or math.prod(x.shape[2:]) == 1:
         return True
     return not x.flags.c_contiguous and np.moveaxis(x, 1, -1).flags.c_contiguous
 
 
 def _rows_of_channels(x):
     """[N, C, ...] as contiguous [N * ..., C], sharing memory where x lies like that."""
+    if x.ndim == 2:
+        return np.ascontiguousarray(x)
     return np.ascontiguousarray(np.moveaxis(x, 1, -1)).reshape(x.size // max(x.shape[1], 1), x.shape[1])
 
 
 def _from_rows(rows, shape):
     """[N * ..., C] as [N, C, ...] in channels-last memory, without a copy."""
+    if len(shape) == 2:
+        return rows
     return np.moveaxis(rows.reshape(shape[0], *shape[2:], shape[1]), -1, 1)
 
 
