@@ -128,27 +128,27 @@ def multiply_groups(
     all panels: a group stays in the nearest cache, and rows of the result are written from left to right."""
     multiply_groups_ahead(
         groups, rows, panels, panels_start, panel_step, row_step, inner, panel_count, result, result_start,
-        result_pitch, add, panels, panels_start, 0, 0,
+        result_pitch, add, panels, panels_start, 0, 0, 0,
     )  # fmt: skip
 
 
 @serial_kernel
 def multiply_groups_ahead(
     groups, rows, panels, panels_start, panel_step, row_step, inner, panel_count,
-    result, result_start, result_pitch, add, ahead, ahead_start, ahead_step, ahead_part,
+    result, result_start, result_pitch, add, ahead, ahead_start, ahead_step, ahead_part, ahead_parts,
 ):  # fmt: skip
-    """`multiply_groups` that asks meanwhile for the memory of what will be packed next: for an eighth of it with each
-    tile, as `multiply_tile` has it; eighths are ahead_part apart."""
+    """`multiply_groups` that asks meanwhile for the memory of what will be packed next: for a part of it with each
+    tile, as `multiply_tile` has it; the `ahead_parts` parts begin ahead_part apart."""
     width = PANEL_BYTES // result.itemsize
     for row in range(0, rows, TALL):
         count, group = rows - row, row * (inner - 1)
         for p in range(panel_count):
             start, to = panels_start + p * panel_step, result_start + p * width
             if count > MIDDLE:
-                eighth = row // TALL + p if row // TALL + p < 8 else 0
+                part = row // TALL + p if row // TALL + p < ahead_parts else 0
                 multiply_tall(
                     groups, group, None, row, min(count, TALL), panels, start, row_step, inner, result, to,
-                    result_pitch, add, TALL, ahead, ahead_start + eighth * ahead_part, ahead_step,
+                    result_pitch, add, TALL, ahead, ahead_start + part * ahead_part, ahead_step,
                 )  # fmt: skip
             elif count > LOW:
                 multiply_middle(

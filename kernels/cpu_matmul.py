@@ -178,7 +178,7 @@ def _multiply_by_groups(
                 multiply_groups_ahead(
                     piece, count, packed, k * padded + whole * width * now * is_last, now * width, width, now,
                     1 if is_last else whole, last_panel if is_last else result, 0 if is_last else to,
-                    width if is_last else result_pitch, k > 0, left, ahead, ahead_step, ahead_part,
+                    width if is_last else result_pitch, k > 0, left, ahead, ahead_step, ahead_part, 8,
                 )  # fmt: skip
         if rest:
             _copy_columns(last_panel, 0, width, result, to + whole * width, result_pitch, count, rest)
@@ -222,7 +222,8 @@ def _multiply_by_panels(
                         pack_rows(right, place, right_pitch, now, wide, piece, 0)
                     multiply_groups_ahead(
                         packed[(k - first_term) * high :], count, panel, at, 0, row_step, now, 1, target, target_to,
-                        pitch, k > 0, right, ahead, right_pitch, width if right_by_columns else now // 8 * right_pitch,
+                        pitch, k > 0, right, ahead, right_pitch,
+                        width if right_by_columns else now // 8 * right_pitch, 8,
                     )  # fmt: skip
                 if not is_whole:
                     _copy_columns(last_panel, 0, width, result, to, result_pitch, count, wide)

@@ -9,14 +9,15 @@ image; a panel that lies across two images has its sums copied. With a stride, t
 taken out of x just before they are packed, and the gradient of x is set among zeros in the end.
 
 All threads read the same packed weight. The bias is one term more of it, which a row of ones is multiplied with: adding
-it to results that are written already took a tenth as long as the product, where sums are short. A weight's gradient is
-summed in chunks of the batch, so that no two threads pack the same images.
+it to results that are written already took a tenth as long as the product, where sums are short. What is packed next is
+asked for while tiles are multiplied: else a product waits for memory a fifth to a quarter of its time. A weight's
+gradient is summed in chunks of the batch, so that no two threads pack the same images.
 """
 
 import numpy as np
 from numba import prange
 
-from ..cpu_groups import multiply_groups, pack_groups, shares
+from ..cpu_groups import multiply_groups, multiply_groups_ahead, pack_groups, shares
 from ..cpu_jit import kernel, serial_kernel
 from ..cpu_product import PANEL_BYTES, TALL, panel_width, transpose
 from ..memory import workspace
@@ -28,6 +29,7 @@ _PANELS_BYTES = 1 << 19  # of packed columns, and
 _SUMS_BYTES = 1 << 20  # of their results, at a time in the second-level cache
 _PACKED_ROWS = 8 * TALL  # of the weight at a time: more of each column is read on end
 _WORTH_THREADS = 1 << 16  # elements: fewer are packed before another thread has woken up
+_LINES = 8  # of which one is asked for with each tile: as often as tiles ask
 _POSITIONS = 400  # that a weight's gradient sums at a time, of
 _ROWS = 20 * TALL  # packed results and
 _COLUMNS = 512  # packed channels in the second-level cache
@@ -58,6 +60,31 @@ def take(x, start, input, output, stride, first, count, taken, to):
         done, column, h = done + lines * some, 0, h + lines
         if h == output[1]:
             d, h = d + 1, 0
+
+
+@serial_kernel
+def _next_lines(start, first, panels, group, size, input, output, stride):
+    """For which memory a group of rows asks while it is multiplied with so many panels, of what will be packed next.
+
+    That are lines of x from `start` on, which a stride reads from result position `first` on. Each group asks for every
+    eighth line of a section of each panel or, with a stride, of each row; later groups for the next sections.
+
+    Returns:
+        (the element that its first panel asks for, from that to every next line, from panel to panel), zeros for a
+        group that has nothing to ask for.
+    """
+    turn = group // _LINES
+    if input == output:
+        unit, units, sections, there = size, panels, 1, start + first
+    else:
+        unit, units = stride[1] * input[2], panels * size // output[2] + 1
+        sections = (input[2] + size - 1) // size
+        there = start + first // output[2] * unit + first % output[2] * stride[2]
+    if turn // sections * panels >= units:
+        return 0, 0, 0
+    pitch = input[0] * input[1] * input[2]
+    there += turn // sections * panels * unit + turn % sections * size
+    return there + group % _LINES * pitch, _LINES * pitch, unit
 
 
 @kernel
@@ -126,7 +153,13 @@ def pointwise_kernel(
                     ones = packed[(panel * terms + lines) * width :]
                     for i in range(width):
                         ones[i] = x.dtype.type(1)
+                # Next come other terms of these columns, or the first ones of the next task's.
+                next_column = panel_count * (task + 1) // tasks * width if ends else low * width
+                next_start = (next_column // size * inner + (0 if ends else last)) * in_size
                 for row in range(0, results, TALL):
+                    ahead, ahead_step, ahead_part = _next_lines(
+                        next_start, next_column % size, high - low, row // TALL, width, input, output, stride
+                    )
                     group, count = groups[row * (inner + 1) + first * TALL :], min(TALL, results - row)
                     panel = low
                     while panel < high:
@@ -135,9 +168,10 @@ def pointwise_kernel(
                         whole = min((size - place) // width, high - panel)  # panels that lie in this image
                         if whole > 0:
                             to = (image * results + row) * size + place
-                            multiply_groups(
-                                group, count, packed, start, terms * width, width, terms, whole, z, to, size, part > 0
-                            )
+                            multiply_groups_ahead(
+                                group, count, packed, start, terms * width, width, terms, whole, z, to, size, part > 0,
+                                x, ahead + (panel - low) * ahead_part, ahead_step, ahead_part, whole,
+                            )  # fmt: skip
                             if ends and relu:
                                 finish_rows(z, to, size, whole * width, count, z, to, size, relu)
                             panel += whole

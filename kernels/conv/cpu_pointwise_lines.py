@@ -7,11 +7,12 @@ from numba import types
 from numba.core import cgutils
 from numba.extending import intrinsic
 
-from ..cpu_product import TALL
+from ..cpu_product import TALL, prefetch
 from .cpu_lanes import Vectors
 
 _WIDTH = 2  # vectors across a panel
 _TERMS = 4  # added at a time
+_LINES_AHEAD = 4  # are asked for early: each lies on a page of its own, where nothing foresees it
 
 
 @intrinsic
@@ -35,6 +36,7 @@ def pack_lines(typing_context, source, start, pitch, lines, first, count, panels
                 mask = vectors.inside(builder.sub(column, first), count)
                 part = builder.and_(index, vectors.constant(_WIDTH - 1))
                 panel = builder.mul(builder.sdiv(index, vectors.constant(_WIDTH)), panel_step)
+                prefetch(builder, vectors.at(source, there, column, vectors.times(pitch, _LINES_AHEAD)))
                 value = vectors.load(vectors.at(source, there, column), mask)
                 vectors.store(value, vectors.at(panels, row, panel, builder.mul(part, lanes)), mask)
         return context.get_dummy_value()
