@@ -3,6 +3,8 @@
 Where the width doubles, a row is read once for two rows of pairs, and comes back as a sum of pairs.
 """
 
+from functools import lru_cache
+
 import numpy as np
 from numba import get_num_threads, prange
 
@@ -108,11 +110,16 @@ def backward(grad_y, shape, readings, doubled, sizes):
     lines = workspace("interpolate lines", (parts, shape[3]), grad_y.dtype)
     places, _ = terms(parts, most_d * most_h, grad_y.dtype)
     grad_x = empty(shape[0] * sizes[0] * sizes[1] * sizes[2], grad_y.dtype)
-    ones = np.ones(most_d * most_h, grad_y.dtype)
-    run = nearest_grad_input_kernel
+    ones, run = _ones(most_d * most_h, grad_y.dtype), nearest_grad_input_kernel
     run = run if max(grad_y.size, grad_x.size) > WORTH_THREADS else run.serial
     run(grad_y, shape, starts_d, starts_h, starts_w, doubled, lines, places, ones, grad_x)
     return grad_x
+
+
+@lru_cache(maxsize=256)
+def _ones(count, dtype):
+    """Weights of 1. The same array each time: what new arrays of numbers hold, no captured step can know."""
+    return np.ones(count, dtype)
 
 
 def _parts(slabs):

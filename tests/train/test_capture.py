@@ -12,7 +12,7 @@ import pytest
 import ranvier as rv
 from ranvier.kernels import accumulate, memory_pool
 from ranvier.train import data
-from ranvier.train.capture import calls
+from ranvier.train.capture import calls, native
 
 STEPS = 7
 
@@ -144,8 +144,11 @@ BETWEEN_STEPS = [
 
 
 @pytest.mark.parametrize("between", BETWEEN_STEPS, ids=["nothing", "none", "others", "another place", "optimizer"])
-@pytest.mark.parametrize("size", [3, 128, 1024], ids=["copied", "in place", "in place from Python"])
-def test_gradients_that_add_up(size, between):
+@pytest.mark.parametrize(("size", "from_python"), [(3, False), (128, False), (128, True)])
+def test_gradients_that_add_up(size, from_python, between, monkeypatch):
+    if from_python:
+        monkeypatch.setattr(native, "_MOST_BYTES", 0)
+
     def run(captured):
         rv.seed(0)
         layer = rv.Dense(size, size)
@@ -168,9 +171,11 @@ def test_gradients_that_add_up(size, between):
         np.testing.assert_array_equal(plain[1], captured[1])
 
 
-@pytest.mark.parametrize(("size", "calls"), [(128, 3), (1024, 9)], ids=["kernels", "passes"])
-def test_replays_compute_large_gradients_where_the_optimizer_wants_them(size, calls):
+@pytest.mark.parametrize(("most_bytes", "calls"), [(native._MOST_BYTES, 3), (0, 11)], ids=["kernels", "passes"])
+def test_replays_compute_large_gradients_where_the_optimizer_wants_them(most_bytes, calls, monkeypatch):
+    monkeypatch.setattr(native, "_MOST_BYTES", most_bytes)
     rv.seed(0)
+    size = 128
     layers = [rv.Dense(size, size, activation="relu"), rv.Dense(size, size)]
     model = rv.Sequential(*layers)
     optimizer = rv.optim.Adam(model.parameters())

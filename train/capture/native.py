@@ -32,7 +32,7 @@ from .recording import Call, Recording
 
 _KERNELS = Operation.__module__.rpartition(".")[0]
 # Looking at all that a pass works on takes time, and what works on so many bytes is not kept waiting by Python.
-_MOST_BYTES = 8 << 20
+_MOST_BYTES = 64 << 20
 _UNLIKELY = 0xA5  # a byte
 
 
@@ -60,11 +60,12 @@ class Watch:
         # what it computes from tables is not.
         self._as_numbers = "" if tables else "iu"
         self._sums: dict[tuple, tuple[np.ndarray, int]] = {}
+        self._bytes = 0  # of these arrays
         self._look_at(_arrays_in(given))
 
     def take_in(self, array) -> None:
         """Takes note of new memory, after writing to it what hardly anybody writes, so that others show who write."""
-        self._check()
+        self._check([array])
         if self._plain:
             array.reshape(-1).view(np.uint8).fill(_UNLIKELY)
             self._look_at([array])
@@ -121,15 +122,23 @@ class Watch:
         return self._calls if self._plain and lasting else None
 
     def _look_at(self, arrays) -> None:
-        """From here on these, and what has been looked at before, have their present contents."""
+        """From here on these have their present contents, as has what shares memory with them."""
+        if not self._plain:
+            return
+        new = {_place_of(x): x for x in arrays}
+        new |= {place: x for place, (x, _) in self._sums.items() if _shares_memory(x, new.values())}
+        self._bytes += sum(x.nbytes for place, x in new.items() if place not in self._sums)
+        self._plain = self._bytes <= _MOST_BYTES
         if self._plain:
-            seen = itertools.chain((array for array, _ in self._sums.values()), arrays)
-            self._sums = {(address_of(x), x.shape, x.strides): (x, _sum_of(x)) for x in seen}
-            self._plain = sum(array.nbytes for array, _ in self._sums.values()) <= _MOST_BYTES
+            self._sums |= {place: (x, _sum_of(x)) for place, x in new.items()}
 
-    def _check(self) -> None:
-        """Looks whether something has changed since."""
-        self._plain = self._plain and all(_sum_of(array) == before for array, before in self._sums.values())
+    def _check(self, arrays=None) -> None:
+        """Looks whether something has changed since, or what shares memory with `arrays`."""
+        self._plain = self._plain and all(
+            _sum_of(array) == before
+            for array, before in self._sums.values()
+            if arrays is None or _shares_memory(array, arrays)
+        )
 
 
 @contextlib.contextmanager
@@ -276,6 +285,16 @@ def _sum_of(array) -> int:
     from ...kernels.cpu_replay import checksum
 
     return checksum(np.ascontiguousarray(array))
+
+
+def _place_of(array) -> tuple:
+    """Where an array's elements lie, in whatever shape."""
+    form = (array.nbytes,) if array.flags.c_contiguous else (array.shape, array.strides)
+    return address_of(array), *form
+
+
+def _shares_memory(array, others) -> bool:
+    return any(np.may_share_memory(array, other) for other in others)
 
 
 def _arrays_in(value) -> Iterator[np.ndarray]:
