@@ -5,14 +5,17 @@ TRITON_INTERPRET=1 must be set before Triton is imported, so tests that use this
 (`make test` starts it). `install()` makes `ranvier.kernels.launch` hand its launches here.
 
 What the interpreter of Triton 3.6 to 3.9 lacks is mended from outside: bfloat16 arithmetic (it takes the bits for
-integers), `range` over a kernel's argument, bool arguments. What it cannot see stays unproved here: tensor-core
-rounding, races, alignment. Programs that wait for one another, which are launched cooperatively, take turns (`Turns`).
-The simulator's threads do wait at barriers, one block after the other, and an index out of an array raises there.
+integers), `range` over a kernel's argument, bool arguments; and more than half of its time, which went into putting its
+functions in the language's place over and over, and into results that nobody looked at. What it cannot see stays
+unproved here: tensor-core rounding, races, alignment. Programs that wait for one another, which are launched
+cooperatively, take turns (`Turns`). The simulator's threads do wait at barriers, one block after the other, and an
+index out of an array raises there.
 """
 
 from __future__ import annotations
 
 import contextlib
+import dataclasses
 import functools
 import inspect
 import math
@@ -197,10 +200,50 @@ def _simulate(kernel, grid, arguments, num_warps: int, shared_bytes: int = 0) ->
 def install() -> None:
     """Mends the interpreter once and sends the library's launches to it."""
     if launch.interpreter is None:
+        _mend_patches()
+        _mend_types()
+        _mend_overflow()
         _mend_bfloat16()
         _mend_range()
         _mend_reductions()
         launch.interpreter = interpret
+
+
+def _mend_patches() -> None:
+    """The interpreter puts its functions in the place of the language's at each launch, and whenever one function calls
+    another, which took a third of its time. Here it does so once for each module with kernels: nothing in this process
+    compiles, so they may stay."""
+    original, scopes = machine._patch_lang, {}
+
+    def mended(function):
+        module = function.__globals__["__name__"]
+        if module not in scopes:
+            scopes[module] = type(original(function))
+        return scopes[module]()  # one that has nothing to restore
+
+    machine._patch_lang = mended
+
+
+def _mend_types() -> None:
+    """The interpreter makes a table of NumPy's types whenever it asks for one."""
+    original = machine._get_np_dtype
+    known = {}
+
+    def mended(kind):
+        scalar = kind.scalar
+        if scalar.name not in known:
+            known[scalar.name] = original(scalar)
+        return known[scalar.name]
+
+    machine._get_np_dtype = mended
+
+
+def _mend_overflow() -> None:
+    """The interpreter works out whether sums, differences and products of integers overflow, in five operations on
+    tensors each that took a fifth of its time, and then looks at the result only where a kernel is made for debugging.
+    Lanes that are masked may overflow; `vast.py` looks at the others."""
+    builder = machine.interpreter_builder
+    builder.options = dataclasses.replace(builder.options, sanitize_overflow=False)
 
 
 def _argument(value):
