@@ -244,7 +244,11 @@ class Operation:
         return forward(*inputs, **attributes)
 
     def backward(self, saved, grad_output, needs: tuple[bool, ...], implementation: str | None = None) -> tuple:
-        """The gradients of the inputs for which `needs` is True, None for the others."""
+        """The gradients of the inputs for which `needs` is True, None for the others: one for each of `needs`, which
+        may stop short of inputs that were left out or need none."""
+        if len(needs) < len(self.inputs):
+            missing = (False,) * (len(self.inputs) - len(needs))
+            return self.backward(saved, grad_output, (*needs, *missing), implementation)[: len(needs)]
         if implementation is None:
             if type(grad_output) is ndarray:
                 implementation = "cpu"
