@@ -12,6 +12,7 @@ from . import (
     distance,
     dropout,
     embedding,
+    function,
     functional,
     init,
     loss,
@@ -33,6 +34,7 @@ from .dense import *
 from .distance import *
 from .dropout import *
 from .embedding import *
+from .function import *
 from .layer import Layer
 from .loss import *
 from .norm import *
@@ -47,8 +49,8 @@ from .transformer import *
 
 __all__ = [
     *(name for module in (
-        activation, attention, container, conv, create, dense, distance, dropout, embedding, loss, norm, padding, pool,
-        recurrent, resize, softmax, transformer,
+        activation, attention, container, conv, create, dense, distance, dropout, embedding, function, loss, norm,
+        padding, pool, recurrent, resize, softmax, transformer,
     ) for name in module.__all__),
     "Layer", "Parameter", "Tensor", "empty_cache", "enable_grad", "fp32_precision", "functional", "init",
     "is_grad_enabled", "no_grad", "seed",
