@@ -38,7 +38,7 @@ def check_float(operation: str, argument: str, x) -> None:
     if type(x) is not np.ndarray:
         check_array(operation, argument, x)
     if x.dtype not in FLOATS:
-        refuse_type(operation, argument, f"of type {', '.join(FLOAT_TYPES)}", x.dtype)
+        refuse_type(operation, argument, f"of type {', '.join(FLOAT_TYPES)}", f"{x.dtype}; .float() converts tensors")
 
 
 def check_integer(operation: str, argument: str, x) -> None:
@@ -55,7 +55,8 @@ def check_same_dtype(operation: str, first: str, x, argument: str, y) -> None:
     if type(y) is not np.ndarray:
         check_array(operation, argument, y)
     if y.dtype != x.dtype:
-        refuse_type(operation, argument, f"of {first}'s type {x.dtype}", y.dtype)
+        hint = "; .to(dtype) converts tensors and layers" if {x.dtype, y.dtype} <= FLOATS else ""
+        refuse_type(operation, argument, f"of {first}'s type {x.dtype}", f"{y.dtype}{hint}")
 
 
 def check_rank(operation: str, argument: str, x, ranks: int | tuple[int, ...], layout: str) -> None:

@@ -17,6 +17,11 @@ def device_of(array) -> str:
     return "cpu" if type(array) is np.ndarray else f"cuda:{array.device.id}"
 
 
+def is_name(x) -> bool:
+    """Whether x looks like a device's name, and not like a type's."""
+    return isinstance(x, str) and x.partition(":")[0] in ("cpu", "cuda")
+
+
 def to_device(array, device: str):
     """The array on `device`: itself if it lies there already, else a copy.
 

@@ -22,8 +22,10 @@ __all__ = [
     "ones",
     "ones_like",
     "rand",
+    "rand_like",
     "randint",
     "randn",
+    "randn_like",
     "randperm",
     "tensor",
     "zeros",
@@ -192,8 +194,24 @@ def randn(*size, dtype=np.float32, device: str | None = None, requires_grad: boo
     return _placed(values.astype(_dtype("randn", dtype)), device, requires_grad)
 
 
-def randint(low: int, high: int, size, *, dtype=np.int64, device: str | None = None) -> Tensor:
-    """Integers drawn evenly from low, ..., high - 1, from the generator that `rv.seed` sets."""
+def rand_like(input, *, dtype=None, device: str | None = None, requires_grad: bool = False) -> Tensor:
+    """`rand` with input's shape, and its type and device where none is given."""
+    dtype, device = dtype or input.dtype, device or input.device
+    return rand(input.shape, dtype=dtype, device=device, requires_grad=requires_grad)
+
+
+def randn_like(input, *, dtype=None, device: str | None = None, requires_grad: bool = False) -> Tensor:
+    """`randn` with input's shape, and its type and device where none is given."""
+    dtype, device = dtype or input.dtype, device or input.device
+    return randn(input.shape, dtype=dtype, device=device, requires_grad=requires_grad)
+
+
+def randint(low: int, high, size=None, *, dtype=np.int64, device: str | None = None) -> Tensor:
+    """Integers drawn evenly from low, ..., high - 1, from the generator that `rv.seed` sets; `randint(high, size)`
+    starts at 0."""
+    low, high, size = (0, low, high) if size is None else (low, high, size)
+    if high <= low:
+        raise ValueError(f"randint: expected high above low, got {high} and {low}")
     values = generator().integers(low, high, _shape("randint", (size,)))
     return _placed(values.astype(_dtype("randint", dtype)), device, False)
 

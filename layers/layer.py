@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from collections import OrderedDict
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
+from typing import NamedTuple
 
 import numpy as np
 
@@ -11,6 +12,13 @@ from ..kernels import accumulate
 from ..kernels import device as devices
 from ..kernels.check import FLOATS
 from .tensor import Parameter, Tensor
+
+
+class Unmatched(NamedTuple):
+    """The names that `load_state_dict` found on one side only."""
+
+    missing_keys: list[str]
+    unexpected_keys: list[str]
 
 
 class Layer:
@@ -23,7 +31,13 @@ class Layer:
         training: True after `train()`, False after `eval()`; dropout and batch normalisation ask.
     """
 
-    def __init__(self):
+    def __init__(self, *arguments, **named):
+        if arguments or named:
+            given = ", ".join([*map(repr, arguments), *(f"{name}={value!r}" for name, value in named.items())])
+            raise TypeError(
+                f"{type(self).__name__}: expected no such arguments, got {given}"
+                + ("; no operation changes its input: leave inplace out" if given in ("True", "inplace=True") else "")
+            )
         self.__dict__["_parameters"] = OrderedDict()
         self.__dict__["_buffers"] = OrderedDict()
         self.__dict__["_layers"] = OrderedDict()
@@ -166,18 +180,24 @@ class Layer:
             parameter.requires_grad_(requires_grad)
         return self
 
-    def zero_grad(self) -> None:
-        """Forgets all parameters' gradients."""
+    def zero_grad(self, set_to_none: bool = True) -> None:
+        """Forgets all parameters' gradients (`set_to_none=False`: sets them to zero)."""
         for parameter in self.parameters():
-            parameter.grad = None
+            if set_to_none:
+                parameter.grad = None
+            elif parameter.grad is not None:
+                accumulate.fill(parameter.grad.array, 0)
 
     def to(self, device: str | None = None, dtype=None) -> Layer:
         """Moves parameters and buffers in place; returns the layer.
 
         Args:
-            device: 'cpu', 'cuda' or 'cuda:<index>'; None leaves them where they are.
+            device: 'cpu', 'cuda' or 'cuda:<index>'; a type may stand here alone, as in `layer.to(np.float64)`; None
+                leaves them where they are.
             dtype: a floating-point type; integer buffers keep theirs.
         """
+        if dtype is None and device is not None and not devices.is_name(device):
+            device, dtype = None, device
         if dtype is not None and np.dtype(dtype) not in FLOATS:
             raise TypeError(f"to: expected dtype as a floating-point type, got {np.dtype(dtype)}")
         for tensor in [*self.parameters(), *self.buffers()]:
@@ -187,6 +207,30 @@ class Layer:
             if array is not tensor.array:
                 tensor.array, tensor.grad, tensor.grad_buffer = array, None, None
         return self
+
+    def cpu(self) -> Layer:
+        """Moves parameters and buffers to the CPU; returns the layer."""
+        return self.to("cpu")
+
+    def cuda(self, device: str = "cuda") -> Layer:
+        """Moves parameters and buffers to a GPU, 'cuda' or 'cuda:<index>'; returns the layer."""
+        return self.to(device)
+
+    def half(self) -> Layer:
+        """Makes floating-point parameters and buffers float16; returns the layer."""
+        return self.to(dtype="float16")
+
+    def bfloat16(self) -> Layer:
+        """Makes floating-point parameters and buffers bfloat16; returns the layer."""
+        return self.to(dtype="bfloat16")
+
+    def float(self) -> Layer:
+        """Makes floating-point parameters and buffers float32; returns the layer."""
+        return self.to(dtype="float32")
+
+    def double(self) -> Layer:
+        """Makes floating-point parameters and buffers float64; returns the layer."""
+        return self.to(dtype="float64")
 
     # ---- state
 
@@ -203,16 +247,24 @@ class Layer:
                     state[dot + name] = member.detach()
         return state
 
-    def load_state_dict(self, state_dict: dict, strict: bool = True) -> None:
+    def load_state_dict(self, state_dict: dict, strict: bool = True) -> Unmatched:
         """Copies values into the parameters and buffers, in place.
 
         Args:
             state_dict: arrays or tensors (anything that NumPy can read) by dotted name.
             strict: raise on names that are missing or not known.
 
+        Returns:
+            (missing_keys, unexpected_keys): names that the state lacks, and names that the layer lacks.
+
         Raises:
             ValueError: names or shapes do not fit; then nothing has been changed.
         """
+        if not isinstance(state_dict, Mapping):
+            raise TypeError(
+                f"load_state_dict: expected state_dict as arrays by name, got {type(state_dict).__name__}; "
+                "rv.load(path) reads a file"
+            )
         own = self.state_dict()
         missing = [name for name in own if name not in state_dict]
         unknown = [name for name in state_dict if name not in own]
@@ -228,6 +280,7 @@ class Layer:
         for name, value in values.items():
             target = own[name].array
             accumulate.copy_into(target, devices.to_device(value.astype(target.dtype), own[name].device))
+        return Unmatched(missing, unknown)
 
     def extra_repr(self) -> str:
         """What stands between the brackets of the layer's repr."""

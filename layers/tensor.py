@@ -118,6 +118,8 @@ class Tensor:
 
     def item(self) -> float | int | bool:
         """The value of a tensor of one element as a Python number."""
+        if self.array.size != 1:
+            raise ValueError(f"item: expected a tensor of one element, got shape {self.shape}; tolist() gives all")
         return self.array.item()
 
     def detach(self) -> Tensor:
@@ -170,13 +172,18 @@ class Tensor:
         return len(self.array)
 
     def __float__(self) -> float:
-        return float(self.array.item())
+        return float(self.item())
 
     def __int__(self) -> int:
-        return int(self.array.item())
+        return int(self.item())
 
     def __bool__(self) -> bool:
+        if self.array.size != 1:
+            raise ValueError(f"bool: expected a tensor of one element, got shape {self.shape}; any() or all() decide")
         return bool(self.array)
+
+    def __format__(self, specification: str) -> str:
+        return format(self.item(), specification) if specification else str(self)
 
     def __array__(self, dtype=None, copy=None) -> np.ndarray:
         if type(self.array) is not np.ndarray:
@@ -188,6 +195,16 @@ class Tensor:
         extra = "" if self.device == "cpu" else f", device={self.device!r}"
         extra += ", requires_grad=True" if self.requires_grad else ""
         return f"tensor({values}, dtype={self.dtype}{extra})"
+
+    def __getattr__(self, name):
+        """What to do instead, where a name is PyTorch's and not ours."""
+        if name == "data":
+            hint = "; .detach() is the tensor off the tape, .array its values"
+        elif name.endswith("_") and not name.startswith("_"):
+            hint = "; no operation changes its input: x = x + 1, or under no_grad() `parameter += 1`"
+        else:
+            hint = ""
+        raise AttributeError(f"Tensor has no attribute {name!r}{hint}")
 
     __hash__ = object.__hash__  # == compares values (tensor_methods.py); sets and dicts go by identity
 

@@ -7,10 +7,11 @@ from __future__ import annotations
 
 import numpy as np
 
+from ..kernels import accumulate
 from ..kernels import device as devices
 from ..kernels.check import FLOATS, check_choice, refuse_value
 from . import functional as F
-from .tensor import Tensor, record
+from .tensor import Parameter, Tensor, is_grad_enabled, record
 
 __all__ = []
 
@@ -18,11 +19,11 @@ __all__ = []
 _METHODS = """
     abs absolute add all amax amin any argmax argmin argwhere bmm broadcast_to ceil chunk clamp clip cos count_nonzero
     cumprod cumsum div divide eq erf exp expand expm1 flatten flip floor floor_divide gather ge gt index_select isfinite
-    isinf isnan le lerp log log10 log1p log2 logical_and logical_not logical_or logical_xor lt masked_fill masked_select
-    matmul max maximum mean min minimum movedim mul multiply narrow ne neg negative norm permute pow prod ravel
-    reciprocal relu remainder repeat repeat_interleave reshape roll round rsqrt select sigmoid sign sin split sqrt
-    square squeeze std sub subtract sum swapaxes take_along_dim tanh tile transpose tril triu unbind unflatten unsqueeze
-    var
+    isinf isnan le lerp log log10 log1p log2 log_softmax logical_and logical_not logical_or logical_xor logsumexp lt
+    masked_fill masked_select matmul max maximum mean min minimum movedim mul multiply narrow ne neg negative norm
+    permute pow prod ravel reciprocal relu remainder repeat repeat_interleave reshape roll round rsqrt select sigmoid
+    sign sin softmax split sqrt square squeeze std sub subtract sum swapaxes take_along_dim tanh tile transpose tril
+    triu unbind unflatten unsqueeze var
 """
 
 # The axes from the slowest in memory to the fastest.
@@ -47,6 +48,35 @@ def _reflected(function):
 
 def _is_operand(x) -> bool:
     return isinstance(x, (Tensor, bool, int, float, np.generic, np.ndarray)) or hasattr(x, "dtype")
+
+
+def _changing(function, symbol):
+    """`p += x`: a new tensor for the name on the left, but a parameter, or a leaf under `no_grad()` that requires a
+    gradient, changes itself, or a step such as `p -= rate * p.grad` in a loop would change nothing."""
+
+    def method(self, other):
+        if not _is_operand(other):
+            return NotImplemented
+        if not self.is_leaf or not (isinstance(self, Parameter) or (self.requires_grad and not is_grad_enabled())):
+            return function(self, other)
+        if self.requires_grad and is_grad_enabled():
+            raise RuntimeError(
+                f"{symbol}=: expected a parameter to be changed under no_grad(), or while it requires no gradient"
+            )
+        changed = function(self, other).array
+        if changed.shape != self.shape:
+            raise ValueError(f"{symbol}=: expected an operand that broadcasts to {self.shape}, got shape {other.shape}")
+        accumulate.copy_into(self.array, devices.cast(changed, self.dtype))
+        return self
+
+    return method
+
+
+def _set_item(self, index, value):
+    raise TypeError(
+        "item assignment: tensors are not written to in parts; where(), masked_fill(), cat() and stack() make new "
+        "ones, and x.array[...] = value writes to memory, past the tape"
+    )
 
 
 def _bitwise(logical, symbol):
@@ -85,6 +115,18 @@ def _expand_as(self, other):
     return F.expand(self, other.shape)
 
 
+def _where(self, condition, other):
+    """This tensor where the condition holds, other elsewhere."""
+    return F.where(condition, self, other)
+
+
+def _t(self):
+    """A matrix transposed; vectors and scalars as they are."""
+    if self.ndim > 2:
+        raise ValueError(f"t: expected a tensor of up to 2 axes, got shape {self.shape}; .mT exchanges the last two")
+    return _transposed(self)
+
+
 def _transposed(self):
     """The axes in reverse order."""
     return F.permute(self, tuple(reversed(range(self.ndim))))
@@ -107,17 +149,13 @@ def _to(self, device=None, dtype=None, memory_format=None):
     """
     if isinstance(device, Tensor):
         device, dtype = device.device, device.dtype
-    elif dtype is None and device is not None and not _is_device(device):
+    elif dtype is None and device is not None and not devices.is_name(device):
         device, dtype = None, device
     array = self.array if device is None else devices.to_device(self.array, device)
     array = array if dtype is None else devices.cast(array, np.dtype(dtype))
     if array is not self.array:
         self = record("to", _to_backward, (self.device, self.dtype), (self,), array)
     return self if memory_format is None else _in_format("to", self, memory_format)
-
-
-def _is_device(name) -> bool:
-    return isinstance(name, str) and name.partition(":")[0] in ("cpu", "cuda")
 
 
 def _to_backward(saved, grad, needs):
@@ -136,6 +174,21 @@ def _as(dtype):
 def _type(self, dtype):
     """This tensor as `dtype`."""
     return _to(self, dtype=dtype)
+
+
+def _type_as(self, other):
+    """This tensor in the other's type."""
+    return _to(self, dtype=other.dtype)
+
+
+def _cpu(self):
+    """This tensor on the CPU."""
+    return _to(self, "cpu")
+
+
+def _cuda(self, device=None):
+    """This tensor on a GPU: 'cuda' or 'cuda:<index>'."""
+    return _to(self, device or "cuda")
 
 
 def _clone(self):
@@ -211,6 +264,13 @@ def _install() -> None:
     }.items():
         setattr(Tensor, f"__{symbol}__", _operator(function))
         setattr(Tensor, f"__r{symbol}__", _reflected(function))
+    for symbol, sign, function in (
+        ("add", "+", F.add),
+        ("sub", "-", F.sub),
+        ("mul", "*", F.mul),
+        ("truediv", "/", F.div),
+    ):
+        setattr(Tensor, f"__i{symbol}__", _changing(function, sign))
     for symbol in ("eq", "ne", "lt", "le", "gt", "ge"):
         setattr(Tensor, f"__{symbol}__", _operator(getattr(F, symbol)))
     for symbol, sign in (("and", "&"), ("or", "|"), ("xor", "^")):
@@ -218,12 +278,13 @@ def _install() -> None:
         setattr(Tensor, f"__{symbol}__", method)
         setattr(Tensor, f"__r{symbol}__", method)
     Tensor.__neg__, Tensor.__pos__, Tensor.__abs__, Tensor.__invert__ = F.neg, lambda self: self, F.abs, _invert
-    Tensor.__getitem__, Tensor.__iter__, Tensor.__index__ = F.getitem, _iterate, _index
+    Tensor.__getitem__, Tensor.__setitem__, Tensor.__iter__, Tensor.__index__ = F.getitem, _set_item, _iterate, _index
     Tensor.T, Tensor.mT = property(_transposed), property(_matrix_transposed)
     Tensor.view, Tensor.view_as, Tensor.reshape_as, Tensor.expand_as = F.reshape, _view_as, _view_as, _expand_as
-    Tensor.to, Tensor.type, Tensor.clone, Tensor.contiguous = _to, _type, _clone, _contiguous
+    Tensor.to, Tensor.type, Tensor.type_as, Tensor.cpu, Tensor.cuda = _to, _type, _type_as, _cpu, _cuda
+    Tensor.clone, Tensor.contiguous, Tensor.t, Tensor.where = _clone, _contiguous, _t, _where
     Tensor.dim, Tensor.numel, Tensor.tolist = _dim, _numel, _tolist
-    Tensor.is_floating_point = _is_floating_point
+    Tensor.is_floating_point, Tensor.nonzero = _is_floating_point, F.argwhere
     for name, dtype in {
         "half": "float16",
         "bfloat16": "bfloat16",

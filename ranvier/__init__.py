@@ -16,3 +16,10 @@ from .train import *
 
 __all__ = [*layers.__all__, *train.__all__, "profile"]
 __version__ = "0.1.0"
+
+
+def __getattr__(name):
+    """Says where a function of PyTorch's top level has its place here."""
+    hint = f"; rv.functional.{name} is there" if hasattr(layers.functional, name) else ""
+    hint = "; rv.seed is there" if name == "manual_seed" else hint
+    raise AttributeError(f"module 'ranvier' has no attribute {name!r}{hint}")

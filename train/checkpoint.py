@@ -31,6 +31,10 @@ def save(path: str | Path, what: Layer | dict) -> None:
     PyTorch's checkpoints of the same network have the same names and shapes.
     """
     state = what.state_dict() if isinstance(what, Layer) else what
+    if not isinstance(state, dict):
+        raise TypeError(
+            f"save: expected a path, then a layer or a dict of arrays, got {type(what).__name__} as the latter"
+        )
     arrays = {name: _host_array(f"save: {name}", value) for name, value in state.items()}
     write_atomically(Path(path), lambda temporary: save_file(arrays, temporary))
 

@@ -76,7 +76,7 @@ def _check_cross_entropy(
     check_flag("cross_entropy", "inplace", inplace)
     _check_ignored("cross_entropy", ignore_index)
     if getattr(target, "dtype", None) == input.dtype:
-        check_shape("cross_entropy", "target", target, input.shape, "input's, for probabilities")
+        check_shape("cross_entropy", "target", target, input.shape, "input's, for probabilities; labels are integers")
         if ignore_index >= 0:
             refuse_value("cross_entropy", "ignore_index", "negative where target holds probabilities", ignore_index)
     else:

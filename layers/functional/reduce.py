@@ -1,6 +1,7 @@
 """Reductions, with PyTorch's names, argument names and defaults. `dim` is an axis, a tuple of axes, or None for all."""
 
 import math
+from typing import NamedTuple
 
 import numpy as np
 
@@ -101,6 +102,13 @@ def amin(input, dim=(), keepdim=False):
     return apply(kernels.amin, input, axis=_axes("amin", dim, input.ndim), keepdims=keepdim)
 
 
+class Extremum(NamedTuple):
+    """The largest or smallest elements along an axis, and their places (int64) there."""
+
+    values: Tensor
+    indices: Tensor
+
+
 def _extremum(name, chosen, everywhere, pairwise):
     def function(input, dim=None, keepdim=False):
         if dim is None:
@@ -110,13 +118,12 @@ def _extremum(name, chosen, everywhere, pairwise):
         input = _tensor(input)
         axis = axis_of(name, dim, input.ndim)
         if input.ndim == 0:
-            values, indices = apply(chosen, reshape(input, (1,)), axis=0)
-            return values, indices
-        return apply(chosen, input, axis=axis, keepdims=keepdim)
+            return Extremum(*apply(chosen, reshape(input, (1,)), axis=0))
+        return Extremum(*apply(chosen, input, axis=axis, keepdims=keepdim))
 
     word = {"max": "largest", "min": "smallest"}[name]
     function.__name__ = function.__qualname__ = name
-    function.__doc__ = f"""The {word} element of all; with dim a pair (values, indices) along that axis.
+    function.__doc__ = f"""The {word} element of all; with dim a named pair (values, indices) along that axis.
 
     Args:
         input: any shape.
@@ -168,31 +175,53 @@ def count_nonzero(input, dim=None):
     return sum(elementwise.ne(_tensor(input), 0), dim)
 
 
-def var(input, dim=None, *, correction=1, keepdim=False):
+def _correction(name: str, dim, correction, unbiased):
+    """PyTorch's older argument `unbiased`, also where it stands for dim, as a correction: (dim, correction)."""
+    if isinstance(dim, bool):
+        dim, unbiased = None, dim
+    if unbiased is None:
+        return dim, correction
+    if correction != 1:
+        raise ValueError(f"{name}: expected correction or unbiased, got both")
+    return dim, int(unbiased)
+
+
+def var(input, dim=None, unbiased=None, keepdim=False, *, correction=1):
     """The mean square distance from the mean over dim, where `correction` is taken from the count to divide by.
+
+    Args:
+        input: floating-point.
+        dim: an axis, a tuple of axes, or None for all.
+        unbiased: another way to say correction: True is 1, False 0.
+        keepdim: keep the axes with size 1.
+        correction: what is taken from the count.
 
     Raises:
         ValueError: no more elements than `correction`.
     """
+    dim, correction = _correction("var", dim, correction, unbiased)
     input = _fractional("var", _tensor(input))
     axes = _axes("var", dim, input.ndim)
     return apply(kernels.var, input, axis=axes, keepdims=keepdim, correction=correction)
 
 
-def std(input, dim=None, *, correction=1, keepdim=False):
-    """The square root of `var`; its gradient is 0 where it is 0."""
+def std(input, dim=None, unbiased=None, keepdim=False, *, correction=1):
+    """The square root of `var`, with its arguments; its gradient is 0 where it is 0."""
+    dim, correction = _correction("std", dim, correction, unbiased)
     input = _fractional("std", _tensor(input))
     axes = _axes("std", dim, input.ndim)
     return apply(kernels.std, input, axis=axes, keepdims=keepdim, correction=correction)
 
 
-def var_mean(input, dim=None, *, correction=1, keepdim=False):
+def var_mean(input, dim=None, unbiased=None, keepdim=False, *, correction=1):
     """(var, mean) over dim."""
+    dim, correction = _correction("var_mean", dim, correction, unbiased)
     return var(input, dim, correction=correction, keepdim=keepdim), mean(input, dim, keepdim)
 
 
-def std_mean(input, dim=None, *, correction=1, keepdim=False):
+def std_mean(input, dim=None, unbiased=None, keepdim=False, *, correction=1):
     """(std, mean) over dim."""
+    dim, correction = _correction("std_mean", dim, correction, unbiased)
     return std(input, dim, correction=correction, keepdim=keepdim), mean(input, dim, keepdim)
 
 

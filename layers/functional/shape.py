@@ -336,10 +336,10 @@ def narrow(input, dim, start, length):
     return getitem(input, (slice(None),) * axis + (slice(start, start + length),))
 
 
-def flip(input, dims):
-    """The axes `dims` (one or a tuple) backwards."""
+def flip(input, *dims):
+    """The axes `dims` (a tuple, or the axes one by one) backwards."""
     input = _tensor(input)
-    axes = {axis_of("flip", dim, input.ndim) for dim in (dims if isinstance(dims, (tuple, list)) else (dims,))}
+    axes = {axis_of("flip", dim, input.ndim) for dim in _sizes("flip", dims)}
     return _basic_index(input, tuple(slice(None, None, -1 if k in axes else None) for k in range(input.ndim)))
 
 

@@ -207,3 +207,18 @@ def test_shape_layers():
         rv.ZeroPad2d((1, 2))
     with pytest.raises(ValueError, match="with 1 sizes"):
         rv.CircularPad1d(1)(x)
+
+
+def test_moving_by_pytorchs_shorter_names():
+    layer = rv.BatchNorm1d(2)
+    for make, dtype in [("double", np.float64), ("half", np.float16), ("float", np.float32)]:
+        assert getattr(layer, make)() is layer
+        assert layer.weight.dtype == layer.running_mean.dtype == dtype
+    assert layer.to(np.float64).cpu().to("float32").weight.dtype == np.float32
+    assert layer.load_state_dict({"weight": np.ones(2)}, strict=False).missing_keys[0] == "bias"
+    assert layer.load_state_dict(layer.state_dict() | {"x": 1}, strict=False).unexpected_keys == ["x"]
+    with pytest.raises(TypeError, match=r"load_state_dict: expected state_dict as arrays by name, got str; rv.load"):
+        layer.load_state_dict("weights.safetensors")
+    layer(rv.randn(4, 2)).sum().backward()
+    layer.zero_grad(set_to_none=False)
+    assert layer.weight.grad.tolist() == [0, 0]

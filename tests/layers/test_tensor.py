@@ -541,3 +541,66 @@ def test_an_operation_on_the_tape_goes_through_few_functions(call, most):
     call(x, line)  # compiles its kernel
     names = python_calls(lambda: call(x, line))
     assert len(names) <= most, names
+
+
+def test_parameters_are_changed_by_augmented_assignment():
+    """`p -= rate * p.grad` in a loop over parameters, as PyTorch has it, would else change nothing."""
+    layer = rv.Dense(3, 2)
+    weight, before = layer.weight, layer.weight.numpy().copy()
+    layer(np.ones((1, 3), np.float32)).sum().backward()
+    with rv.no_grad():
+        for p in layer.parameters():
+            p -= 0.5 * p.grad
+        layer.weight *= 2
+        leaf = alias = rv.ones(2, requires_grad=True)
+        leaf += np.ones(2)
+        with pytest.raises(ValueError, match=r"\+=: expected an operand that broadcasts to \(2,\), got shape \(3, 2\)"):
+            leaf += np.ones((3, 2), np.float32)
+    assert alias.dtype == np.float32
+    assert alias.tolist() == [2, 2]
+    assert layer.weight is weight
+    np.testing.assert_allclose(weight.numpy(), 2 * (before - 0.5))
+    with pytest.raises(RuntimeError, match=r"-=: expected a parameter to be changed under no_grad\(\)"):
+        weight -= 1
+    x = y = rv.ones(2)
+    x += 1  # what is no parameter is not changed: others may hold it
+    assert y.tolist() == [1, 1]
+
+
+@pytest.mark.parametrize(
+    ("call", "error", "message"),
+    [
+        (lambda x: x.add_(1), AttributeError, "no attribute 'add_'; no operation changes its input"),
+        (lambda x: x.data, AttributeError, "no attribute 'data'; .detach"),
+        (lambda x: x.nothing, AttributeError, "Tensor has no attribute 'nothing'$"),
+        (lambda x: x.__setitem__(0, 1), TypeError, r"item assignment: .* where\(\), masked_fill"),
+        (lambda x: x.item(), ValueError, r"item: expected a tensor of one element, got shape \(2, 3\)"),
+        (lambda x: bool(x), ValueError, r"bool: expected a tensor of one element, got shape \(2, 3\)"),
+        (lambda x: rv.stack, AttributeError, r"no attribute 'stack'; rv.functional.stack is there"),
+        (lambda x: rv.one[None].t(), AttributeError, "module 'ranvier' has no attribute 'one'$"),
+        (lambda x: x[None].t(), ValueError, "t: expected a tensor of up to 2 axes"),
+        (lambda x: x.var(0, False, correction=0), ValueError, "var: expected correction or unbiased, got both"),
+        (lambda x: rv.ReLU(inplace=True), TypeError, "ReLU: expected no such arguments, got inplace=True; no"),
+    ],
+)  # fmt: skip
+def test_what_is_pytorchs_and_not_ours_is_refused_with_what_to_do(call, error, message):
+    with pytest.raises(error, match=message):
+        call(rv.ones(2, 3))
+
+
+def test_pytorchs_shorter_ways():
+    x = rv.randn(3, 4)
+    assert f"{x[0, 0]:.2f}" == f"{x[0, 0].item():.2f}"
+    assert x.max(1).values.tolist() == x.max(1)[0].tolist()
+    assert x.min(0).indices.tolist() == x.argmin(0).tolist()
+    assert x.t().tolist() == x.T.tolist()
+    assert x.where(x > 0, 0.0).tolist() == x.relu().tolist()
+    assert x.flip(0, 1).tolist() == x.flip((0, 1)).tolist()
+    assert x.std(1, False).tolist() == x.std(1, correction=0).tolist() == x.std(1, unbiased=False).tolist()
+    assert x.var(False).item() == x.var(correction=0).item()
+    assert x.softmax(-1).tolist() == F.softmax(x, -1).tolist()
+    assert x.double().type_as(x).cpu().dtype == rv.randn_like(x).dtype == np.float32
+    assert rv.rand_like(x).shape == (3, 4)
+    assert set(rv.randint(2, (100,)).tolist()) == {0, 1}
+    with pytest.raises(ValueError, match="randint: expected high above low, got 1 and 1"):
+        rv.randint(1, 1, (2,))
