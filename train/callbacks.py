@@ -56,7 +56,7 @@ class EarlyStopping(_Monitor):
 
     Args:
         monitor: its name in the epoch's row.
-        patience: epochs without improvement that are allowed.
+        patience: epochs in a row without improvement after which it ends.
         mode: 'min' if smaller is better, 'max' if larger.
         min_delta: a smaller change is no improvement.
         restore_best: put the best epoch's weights back at the end.
@@ -82,7 +82,7 @@ class EarlyStopping(_Monitor):
                 self.best_state = {name: np.array(t.numpy()) for name, t in trainer.model.state_dict().items()}
             return
         self.waited += 1
-        if self.waited > self.patience:
+        if self.waited >= self.patience:
             trainer.should_stop = True
 
     def on_fit_end(self, trainer) -> None:

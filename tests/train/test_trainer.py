@@ -148,7 +148,7 @@ def test_early_stopping_puts_the_best_weights_back():
     worsen = Worsen()
     trainer, train, validation = build(epochs=50, callbacks=[worsen, EarlyStopping(patience=2)])
     history = trainer.fit(train, validation)
-    assert len(history) == 5
+    assert len(history) == 4
     assert_same_weights(worsen.best, weights(trainer))
 
 
