@@ -195,7 +195,9 @@ def max_pool_grad_input_kernel(grad_y, codes, windows, places, scratch, grad_x):
 
 
 @kernel
-def avg_pool_kernel(x, windows, over_depth, over_height, over_width, places, ones, pitch, lines, offsets, scales, y):
+def avg_pool_kernel(
+    x, windows, over_depth, over_height, over_width, places, ones, pitch, lines, offsets, scales, scratch, y
+):
     """y = sum under each window / (over_depth * over_height * over_width), each divisor being one a window.
 
     Args:
@@ -204,16 +206,19 @@ def avg_pool_kernel(x, windows, over_depth, over_height, over_width, places, one
         places: [places across], where a window's places begin in its phases.
         lines: [parts, stride across * pitch + W], zeros. offsets (int64): [parts, rows of a window] scratch.
         scales: [parts, 2, windows across] scratch for a row's divisors and what 1 is by them.
+        scratch: [parts, rows * windows across] for so many rows, which then go around the caches, or [parts, 0].
     """
     (depth, height, width), counts, kernel_size = windows.shape, windows.counts, windows.kernel_size
     stride, padding = windows.stride, windows.padding
     across, step = counts[2], stride[2]
-    rows, parts = windows.planes * counts[0] * counts[1], lines.shape[0]
+    rows, parts, rows_out = windows.planes * counts[0] * counts[1], lines.shape[0], scratch.shape[1] // across
+    few = has_few_places(kernel_size[2], step, width)
     for part in prange(parts):
         line, offset, result = memory(lines[part]), memory(offsets[part]), memory(y)
         divisors, shares, divisor = memory(scales[part, 0]), memory(scales[part, 1]), x.dtype.type(0)
-        unit = _unit(part * rows // parts, counts)
-        for row in range(part * rows // parts, (part + 1) * rows // parts):
+        low, high, waiting = part * rows // parts, (part + 1) * rows // parts, 0
+        unit = _unit(low, counts)
+        for row in range(low, high):
             plane, o, i = unit
             unit = _next(unit, counts)
             if over_depth[o] * over_height[i] != divisor:
@@ -221,46 +226,54 @@ def avg_pool_kernel(x, windows, over_depth, over_height, over_width, places, one
                 for j in range(across):
                     divisors[j] = divisor * over_width[j]
                     shares[j] = 1 / divisors[j]
-            count = 0
+            count, top = 0, i * stride[1] - padding[1]
             for a in range(kernel_size[0]):
                 d = o * stride[0] - padding[0] + a
-                for b in range(kernel_size[1]):
-                    h = i * stride[1] - padding[1] + b
-                    if 0 <= d < depth and 0 <= h < height:
-                        offset[count] = ((plane * depth + d) * height + h) * width
+                if 0 <= d < depth:
+                    first = ((plane * depth + d) * height + top) * width
+                    for b in range(max(-top, 0), min(kernel_size[1], height - top)):
+                        offset[count] = first + b * width
                         count += 1
-            if has_few_places(kernel_size[2], step, width):
+            target, to = result, row * across
+            if rows_out:
+                target, to = memory(scratch[part]), waiting * across
+                waiting += 1
+            if few:
                 means_line(
-                    memory(x), offset, count, width, kernel_size[2], step, padding[2], divisors, shares,
-                    result, row * across, across,
+                    memory(x), offset, count, width, kernel_size[2], step, padding[2], divisors, shares, target, to,
+                    across,
                 )  # fmt: skip
-                continue
-            if step == 1:
-                weighted_sum_line(memory(x), offset, 0, memory(ones), count, line, padding[2], width)
             else:
-                weighted_sum_line(memory(x), offset, 0, memory(ones), count, line, step * pitch, width)
-                split_line(line, step * pitch, width, step, padding[2], line, 0, pitch)
-            to = row * across
-            weighted_sum_line(line, memory(places), 0, memory(ones), kernel_size[2], result, to, across)
-            for j in range(across):
-                result[to + j] /= divisors[j]
+                if step == 1:
+                    weighted_sum_line(memory(x), offset, 0, memory(ones), count, line, padding[2], width)
+                else:
+                    weighted_sum_line(memory(x), offset, 0, memory(ones), count, line, step * pitch, width)
+                    split_line(line, step * pitch, width, step, padding[2], line, 0, pitch)
+                weighted_sum_line(line, memory(places), 0, memory(ones), kernel_size[2], target, to, across)
+                for j in range(across):
+                    target[to + j] /= divisors[j]
+            if rows_out and (waiting == rows_out or row == high - 1):
+                stream_line(target, 0, result, row * across - to, to + across)
+                waiting = 0
+        if rows_out:
+            end_streams()
 
 
 @kernel
 def avg_pool_grad_input_kernel(
-    grad_y, windows, over_depth, over_height, over_width, shares, readers_d, readers_h, places, starts, ones, margin,
-    pitch, lines, offsets, weights, scratch, grad_x,
+    grad_y, windows, over_depth, over_height, over_width, readers_d, readers_h, places, starts, ones, margin, pitch,
+    lines, offsets, weights, scales, scratch, grad_x,
 ):  # fmt: skip
     """grad_x = sum over the windows above each position of grad_y / divisor.
 
     Args:
         grad_x, grad_y, over_depth, ...: as x, y, ... in avg_pool_kernel. ones: [places across], 1.
-        shares: [windows across], 1 / over_width.
         readers_d, readers_h: [D | H, places of a window], the window that has a position at a place, -1 if none has.
         places: [places across], where the grads of the windows begin that have a phase's positions at one of their
             places: of phase p, starts[p]..starts[p + 1] - 1.
         lines: [parts, (stride across + 1) * pitch], zeros up to `pitch`, where a row of grads lies from `margin` on.
-        offsets (int64), weights: [parts, rows of a window] scratch.
+        offsets (int64), weights: [parts, rows of a window] scratch. scales: [parts, windows across] scratch for what 1
+        is by over_width.
         scratch: [parts, rows * W] for so many rows, which then go around the caches, or [parts, 0].
     """
     shape, counts, kernel_size = windows.shape, windows.counts, windows.kernel_size
@@ -270,9 +283,11 @@ def avg_pool_grad_input_kernel(
     few = has_few_places(kernel_size[2], step, width)
     for part in prange(parts):
         line, offset, weight = memory(lines[part]), memory(offsets[part]), memory(weights[part])
-        divisors, result = memory(over_width), memory(grad_x)
-        unit = _unit(part * rows // parts, shape)
-        low, high = part * rows // parts, (part + 1) * rows // parts
+        shares, result = memory(scales[part]), memory(grad_x)
+        for j in range(across):
+            shares[j] = 1 / over_width[j]
+        low, high, waiting = part * rows // parts, (part + 1) * rows // parts, 0
+        unit = _unit(low, shape)
         for row in range(low, high):
             plane, d, h = unit
             unit = _next(unit, shape)
@@ -286,27 +301,29 @@ def avg_pool_grad_input_kernel(
                         count += 1
             target, to = result, row * width
             if rows_out:
-                target, to = memory(scratch[part]), (row - low) % rows_out * width
+                target, to = memory(scratch[part]), waiting * width
+                waiting += 1
             if count == 0:
                 for w in range(width):
                     target[to + w] = 0
             elif few:
                 spread_line(
-                    memory(grad_y), offset, weight, count, across, memory(shares), kernel_size[2], step, padding,
+                    memory(grad_y), offset, weight, count, across, shares, kernel_size[2], step, padding,
                     target, to, width,
                 )  # fmt: skip
             else:
                 weighted_sum_line(memory(grad_y), offset, 0, weight, count, line, margin, across)
                 for j in range(across):
-                    line[margin + j] /= divisors[j]
+                    line[margin + j] *= shares[j]
                 for phase in range(step):
                     first, terms = starts[phase], starts[phase + 1] - starts[phase]
                     length, there = (width + padding - phase + step - 1) // step, (phase + 1) * pitch
                     if terms:
                         weighted_sum_line(line, memory(places), first, memory(ones), terms, line, there, length)
                 join_line(line, pitch, pitch, step, padding, target, to, width)
-            if rows_out and (to == (rows_out - 1) * width or row == high - 1):
+            if rows_out and (waiting == rows_out or row == high - 1):
                 stream_line(target, 0, result, row * width - to, to + width)
+                waiting = 0
         if rows_out:
             end_streams()
 
@@ -422,7 +439,8 @@ def average_forward(x, windows, divisors, y):
     places, ones = _places_in_lines(kernel_size[2], step, 1, pitch), _ones(max(rows, kernel_size[2]), x.dtype)
     run = avg_pool_kernel if y.size * math.prod(kernel_size) > _WORTH_THREADS else avg_pool_kernel.serial
     scales = workspace("pool scales", (parts, 2, across), x.dtype)
-    run(x, windows, *divisors, places, ones, pitch, lines, offsets, scales, y)
+    scratch = workspace("pool scratch", (parts, _ROWS_OUT * across if is_past_caches(y.nbytes) else 0), x.dtype)
+    run(x, windows, *divisors, places, ones, pitch, lines, offsets, scales, scratch, y)
 
 
 def average_backward(grad_y, windows, divisors):
@@ -437,10 +455,11 @@ def average_backward(grad_y, windows, divisors):
     grad_x = empty(windows.planes * depth * height * width, grad_y.dtype)
     many = grad_y.size * math.prod(kernel_size) > _WORTH_THREADS
     (avg_pool_grad_input_kernel if many else avg_pool_grad_input_kernel.serial)(
-        grad_y, windows, *divisors, 1 / divisors[2], _axis_readers(windows, 0), _axis_readers(windows, 1),
+        grad_y, windows, *divisors, _axis_readers(windows, 0), _axis_readers(windows, 1),
         *_places_by_phase(kernel_size[2], step, margin), _ones(kernel_size[2], grad_y.dtype), margin, pitch, lines,
         workspace("pool offsets", (parts, rows), np.int64),
         workspace("pool weights", (parts, rows), grad_y.dtype),
+        workspace("pool scales", (parts, across), grad_y.dtype),
         workspace("pool scratch", (parts, _ROWS_OUT * width if is_past_caches(grad_x.nbytes) else 0), grad_y.dtype),
         grad_x,
     )  # fmt: skip
