@@ -12,12 +12,12 @@ import re
 from functools import cached_property
 from types import FunctionType
 
-from numba import get_num_threads, njit
+from numba import njit
 from numba.core.registry import CPUDispatcher
 
 from .cpu_cache import KernelCache
 from .cpu_parts import Part, PartCompiler
-from .cpu_threads import EntryCompiler
+from .cpu_threads import EntryCompiler, thread_count
 
 # Multiply-adds may be contracted; NaN and infinities keep their meaning, and sums their order: a loop `total += x[i]`
 # does not vectorise, `cpu_sums.py` has those that do. Were LLVM free to reorder them, their bits would depend on how
@@ -87,4 +87,4 @@ def _digest(values) -> str:
 
 def threads_for(multiply_adds: int) -> int:
     """How many threads a product of so many multiply-adds is worth: all that Numba may use, or one."""
-    return get_num_threads() if multiply_adds > _WORTH_A_THREAD else 1
+    return thread_count() if multiply_adds > _WORTH_A_THREAD else 1

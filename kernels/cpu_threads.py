@@ -27,7 +27,7 @@ from numba.core.targetconfig import ConfigStack
 from numba.core.typing import signature as typed
 from numba.core.untyped_passes import TranslateByteCode
 from numba.extending import intrinsic, lower_builtin, models, register_model
-from numba.np.ufunc.parallel import _launch_threads
+from numba.np.ufunc import parallel
 
 _BYTE, _INTEGER = llvm.IntType(8), llvm.IntType(types.intp.bitwidth)
 _POINTER, _INTEGERS = _BYTE.as_pointer(), _INTEGER.as_pointer()
@@ -35,7 +35,18 @@ _POINTER, _INTEGERS = _BYTE.as_pointer(), _INTEGER.as_pointer()
 
 def start_threads() -> None:
     """Starts Numba's threads, if they are not there yet: before a kernel that is shared among them is linked."""
-    _launch_threads()
+    parallel._launch_threads()
+
+
+def thread_count() -> int:
+    """How many threads share a kernel: what `numba.get_num_threads` says, which takes two locks at each call."""
+    return _reader_of_count()()
+
+
+@cache
+def _reader_of_count():
+    start_threads()
+    return parallel._get_num_threads
 
 
 class EntryCompiler(CompilerBase):

@@ -5,13 +5,14 @@ import math
 from functools import cache
 
 import numpy as np
-from numba import get_num_threads, prange
+from numba import prange
 
 from ..cpu_jit import kernel
 from ..cpu_math import erf, exp, sigmoid, tanh
 from ..cpu_matmul import matmul as multiply
+from ..cpu_threads import thread_count
 from ..destinations import gradient
-from ..elementwise.broadcasting import sum_to_shape
+from ..elementwise.broadcasting import broadcast_shape_of, broadcast_to, sum_to_shape
 from ..memory import empty
 
 _IDENTITY, _RELU, _SIGMOID, _TANH, _GELU = range(5)
@@ -112,7 +113,7 @@ def dense_backward(saved, grad_y, needs):
             state = grad_z  # is not read
         else:
             grad_z = empty(grad_z.shape, grad_z.dtype)
-        threads = get_num_threads() if grad_z.size > _SUMS_WORTH_THREADS[code] else 1
+        threads = thread_count() if grad_z.size > _SUMS_WORTH_THREADS[code] else 1
         differentiate = _grad_sum_kernel(code)
         (differentiate if threads > 1 else differentiate.serial)(grad_y_rows, state, grad_z, grad_bias, threads)
     grad_x = grad_weight = None
@@ -126,14 +127,11 @@ def dense_backward(saved, grad_y, needs):
 def matmul_forward(a, b, *, out=None):
     if a.ndim == b.ndim == 2:
         return multiply(a, b, empty((a.shape[0], b.shape[1]), a.dtype) if out is None else out), (a, b)
-    shape = (
-        np.broadcast_shapes(a.shape[:-2], b.shape[:-2]) + a.shape[-2:-1] * (a.ndim > 1) + b.shape[-1:] * (b.ndim > 1)
-    )
+    batch = broadcast_shape_of(a.shape[:-2], b.shape[:-2])
+    shape = batch + a.shape[-2:-1] * (a.ndim > 1) + b.shape[-1:] * (b.ndim > 1)
     out = empty(shape, a.dtype) if out is None else out
     rows, columns = _matrices(a, b)
-    _stacked(
-        rows, columns, out.reshape(*shape[: out.ndim - (a.ndim > 1) - (b.ndim > 1)], rows.shape[-2], columns.shape[-1])
-    )
+    _stacked(rows, columns, out.reshape(*batch, rows.shape[-2], columns.shape[-1]) if 1 in (a.ndim, b.ndim) else out)
     return out, (a, b)
 
 
@@ -162,7 +160,7 @@ def _matrices(a, b):
 
 def _product(a, b):
     """a x b for stacks of matrices."""
-    batch = np.broadcast_shapes(a.shape[:-2], b.shape[:-2])
+    batch = broadcast_shape_of(a.shape[:-2], b.shape[:-2])
     return _stacked(a, b, empty((*batch, a.shape[-2], b.shape[-1]), a.dtype))
 
 
@@ -171,9 +169,16 @@ def _stacked(a, b, out):
     if out.ndim == 2:
         return multiply(a, b, out)
     batch, count = out.shape[:-2], math.prod(out.shape[:-2])
-    a, b = (np.broadcast_to(x, (*batch, *x.shape[-2:])).reshape(count, *x.shape[-2:]) for x in (a, b))
-    multiply(a, b, out.reshape(count, *out.shape[-2:]))
+    a, b = (_one_stack(x, batch, count) for x in (a, b))
+    multiply(a, b, out if len(batch) == 1 else out.reshape(count, *out.shape[-2:]))
     return out
+
+
+def _one_stack(x, batch, count):
+    """A stack of matrices, repeated along axes that it has not, or of size 1, as [count, rows, columns]."""
+    if x.shape[:-2] != batch:
+        x = broadcast_to(x, (*batch, *x.shape[-2:]))
+    return x if x.ndim == 3 else x.reshape(count, *x.shape[-2:])
 
 
 def _rows(x):

@@ -12,11 +12,12 @@ def shape_of(x):
 
 def broadcast_shape(*operands):
     """The common shape of arrays and numbers that broadcast."""
-    return _common_shape(*map(shape_of, operands))
+    return broadcast_shape_of(*map(shape_of, operands))
 
 
 @lru_cache(maxsize=4096)
-def _common_shape(*shapes):
+def broadcast_shape_of(*shapes) -> tuple[int, ...]:
+    """The common shape of shapes that broadcast."""
     return np.broadcast_shapes(*shapes)
 
 

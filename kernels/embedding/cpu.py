@@ -3,11 +3,12 @@ and adds what belongs to its own rows, in order. So no two threads write to one 
 """
 
 import numpy as np
-from numba import get_num_threads, prange
+from numba import prange
 
 from ..cpu_jit import kernel
 from ..cpu_lines import memory, sum_of_few_lines
 from ..cpu_sums import line_product
+from ..cpu_threads import thread_count
 from ..destinations import gradient
 from ..memory import empty
 from . import bag_bounds, count_classes
@@ -199,5 +200,5 @@ def _grad_weight(flat, sources, factors, grad_y, winner, shape):
     winner = winner if maximum else np.zeros((0, 0), np.int64)
     many = grad_weight.size > _WORTH_THREADS or _are_many(flat, grad_weight)
     run = embedding_grad_weight_kernel if many else embedding_grad_weight_kernel.serial
-    run(flat, sources, factors, grad_y, maximum, winner, get_num_threads() if many else 1, grad_weight)
+    run(flat, sources, factors, grad_y, maximum, winner, thread_count() if many else 1, grad_weight)
     return grad_weight

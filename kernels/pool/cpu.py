@@ -11,11 +11,12 @@ from functools import lru_cache
 from typing import NamedTuple
 
 import numpy as np
-from numba import get_num_threads, prange
+from numba import prange
 
 from ..cpu_jit import kernel, serial_kernel
 from ..cpu_lines import memory
 from ..cpu_sums import line_sum
+from ..cpu_threads import thread_count
 from ..memory import empty
 from . import cpu_sliding
 from .geometry import adaptive_windows, as_planes, padded_lengths, pooled_shape, sliding_windows, three
@@ -179,7 +180,7 @@ def global_avg_pool_grad_kernel(grad_y, size, grad_x):
 
 def chunk_count(units):
     """Enough chunks to keep all threads busy to the end, none of them empty."""
-    return max(1, min(units, 8 * get_num_threads()))
+    return max(1, min(units, 8 * thread_count()))
 
 
 def _sliding(shape, kernel_size, stride, padding, dilation, ceil_mode):

@@ -176,56 +176,62 @@ def float_sum(x, axis, code=_PLAIN, centre=None, power=1.0):
         kept = (*x.shape[:first], *[1] * (min(last + 1, x.ndim) - first), *x.shape[last + 1 :])
         outer, inner = math.prod(x.shape[:first]), math.prod(x.shape[last + 1 :])
         middle = _NOTHING[x.dtype] if centre is None else np.ascontiguousarray(broadcast_to(centre, kept)).reshape(-1)
-        x = _sum_middle(x, outer, math.prod(x.shape[first : last + 1]), inner, code, middle, power).reshape(kept)
+        x = _sum_middle(x, outer, math.prod(x.shape[first : last + 1]), inner, code, middle, power, kept)
         code, centre = _PLAIN, None
     return x
 
 
 @functools.lru_cache(maxsize=4096)
-def _one_run(shape, axis, keepdims):
-    """Where the axes are neighbours: (sizes before, of and behind them, the shape of what is left), else None."""
+def _one_run(shape, axis):
+    """The sizes before, of and behind the axes where these are neighbours, else None."""
     if not axis or axis[-1] - axis[0] != len(axis) - 1:
         return None
-    before, of, behind = shape[: axis[0]], shape[axis[0] : axis[-1] + 1], shape[axis[-1] + 1 :]
-    return math.prod(before), math.prod(of), math.prod(behind), (*before, *[1] * len(axis) * keepdims, *behind)
+    return math.prod(shape[: axis[0]]), math.prod(shape[axis[0] : axis[-1] + 1]), math.prod(shape[axis[-1] + 1 :])
 
 
 def _total(x, axis, keepdims):
     """The sum of x over one or more axes, which stay or not."""
-    run = _one_run(x.shape, axis, keepdims)
-    if run is None:
-        return _finish(float_sum(x, axis), x.shape, axis, keepdims)
-    *sizes, shape = run
-    return _sum_middle(np.ascontiguousarray(x), *sizes, _PLAIN, _NOTHING[x.dtype], 1.0).reshape(shape)
+    sizes, shape = _one_run(x.shape, axis), _shape_left(x.shape, axis, keepdims)
+    if sizes is None:
+        return float_sum(x, axis).reshape(shape)
+    return _sum_middle(np.ascontiguousarray(x), *sizes, _PLAIN, _NOTHING[x.dtype], 1.0, shape)
 
 
-def _sum_middle(x, outer, n, inner, code, centre, power):
-    """[outer, n, inner] -> [outer, inner]; centre: [outer * inner], or empty where f needs none."""
+def _sum_middle(x, outer, n, inner, code, centre, power, shape):
+    """[outer, n, inner] -> [outer, inner] as an array of that shape; centre: [outer * inner], or empty where f needs
+    none."""
     many, power = x.size > _WORTH_THREADS, x.dtype.type(power)
+    blocks = max(-(-n // (_LONG if inner == 1 else _ROWS)), 1)
+    total = empty(shape if blocks == 1 else (outer, blocks, inner), x.dtype)
     if inner == 1:
-        partial = empty((outer, max(-(-n // _LONG), 1)), x.dtype)
         run = row_sums_kernel if many else row_sums_kernel.serial
-        run(x.reshape(outer, n), code, centre, power, partial)
+        run(x.reshape(outer, n), code, centre, power, total.reshape(outer, blocks))
     else:
-        partial = empty((outer, max(-(-n // _ROWS), 1), inner), x.dtype)
-        run = column_sums_kernel if many else column_sums_kernel.serial
+        run, partial = column_sums_kernel if many else column_sums_kernel.serial, total.reshape(outer, blocks, inner)
         run(x.reshape(outer, n, inner), code, centre.reshape(outer if centre.size else 0, inner), power, partial)
-    return partial if partial.shape[1] == 1 else partial.sum(1, dtype=np.float64).astype(x.dtype)
+    return total if blocks == 1 else total.sum(1, dtype=np.float64).astype(x.dtype).reshape(shape)
 
 
+@functools.lru_cache(maxsize=4096)
 def _count(shape, axis):
     return math.prod(shape[a] for a in axis)
 
 
+@functools.lru_cache(maxsize=4096)
+def _shape_left(shape, axis, keepdims):
+    """The shape without the axes, or with them of size 1."""
+    return tuple(1 if a in axis else n for a, n in enumerate(shape) if keepdims or a not in axis)
+
+
 def _kept(y, shape, axis):
     """y with the reduced axes as axes of size 1."""
-    return y.reshape([1 if a in axis else n for a, n in enumerate(shape)])
+    return y.reshape(_shape_left(shape, axis, True))
 
 
 def _finish(y, shape, axis, keepdims):
     """A result with its reduced axes of size 1, with or without them."""
     y = np.asarray(y)  # NumPy's arithmetic turns an array without axes into a scalar
-    return y if keepdims else y.reshape([n for a, n in enumerate(shape) if a not in axis])
+    return y if keepdims else y.reshape(_shape_left(shape, axis, False))
 
 
 def sum_forward(x, *, axis, keepdims=False):
@@ -341,16 +347,16 @@ def _by_numpy(function, gradient):
 
 def _shared(x, y, grad_y, axis):
     """grad_y where x equals y, divided by how many do."""
-    run = _one_run(x.shape, axis, True)
-    if run is not None and x.dtype.kind == "f" and x.size > _WORTH_THREADS:
-        outer, n, inner, _ = run
+    sizes = _one_run(x.shape, axis)
+    if sizes is not None and x.dtype.kind == "f" and x.size > _WORTH_THREADS:
+        outer, n, inner = sizes
         x, y, grad_y = (np.ascontiguousarray(array) for array in (x, y, grad_y))
         grad_x = empty(x.shape, x.dtype)
         if inner == 1:
             lines = (array.reshape(outer) for array in (y, grad_y))
             row_extremum_grad_kernel(x.reshape(outer, n), *lines, grad_x.reshape(outer, n))
         else:
-            sizes, lines = (outer, n, inner), (array.reshape(outer, inner) for array in (y, grad_y))
+            lines = (array.reshape(outer, inner) for array in (y, grad_y))
             column_extremum_grad_kernel(x.reshape(sizes), *lines, grad_x.reshape(sizes))
         return grad_x
     chosen = x == y

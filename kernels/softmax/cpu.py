@@ -8,14 +8,16 @@ N. Gimelshein, Online normalizer calculation for softmax, 2018).
 """
 
 import math
+from functools import lru_cache
 
 import numpy as np
-from numba import get_num_threads, prange
+from numba import prange
 
 from ..cpu_jit import kernel, serial_kernel
 from ..cpu_lines import largest_of_line, lowest_of, memory
 from ..cpu_math import exp, log, wide_vectors
 from ..cpu_sums import line_product, line_sum
+from ..cpu_threads import thread_count
 from ..memory import empty, workspace
 
 _STRIP = 256  # columns
@@ -283,7 +285,7 @@ def logsumexp_grad_input_kernel(grad_y, x, y, grad_x):
 def strip_lines(name, x, *lines):
     """Scratch for walking x [outer, n, inner] in strips of columns: [parts, columns of a strip] for each of `lines`."""
     outer, n, inner = x.shape
-    strip, threads = _STRIP, get_num_threads()
+    strip, threads = _STRIP, thread_count()
     if n >= _TALL:  # as wide as leaves work for all threads
         strip = max(strip, min(_WIDE_STRIP, -(-outer * inner // (threads * _STRIP)) * _STRIP))
     parts = max(1, min(outer * -(-inner // strip), 8 * threads))
@@ -295,45 +297,42 @@ def _run(softmax_kernel, x):
     return softmax_kernel if x.size >= _WORTH_THREADS else softmax_kernel.serial
 
 
-def _run_forward(x, code):
-    """x [outer, n, inner] -> y, by rows or by columns."""
-    outer, n, inner = x.shape
-    y = empty((outer, 1 if code == _LOGSUMEXP else n, inner), x.dtype)
+def _run_forward(x, axis, code, shape):
+    """The result in that shape, by rows or by columns, and x as it was worked off: [outer, n, inner]."""
+    outer, n, inner = sizes = _sizes(x.shape, axis)
+    lines, y = np.ascontiguousarray(x).reshape(sizes), empty(shape, x.dtype)
+    of_lines = outer, 1 if code == _LOGSUMEXP else n, inner
     if inner == 1:
-        _run(softmax_rows_kernel, x)(x[:, :, 0], code, y[:, :, 0])
+        _run(softmax_rows_kernel, x)(lines.reshape(sizes[:2]), code, y.reshape(of_lines[:2]))
     elif n >= _TALL and code != _LOGSUMEXP:
-        _run(softmax_tall_kernel, x)(x, code, *strip_lines("softmax", x, "raised", "peaks", "totals"), y)
+        scratch = strip_lines("softmax", lines, "raised", "peaks", "totals")
+        _run(softmax_tall_kernel, x)(lines, code, *scratch, y.reshape(of_lines))
     else:
-        _run(softmax_columns_kernel, x)(x, code, *strip_lines("softmax", x, "peaks", "totals"), y)
-    return y
+        scratch = strip_lines("softmax", lines, "peaks", "totals")
+        _run(softmax_columns_kernel, x)(lines, code, *scratch, y.reshape(of_lines))
+    return y, lines
 
 
-def _forward(x, axis, code, out):
-    lines = _lines(x, axis)
-    y = _run_forward(lines, code)
-    return _deliver(y.reshape(x.shape), out), (y, x.shape, code)
+@lru_cache(maxsize=4096)
+def _sizes(shape, axis):
+    """[outer, n, inner], n along the axis."""
+    axis %= len(shape)
+    return math.prod(shape[:axis]), shape[axis], math.prod(shape[axis + 1 :])
 
 
 def _backward(saved, grad_y, needs):
     if not needs[0]:
         return (None,)
-    y, shape, code = saved
-    inner = y.shape[2]
-    grad_y = np.ascontiguousarray(grad_y).reshape(y.shape)
-    grad_x = empty(y.shape, y.dtype)
-    if inner == 1:
-        _run(softmax_rows_grad_input_kernel, y)(grad_y[:, :, 0], y[:, :, 0], code, grad_x[:, :, 0])
+    y, sizes, code = saved
+    grad_y, grad_x = np.ascontiguousarray(grad_y), empty(y.shape, y.dtype)
+    if sizes[2] == 1:
+        rows = (array.reshape(sizes[:2]) for array in (grad_y, y))
+        _run(softmax_rows_grad_input_kernel, y)(*rows, code, grad_x.reshape(sizes[:2]))
     else:
-        lines = strip_lines("softmax", y, "totals")
-        _run(softmax_columns_grad_input_kernel, y)(grad_y, y, code, *lines, grad_x)
-    return (grad_x.reshape(shape),)
-
-
-def _lines(x, axis):
-    """x as [outer, n, inner], n along the axis."""
-    axis %= x.ndim
-    shape = math.prod(x.shape[:axis]), x.shape[axis], math.prod(x.shape[axis + 1 :])
-    return np.ascontiguousarray(x).reshape(shape)
+        lines = y.reshape(sizes)
+        totals = strip_lines("softmax", lines, "totals")
+        _run(softmax_columns_grad_input_kernel, y)(grad_y.reshape(sizes), lines, code, *totals, grad_x.reshape(sizes))
+    return (grad_x,)
 
 
 def _deliver(y, out):
@@ -342,6 +341,11 @@ def _deliver(y, out):
         return y
     out[...] = y
     return out
+
+
+def _forward(x, axis, code, out):
+    y, lines = _run_forward(x, axis, code, x.shape)
+    return _deliver(y, out), (y, lines.shape, code)
 
 
 def softmax_forward(x, *, axis=-1, out=None):
@@ -357,10 +361,9 @@ softmax_backward = log_softmax_backward = _backward
 
 def logsumexp_forward(x, *, axis=-1, keepdims=False, out=None):
     axis %= x.ndim
-    lines = _lines(x, axis)
-    y = _run_forward(lines, _LOGSUMEXP)
     shape = (*x.shape[:axis], *[1] * keepdims, *x.shape[axis + 1 :])
-    return _deliver(y.reshape(shape), out), (lines, y[:, 0, :], x.shape)
+    y, lines = _run_forward(x, axis, _LOGSUMEXP, shape)
+    return _deliver(y, out), (lines, y.reshape(lines.shape[0], lines.shape[2]), x.shape)
 
 
 def logsumexp_backward(saved, grad_y, needs):
