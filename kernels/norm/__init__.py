@@ -22,12 +22,12 @@ The variance is the mean of (x - mean)^2 (biased). With g^ = weight grad_y and m
 where mean(g^) falls away for rms_norm, and both means for batch_norm_inference. x^ is computed again from the saved
 mean and variance instead of being stored.
 
-    local_response_norm    y = x / (k + alpha / size * sum of x^2 over `size` neighbouring channels)^beta
+    local_response_norm    values divided by a power of those of neighbouring channels (`response.py`)
     running_average        running + factor (scale * value - running), the update of running statistics
 
 Sources: S. Ioffe, C. Szegedy, "Batch normalization", 2015; D. Ulyanov et al., "Instance normalization", 2016; Y. Wu,
 K. He, "Group normalization", 2018; J. L. Ba et al., "Layer normalization", 2016; B. Zhang, R. Sennrich, "Root mean
-square layer normalization", 2019; A. Krizhevsky et al., "ImageNet classification with deep CNNs", 2012, section 3.3.
+square layer normalization", 2019.
 """
 
 from __future__ import annotations
@@ -38,6 +38,18 @@ import numpy as np
 
 from ..check import check_choice, check_float, check_number, check_same_dtype, check_shape, refuse_type, refuse_value
 from ..operation import Cost, Operation, Refused, Sample, Uniform
+from .response import check_positive_integer, local_response_norm
+
+__all__ = [
+    "batch_norm",
+    "batch_norm_inference",
+    "group_norm",
+    "instance_norm",
+    "layer_norm",
+    "local_response_norm",
+    "rms_norm",
+    "running_average",
+]
 
 ACTIVATIONS = (None, "relu")
 
@@ -52,13 +64,6 @@ def _check_channels(operation, x, weight, bias, eps):
             check_same_dtype(operation, "x", x, name, array)
             check_shape(operation, name, array, (x.shape[1],), "[C]")
     check_number(operation, "eps", eps, 0, open_high=True)
-
-
-def _check_positive_integer(operation, argument, value):
-    if not isinstance(value, (int, np.integer)) or isinstance(value, bool):
-        refuse_type(operation, argument, "as an integer", type(value).__qualname__)
-    if value < 1:
-        refuse_value(operation, argument, "of at least 1", value)
 
 
 def _cost(x, *parameters, **_):
@@ -242,7 +247,7 @@ instance_norm = Operation(
 def _check_group_norm(x, weight=None, bias=None, *, groups, eps):
     """x: [N, C, ...] with C divisible by groups, weight, bias: [C] or None."""
     _check_channels("group_norm", x, weight, bias, eps)
-    _check_positive_integer("group_norm", "groups", groups)
+    check_positive_integer("group_norm", "groups", groups)
     if x.shape[1] % groups:
         refuse_value("group_norm", "groups", f"as a divisor of the {x.shape[1]} channels", groups)
 
@@ -389,75 +394,6 @@ rms_norm = Operation(
         _rms_sample("transformer", (512,), (4096,), large=True),
     ],
     refused=_refused_trailing(),
-)
-
-
-def _check_local_response_norm(x, *, size, alpha, beta, k):
-    """x: [N, C, ...]; size: number of channels in the sum, of which size // 2 come before the channel itself. Where the
-    base of the power is negative, y is NaN."""
-    check_float("local_response_norm", "x", x)
-    if x.ndim < 2:
-        refuse_value("local_response_norm", "x", "as [N, C, ...]", f"shape {x.shape}")
-    _check_positive_integer("local_response_norm", "size", size)
-    for name, value in (("alpha", alpha), ("beta", beta), ("k", k)):
-        check_number("local_response_norm", name, value, open_low=True, open_high=True)
-
-
-def _response_sample(name, shape, size=5, alpha=1e-1, beta=0.75, k=2.0, *, large=False):
-    return Sample(name, {"x": shape}, {"size": size, "alpha": alpha, "beta": beta, "k": k}, large)
-
-
-def _response_refused(name, error, message, **attributes):
-    good = {"size": 5, "alpha": 1e-4, "beta": 0.75, "k": 1.0}
-    return Refused(name, {"x": np.zeros((2, 3, 4))}, error, message, {**good, **attributes})
-
-
-local_response_norm = Operation(
-    "local_response_norm",
-    __name__,
-    check=_check_local_response_norm,
-    by_form=True,
-    # Per element: `size` squares and sums, a scaled sum, a power (counted as one) and a product.
-    cost=lambda x, *, size, **_: Cost(flops=(2 * size + 4) * x.size, bytes=2 * x.size * x.dtype.itemsize),
-    reduction_length=lambda x, *, size, **_: size,
-    vary=lambda pick: _response_sample(
-        "varied",
-        (pick(0, 3), pick(0, 8), *(pick(0, 5) for _ in range(pick(0, 2)))),
-        pick(1, 9),
-        pick(0, 10) / 4,
-        pick(-4, 8) / 4,
-        pick(1, 4),
-    ),
-    samples=[
-        _response_sample("images", (3, 9, 5, 7)),
-        _response_sample("even_window", (2, 7, 11), 4, 1.0, 0.5, 1.0),
-        _response_sample("window_past_both_ends", (2, 3, 5), 9),
-        _response_sample("one_channel", (2, 1, 5), 3),
-        _response_sample("no_rows", (0, 4, 3, 3)),
-        _response_sample("no_pixels", (2, 4, 0)),
-        _response_sample("alexnet", (16, 96, 27, 27), 5, 1e-4, large=True),
-    ],
-    refused=[
-        Refused(
-            "integers",
-            {"x": np.zeros((2, 3, 4), int)},
-            TypeError,
-            "expected x of type",
-            {"size": 5, "alpha": 1e-4, "beta": 0.75, "k": 1.0},
-        ),
-        Refused(
-            "vector",
-            {"x": np.zeros(4)},
-            ValueError,
-            r"x as \[N, C, \.\.\.\]",
-            {"size": 5, "alpha": 1e-4, "beta": 0.75, "k": 1.0},
-        ),
-        _response_refused("size", ValueError, "size of at least 1, got 0", size=0),
-        _response_refused("size_type", TypeError, "size as an integer, got float", size=5.0),
-        _response_refused("alpha", ValueError, "alpha in .*, got nan", alpha=math.nan),
-        _response_refused("beta", TypeError, "beta as a real number, got str", beta="0.75"),
-        _response_refused("k", ValueError, "k in .*, got inf", k=math.inf),
-    ],
 )
 
 
