@@ -126,7 +126,7 @@ def forward(x, shape, taps_d, taps_h, weights, y):
     (rows_d, weights_d), (rows_h, weights_h) = taps_d, taps_h
     parts = _parts(shape[0] * len(rows_d) * len(rows_h))
     lines = workspace("interpolate lines", (parts, _WAITING, shape[3] + len(weights) // 2), x.dtype)
-    scratch = terms(parts, rows_d.shape[1] * rows_h.shape[1], x.dtype)
+    scratch = scratch_for_terms(parts, rows_d.shape[1] * rows_h.shape[1], x.dtype)
     out = workspace("interpolate rows", (parts, _WAITING * 2 * shape[3] if is_past_caches(y.nbytes) else 0), x.dtype)
     run = doubled_kernel if max(x.size, y.size) > WORTH_THREADS else doubled_kernel.serial
     run(x, shape, rows_d, weights_d, rows_h, weights_h, weights, lines, *scratch, out, y)
@@ -138,7 +138,7 @@ def backward(grad_y, shape, reading_d, reading_h, weights, sizes):
     parts = _parts(planes * depth * height)
     lines = workspace("interpolate lines", (parts, _WAITING, 2 * (width + len(weights))), grad_y.dtype)
     fill(lines, 0)
-    scratch = terms(parts, max(reading_d.most * reading_h.most, len(weights)), grad_y.dtype)
+    scratch = scratch_for_terms(parts, max(reading_d.most * reading_h.most, len(weights)), grad_y.dtype)
     grad_x = empty(planes * depth * height * width, grad_y.dtype)
     run = halved_kernel if max(grad_y.size, grad_x.size) > WORTH_THREADS else halved_kernel.serial
     run(grad_y, shape, reading_d, reading_h, weights, lines, *scratch, grad_x)
@@ -149,7 +149,7 @@ def _parts(rows):
     return max(1, min(rows // _WAITING, 4 * get_num_threads()))
 
 
-def terms(parts, count, dtype):
+def scratch_for_terms(parts, count, dtype):
     """Scratch for the places and weights of the lines that a row is the sum of: each part's in cache lines of its own,
     or two threads would take turns at writing to one."""
     count = -(-count // _APART) * _APART

@@ -18,7 +18,7 @@ from ..cpu_jit import kernel, serial_kernel
 from ..cpu_lines import memory, weighted_sum_line
 from ..memory import empty, workspace
 from ..pool.geometry import three
-from .cpu_doubled import WORTH_THREADS, terms
+from .cpu_doubled import WORTH_THREADS, scratch_for_terms
 from .cpu_doubled import backward as doubled_backward
 from .cpu_doubled import forward as doubled_forward
 from .cpu_nearest import backward as nearest_backward
@@ -248,7 +248,7 @@ def _weighted_forward(x, shape, counts, axes, y):
     run = interpolate_kernel if max(x.size, y.size) > WORTH_THREADS else interpolate_kernel.serial
     run(
         x, shape, rows_d, weights_d, rows_h, weights_h, bounds, columns, weights, block, kept,
-        *terms(parts, rows_d.shape[1] * rows_h.shape[1], x.dtype), y,
+        *scratch_for_terms(parts, rows_d.shape[1] * rows_h.shape[1], x.dtype), y,
     )  # fmt: skip
 
 
@@ -280,6 +280,6 @@ def _weighted_backward(grad_y, shape, axes, sizes):
     run = run if max(grad_y.size, grad_x.size) > WORTH_THREADS else run.serial
     run(
         grad_y, shape, reading_d, reading_h, columns, weights, width, block, kept,
-        *terms(parts, reading_d.most * reading_h.most, grad_y.dtype), grad_x,
+        *scratch_for_terms(parts, reading_d.most * reading_h.most, grad_y.dtype), grad_x,
     )  # fmt: skip
     return grad_x

@@ -12,7 +12,7 @@ from ..cpu_jit import kernel
 from ..cpu_lines import memory, sum_of_few_lines, weighted_sum_line
 from ..cpu_streams import end_streams, is_past_caches, stream_line
 from ..memory import empty, workspace
-from .cpu_doubled import WORTH_THREADS, terms
+from .cpu_doubled import WORTH_THREADS, scratch_for_terms
 from .cpu_doubled_lines import add_pairs_of_lines, repeat_line
 
 
@@ -108,7 +108,7 @@ def backward(grad_y, shape, readings, doubled, sizes):
     (starts_d, most_d), (starts_h, most_h), (starts_w, _) = readings
     parts = _parts(shape[0] * sizes[0])
     lines = workspace("interpolate lines", (parts, shape[3]), grad_y.dtype)
-    places, _ = terms(parts, most_d * most_h, grad_y.dtype)
+    places, _ = scratch_for_terms(parts, most_d * most_h, grad_y.dtype)
     grad_x = empty(shape[0] * sizes[0] * sizes[1] * sizes[2], grad_y.dtype)
     ones, run = _ones(most_d * most_h, grad_y.dtype), nearest_grad_input_kernel
     run = run if max(grad_y.size, grad_x.size) > WORTH_THREADS else run.serial
