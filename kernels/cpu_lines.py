@@ -19,7 +19,7 @@ from numba.core import cgutils
 from numba.extending import intrinsic
 
 from .cpu_jit import serial_kernel
-from .cpu_product import REGISTER_BYTES
+from .cpu_product import REGISTER_BYTES, prefetch
 from .cpu_vectors import everywhere, load, store
 
 
@@ -61,6 +61,21 @@ def zero_of(typing_context, line):
         return ir.Constant(context.get_data_type(signature.return_type), 0.0)
 
     return line.dtype(line), generate
+
+
+@intrinsic
+def ask_for(typing_context, line, start, count):
+    """Asks memory for line[start] up to line[start + count], which will soon be read: the second cache shall have them.
+    There need be no such elements."""
+
+    def generate(context, builder, signature, arguments):
+        line, start, count = arguments
+        step = ir.Constant(count.type, REGISTER_BYTES * 8 // signature.args[0].dtype.bitwidth)
+        with cgutils.for_range_slice(builder, ir.Constant(count.type, 0), count, step) as (place, _):
+            prefetch(builder, builder.gep(line, [builder.add(start, place)]))
+        return context.get_dummy_value()
+
+    return types.void(line, types.intp, types.intp), generate
 
 
 def vector_of(context, line, parts):

@@ -108,12 +108,21 @@ def _exp32(x):
     return _bounded_exp(smallest(largest(x, -104.0), 89.0))
 
 
+def _exp_of_rest(r):
+    """exp(r) for r in [-ln 2 / 2, ln 2 / 2]."""
+    return _polynomial(r, 1.383683522e-3, 8.374824055e-3, 4.166822620e-2, 1.666642007e-1, 4.999999208e-1, 1.0, 1.0)
+
+
+def _decay32(x):
+    # One power of two is enough, and no bound above: two thirds of the steps of exp.
+    n, r = _without_powers_of_two(largest(x, -86.5))
+    return choose(x < -86.5, x.like(0.0), _exp_of_rest(r) * _power_of_two(n))
+
+
 def _bounded_exp(x):
     """exp(x) = 2^n exp(r), from where it is 0 to where it is infinite."""
     n, r = _without_powers_of_two(x)
-    p = _polynomial(
-        r, 1.383683522e-3, 8.374824055e-3, 4.166822620e-2, 1.666642007e-1, 4.999999208e-1, 1.0, 1.0
-    )  # fmt: skip
+    p = _exp_of_rest(r)
     # 2^n as two powers, neither of which overflows before the result does, nor vanishes.
     half = n >> 1
     return p * _power_of_two(half) * _power_of_two(n - half)
@@ -234,6 +243,7 @@ def _library(name):
 
 
 exp = _by_width(_exp32, _exp64)
+decay = _by_width(_decay32, _exp64)  # exp of what is not above 1, and 0 from where that is all but subnormal: 2.7e-38
 log = _by_width(_log32, lambda x: call(x, "llvm.log"))
 tanh = _by_width(_tanh32, _library("tanh"))
 expm1 = _by_width(_expm1_32, _library("expm1"))

@@ -16,8 +16,8 @@ from ..cpu_jit import kernel, serial_kernel
 from ..cpu_lines import largest_of_line, memory
 from ..cpu_math import exp, log, wide_vectors
 from ..cpu_sums import line_product, line_sum, wide_sum
-from ..memory import empty, workspace, zeros
-from ..softmax.cpu import add_exp_line, exp_line, peaks_of_strip, strip_lines
+from ..memory import constant, empty, workspace
+from ..softmax.cpu import add_exp_line, decay_line, peaks_of_strip, strip_lines
 from .cpu_reduce import reduce_losses, scales_of
 
 _ROWS = 8  # rows that one thread takes at a time
@@ -43,7 +43,7 @@ def cross_entropy_rows_kernel(x, labels, targets, by_label, weight, ignored, smo
                 total = x.dtype.type(0)
                 for start in range(0, classes, scratch.size):
                     count = min(scratch.size, classes - start)
-                    exp_line(memory(x), r * classes + start, count, highest, memory(scratch), 0)
+                    decay_line(memory(x), r * classes + start, count, highest, memory(scratch), 0, classes)
                     total += line_sum(scratch[:count])
                 log_sum = highest + log(total)
                 if not by_label:
@@ -308,12 +308,6 @@ def mean_by_weight_kernel(losses, labels, ignored, weight, weighted, mean, facto
     factor[0] = 1 / total if total != 0 else 0
 
 
-@functools.lru_cache(maxsize=16)
-def _ones(classes, dtype):
-    """The class weights where there are none. Not to be written to."""
-    return np.ones(classes, dtype)
-
-
 def _scores(x):
     """[C], [N, C] and [N, C, d1, ...] as [N, C] where a row has one position, else as planes [N, C, S]; shares memory
     where x is contiguous."""
@@ -348,7 +342,7 @@ def cross_entropy_forward(
     x, by_label = _scores(input), target.dtype != input.dtype
     labels = _positions(target, x, np.int64) if by_label else _NO_LABELS[x.ndim]
     targets = x[:0] if by_label else _scores(target)
-    class_weight = _ones(x.shape[1], x.dtype) if weight is None else np.ascontiguousarray(weight)
+    class_weight = constant(x.shape[1], x.dtype, 1) if weight is None else np.ascontiguousarray(weight)
     shape = x.shape[:1] + x.shape[2:]
     losses, log_sums = empty(shape, x.dtype), empty(shape, x.dtype)
     smoothing = float(label_smoothing)
@@ -389,27 +383,54 @@ def cross_entropy_backward(saved, grad_output, needs):
     return grad_input, grad_target, None
 
 
+@kernel
+def nll_loss_kernel(x, labels, ignored, weight, losses):
+    """losses = -weight of the label * what x has for it, 0 where it is ignored. x: [N, C, S], the others [N, S]."""
+    for n in prange(x.shape[0]):
+        for s in range(x.shape[2]):
+            label = labels[n, s]
+            losses[n, s] = -(weight[label] * x[n, label, s]) if label != ignored else x.dtype.type(0)
+
+
+@kernel
+def nll_loss_grad_kernel(labels, ignored, weight, scales, grad_x):
+    """grad_x [N, C, S] = -weight of the label * scale at each label that counts, else 0; scales: [N, S], or [1, 1]."""
+    for n in prange(grad_x.shape[0]):
+        grad_x[n] = 0
+        for s in range(grad_x.shape[2]):
+            label = labels[n, s]
+            if label != ignored:
+                grad_x[n, label, s] = -(weight[label] * scales[n % scales.shape[0], s % scales.shape[1]])
+
+
 def nll_loss_forward(input, target, weight=None, *, ignore_index=-100, reduction="mean"):
-    x = _scores(input)
-    labels = _positions(target, x, np.int64)
-    counted = labels != ignore_index
-    labels = np.where(counted, labels, 0)
-    class_weight = _ones(x.shape[1], x.dtype) if weight is None else weight
-    weights = np.where(counted, class_weight[labels], x.dtype.type(0))
-    chosen = labels[:, None]
-    # The weight 0 of an ignored label must not meet an infinite log-probability.
-    log_probabilities = np.where(counted, np.take_along_axis(x, chosen, axis=1)[:, 0], x.dtype.type(0))
-    with np.errstate(invalid="ignore"):
-        losses = -weights * log_probabilities
-    output, factor = reduce_losses(losses, reduction, float(weights.sum(dtype=np.float64)), _output_shape(input))
-    return output, (x, chosen, weights, factor, reduction, input.shape)
+    x = np.ascontiguousarray(input).reshape(_sizes(input.shape))
+    positions = x.shape[0], x.shape[2]
+    labels = np.ascontiguousarray(target, np.int64).reshape(positions)
+    class_weight = constant(x.shape[1], x.dtype, 1) if weight is None else np.ascontiguousarray(weight)
+    losses = empty(positions, x.dtype)
+    _run_for(x, nll_loss_kernel)(x, labels, ignore_index, class_weight, losses)
+    if reduction == "mean":
+        output, factor = empty((), x.dtype), empty(1, np.float64)
+        mean_by_weight_kernel(
+            losses.ravel(), labels.ravel(), ignore_index, class_weight, weight is not None, output, factor
+        )
+    else:
+        output, factor = reduce_losses(losses, reduction, losses.size, _output_shape(input))
+    return output, (labels, ignore_index, class_weight, factor, reduction, input.shape)
 
 
 def nll_loss_backward(saved, grad_output, needs):
     if not needs[0]:
         return None, None, None
-    x, chosen, weights, factor, reduction, shape = saved
-    grad = zeros(x.shape, x.dtype)
-    scales = scales_of(grad_output, factor, reduction, weights.shape, x.dtype)
-    np.put_along_axis(grad, chosen, (-weights * scales)[:, None], axis=1)
-    return grad.reshape(shape), None, None
+    labels, ignored, weight, factor, reduction, shape = saved
+    scales = scales_of(grad_output, factor, reduction, labels.shape, weight.dtype)
+    grad_x = empty(shape, weight.dtype)
+    _run_for(grad_x, nll_loss_grad_kernel)(labels, ignored, weight, scales, grad_x.reshape(_sizes(shape)))
+    return grad_x, None, None
+
+
+@functools.lru_cache(maxsize=4096)
+def _sizes(shape):
+    """[C] and [N, C, d1, ...] as [N, C, S]."""
+    return (1, *shape, 1) if len(shape) == 1 else (*shape[:2], math.prod(shape[2:]))

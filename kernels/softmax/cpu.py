@@ -2,9 +2,8 @@
 
 An axis whose elements lie side by side is worked off row by row: a row stays in the first cache over its passes
 (largest, sum, result). Any other axis is worked off in strips of neighbouring columns, so that memory is still read
-along the lines in which it lies. Where a strip has many rows, and would come from memory three times, largest and sum
-are found in one pass, a few rows at a time, with sums that shrink when a larger element comes (M. Milakov and
-N. Gimelshein, Online normalizer calculation for softmax, 2018).
+along the lines in which it lies. Where a strip has many rows, and would come from memory three times, it is the work of
+`cpu_tall`.
 """
 
 import math
@@ -14,26 +13,42 @@ import numpy as np
 from numba import prange
 
 from ..cpu_jit import kernel, serial_kernel
-from ..cpu_lines import largest_of_line, lowest_of, memory
-from ..cpu_math import exp, log, wide_vectors
+from ..cpu_lines import ask_for, largest_of_line, memory
+from ..cpu_math import decay, exp, log, wide_vectors
 from ..cpu_sums import line_product, line_sum
 from ..cpu_threads import thread_count
 from ..memory import empty, workspace
+from .cpu_tall import softmax_tall
 
+_ASKED = 128  # elements that memory is asked for at a time
 _STRIP = 256  # columns
 _TALL = 256  # rows from which on a strip comes from memory each time: it may as well be wider, up to
-_WIDE_STRIP = 4096  # columns, of which
-_TOGETHER = 8  # rows stay in the cache between two sweeps
+_WIDE_STRIP = 4096  # columns
 _WORTH_THREADS = 1 << 13  # elements
 _SOFTMAX, _LOG_SOFTMAX, _LOGSUMEXP = range(3)
 
 
 @serial_kernel
-def exp_line(x, start, count, peak, target, to):
-    """target[to + i] = exp(x[start + i] - peak) for i < count: memory of two arrays."""
+def decay_line(x, start, count, peak, target, to, ahead):
+    """target[to + i] = exp(x[start + i] - peak) for i < count, none of them above the peak: memory of two arrays.
+
+    Meanwhile what lies `ahead` further in x is asked for, the next row: it comes while there is enough to compute.
+    """
+    wide_vectors()
+    whole = count // _ASKED * _ASKED
+    for first in range(0, whole, _ASKED):
+        ask_for(x, start + first + ahead, _ASKED)
+        for i in range(_ASKED):
+            target[to + first + i] = decay(x[start + first + i] - peak)
+    for i in range(whole, count):
+        target[to + i] = decay(x[start + i] - peak)
+
+
+@serial_kernel
+def _exp_line(x, start, count, peak, target):
     wide_vectors()
     for i in range(count):
-        target[to + i] = exp(x[start + i] - peak)
+        target[i] = exp(x[start + i] - peak)
 
 
 @serial_kernel
@@ -59,10 +74,10 @@ def softmax_rows_kernel(x, code, y):
             if abs(peak) == np.inf:
                 peak = zero  # infinities then come out of exp and log by themselves
             terms = np.empty(n, x.dtype)
-            exp_line(memory(x), row * n, n, peak, memory(terms), 0)
+            _exp_line(memory(x), row * n, n, peak, memory(terms))
             y[row, 0] = peak + log(line_sum(terms))
         else:
-            exp_line(memory(x), row * n, n, peak, memory(y), row * n)
+            decay_line(memory(x), row * n, n, peak, memory(y), row * n, n)
             total = line_sum(y[row])
             if code == _SOFTMAX:
                 _multiply_line(memory(y), row * n, n, one / total)
@@ -151,67 +166,6 @@ def softmax_columns_kernel(x, code, peaks, totals, y):
             else:
                 for i in range(count):
                     y[o, 0, start + i] = peak[i] + log(total[i])
-
-
-@serial_kernel
-def _raise_peaks(x, start, pitch, rows, count, raised, peak, total):
-    """peak[i] = the largest of itself and of column i of some rows; total[i], a sum of e^(x - peak), shrinks with it.
-    raised: scratch."""
-    wide_vectors()
-    for i in range(count):
-        raised[i] = peak[i]
-    for row in range(rows):
-        here = start + row * pitch
-        for i in range(count):
-            raised[i] = x[here + i] if x[here + i] > raised[i] else raised[i]
-    for i in range(count):
-        total[i] = total[i] * exp(peak[i] - raised[i]) if raised[i] > peak[i] else total[i]
-    for i in range(count):
-        peak[i] = raised[i]
-
-
-@serial_kernel
-def _add_exp_but_of_lowest(x, start, count, peak, total):
-    """total[i] += e^(x[start + i] - peak[i]), which is 0 for -inf even where the peak is no more."""
-    wide_vectors()
-    for i in range(count):
-        value = x[start + i]
-        total[i] = total[i] if value == lowest_of(x) else total[i] + exp(value - peak[i])
-
-
-@serial_kernel
-def _softmax_line(x, start, count, peak, factor, y):
-    wide_vectors()
-    for i in range(count):
-        y[start + i] = exp(x[start + i] - peak[i]) * factor[i]
-
-
-@kernel
-def softmax_tall_kernel(x, code, raised, peaks, totals, y):
-    """The same, for softmax and log_softmax, where n is large: a strip of columns is swept twice."""
-    outer, n, inner = x.shape
-    parts, strip = peaks.shape
-    strips = (inner + strip - 1) // strip
-    jobs = outer * strips
-    for part in prange(parts):
-        peak, total = memory(peaks[part]), memory(totals[part])
-        for job in range(part * jobs // parts, (part + 1) * jobs // parts):
-            o, start = job // strips, job % strips * strip
-            count, first = min(strip, inner - start), o * n * inner + start
-            for i in range(count):
-                peak[i], total[i] = -np.inf, 0
-            for row in range(0, n, _TOGETHER):
-                rows = min(_TOGETHER, n - row)
-                _raise_peaks(memory(x), first + row * inner, inner, rows, count, memory(raised[part]), peak, total)
-                for r in range(row, row + rows):
-                    _add_exp_but_of_lowest(memory(x), first + r * inner, count, peak, total)
-            for i in range(count):
-                total[i] = 1 / total[i] if code == _SOFTMAX else log(total[i])
-            for row in range(n):
-                if code == _SOFTMAX:
-                    _softmax_line(memory(x), first + row * inner, count, peak, total, memory(y))
-                else:
-                    _subtract_line(memory(x), first + row * inner, count, peak, total, memory(y))
 
 
 @kernel
@@ -305,8 +259,7 @@ def _run_forward(x, axis, code, shape):
     if inner == 1:
         _run(softmax_rows_kernel, x)(lines.reshape(sizes[:2]), code, y.reshape(of_lines[:2]))
     elif n >= _TALL and code != _LOGSUMEXP:
-        scratch = strip_lines("softmax", lines, "raised", "peaks", "totals")
-        _run(softmax_tall_kernel, x)(lines, code, *scratch, y.reshape(of_lines))
+        softmax_tall(lines, code == _LOG_SOFTMAX, y.reshape(of_lines))
     else:
         scratch = strip_lines("softmax", lines, "peaks", "totals")
         _run(softmax_columns_kernel, x)(lines, code, *scratch, y.reshape(of_lines))

@@ -49,6 +49,14 @@ def test_float32_is_right_to_six_units_in_the_last_place(name):
     assert units.max() < 6, f"{units.max():.2f} units at {x[units.argmax()]!r}"
 
 
+def test_decay_is_exp_below_zero_and_ends_before_it_is_subnormal():
+    decay, x = compiled("decay"), np.linspace(-86.5, 1e-3, 200_001).astype(np.float32)
+    exact = np.exp(x.astype(np.float64))
+    assert np.max(np.abs(decay(x) - exact) / np.spacing(exact.astype(np.float32))) < 6
+    ends = np.array([0.0, -86.6, -3e38, -np.inf, np.nan], np.float32)
+    np.testing.assert_array_equal(decay(ends), np.array([1.0, 0.0, 0.0, 0.0, np.nan], np.float32))
+
+
 @pytest.mark.parametrize(
     ("name", "sign", "largest"),
     [("log", 1, 1e-37), ("log1p", 1, 1.0), ("log1p", -1, 0.9), ("expm1", 1, 1.0), ("expm1", -1, 1.0)],
