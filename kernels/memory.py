@@ -8,6 +8,7 @@
 from __future__ import annotations
 
 import contextlib
+import functools
 import math
 import sys
 import threading
@@ -90,6 +91,12 @@ def zeros(shape: int | tuple[int, ...], dtype) -> np.ndarray:
     array = empty(shape, dtype)
     array.fill(0)
     return array
+
+
+@functools.lru_cache(maxsize=256)
+def constant(count: int, dtype, value: float) -> np.ndarray:
+    """A vector of one value, such as a weight that is not there. Not to be written to: others get the same one."""
+    return np.full(count, value, dtype)
 
 
 class _Workspaces(threading.local):

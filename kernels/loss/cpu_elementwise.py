@@ -210,7 +210,7 @@ def _flat(x, like):
         return _NOTHING[like.dtype]
     if type(x) is not np.ndarray or x.shape != like.shape:
         x = np.broadcast_to(x, like.shape)
-    return np.ascontiguousarray(x, dtype=like.dtype).reshape(-1)
+    return np.ascontiguousarray(x, dtype=like.dtype).ravel()
 
 
 def _forward(code, input, target, reduction, other=None, weight=None, p=0.0, full=False):
@@ -235,10 +235,11 @@ def _gradient(saved, by, grad_output, sign=1.0):
     """The gradient by one of the inputs: `sign` times the kernel's derivative, for what enters as a difference."""
     call, shape, scale, each = saved
     x = call[1]
-    grad = empty(x.size, x.dtype)
-    grad_output = np.ascontiguousarray(grad_output).reshape(-1)
-    _run(elementwise_loss_grad_kernel, x)(call[0], by, *call[1:], sign * scale, grad_output, each, grad)
-    return grad.reshape(shape)
+    grad = empty(shape, x.dtype)
+    _run(elementwise_loss_grad_kernel, x)(
+        call[0], by, *call[1:], sign * scale, grad_output.ravel(), each, grad.ravel()
+    )  # fmt: skip
+    return grad
 
 
 def _difference_backward(saved, grad_output, needs):

@@ -3,12 +3,13 @@
 how x lies in memory."""
 
 import math
+from functools import lru_cache
 from typing import NamedTuple
 
 import numpy as np
 
 from ..cpu_jit import serial_kernel
-from ..memory import empty, zeros
+from ..memory import constant, empty, zeros
 from . import cpu_columns, cpu_planes, cpu_short_planes
 from .cpu_planes import Sets
 from .cpu_response import local_response_norm_backward, local_response_norm_forward
@@ -65,7 +66,7 @@ def batch_norm_inference_backward(saved, grad_y, needs):
 
 
 def instance_norm_forward(x, weight=None, bias=None, *, eps):
-    sets = Sets(math.prod(x.shape[:2]), 1, 1, 0)
+    sets = Sets(x.shape[0] * x.shape[1], 1, 1, 0)
     y, mean, variance, saved = _by_set_forward(x, weight, bias, sets, eps)
     return (y, mean.reshape(x.shape[:2]), variance.reshape(x.shape[:2])), saved
 
@@ -75,8 +76,7 @@ def instance_norm_backward(saved, grads, needs):
 
 
 def group_norm_forward(x, weight=None, bias=None, *, groups, eps):
-    members = x.shape[1] // groups
-    y, _, _, saved = _by_set_forward(x, weight, bias, Sets(x.shape[0] * groups, members, members, 1), eps)
+    y, _, _, saved = _by_set_forward(x, weight, bias, _group_sets(x.shape, groups), eps)
     return y, saved
 
 
@@ -108,9 +108,15 @@ def running_average_forward(running, value, *, factor, scale=1.0, out=None):
 
 def _affine(x, weight, bias):
     """Contiguous [C] parameters, 1 and 0 where there are none."""
-    weight = np.ones(x.shape[1], x.dtype) if weight is None else np.ascontiguousarray(weight)
-    bias = np.zeros(x.shape[1], x.dtype) if bias is None else np.ascontiguousarray(bias)
+    weight = constant(x.shape[1], x.dtype, 1) if weight is None else np.ascontiguousarray(weight)
+    bias = constant(x.shape[1], x.dtype, 0) if bias is None else np.ascontiguousarray(bias)
     return weight, bias
+
+
+@lru_cache(maxsize=4096)
+def _group_sets(shape, groups):
+    members = shape[1] // groups
+    return Sets(shape[0] * groups, members, members, 1)
 
 
 def _by_set_forward(x, weight, bias, sets, eps):
@@ -187,12 +193,17 @@ def _long_planes_backward(x, grad_y, *arguments):
 
 
 def _has_short_planes(x):
-    return 0 < math.prod(x.shape[2:]) < _SHORT
+    return 0 < _plane_size(x.shape) < _SHORT
+
+
+@lru_cache(maxsize=4096)
+def _plane_size(shape):
+    return math.prod(shape[2:])
 
 
 def _lies_as_columns(x):
     """Whether neighbours in memory are of neighbouring channels: [N, C], [N, C, 1, 1], or channels-last memory."""
-    if x.ndim == 2 or math.prod(x.shape[2:]) == 1:
+    if _plane_size(x.shape) == 1:
         return True
     return not x.flags.c_contiguous and np.moveaxis(x, 1, -1).flags.c_contiguous
 

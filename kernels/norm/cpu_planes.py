@@ -11,7 +11,7 @@ planes s * step + j * member_step:
 """
 
 import math
-from functools import cache
+from functools import cache, lru_cache
 from typing import NamedTuple
 
 import numpy as np
@@ -194,7 +194,7 @@ def forward(x, sets, weight, bias, eps, relu, mean=None, variance=None):
     y = empty(x.shape, x.dtype)
     size = math.prod(x.shape[2:])
     run = _normalize_kernel(relu) if x.size > _WORTH_THREADS else _normalize_kernel(relu).serial
-    run(x.reshape(-1), size, *sets[1:], given, weight, bias, eps, mean, variance, y.reshape(-1))
+    run(x.ravel(), size, *sets[1:], given, weight, bias, eps, mean, variance, y.ravel())
     return y, mean, variance
 
 
@@ -228,4 +228,9 @@ def backward(
 
 
 def _planes(x):
-    return x.reshape(math.prod(x.shape[:2]), math.prod(x.shape[2:]))
+    return x.reshape(_sizes(x.shape))
+
+
+@lru_cache(maxsize=4096)
+def _sizes(shape):
+    return math.prod(shape[:2]), math.prod(shape[2:])

@@ -1,6 +1,7 @@
 """layer_norm and rms_norm on NumPy arrays: one thread takes a row from memory once and works on it in its cache."""
 
 import math
+from functools import lru_cache
 
 import numpy as np
 from numba import prange
@@ -10,7 +11,7 @@ from ..cpu_jit import kernel, serial_kernel
 from ..cpu_lines import memory
 from ..cpu_math import wide_vectors
 from ..cpu_sums import line_scaled_deviations
-from ..memory import empty
+from ..memory import constant, empty
 from .cpu_moments import few_of, row_deviations, row_sum
 
 _WORTH_THREADS = 1 << 14  # elements
@@ -85,14 +86,21 @@ def rms_norm_backward(saved, grad_y, needs):
 
 
 def _forward(x, weight, bias, normalized_shape, eps, centred):
-    rows, columns = math.prod(x.shape[: x.ndim - len(normalized_shape)]), math.prod(normalized_shape)
-    matrix = np.ascontiguousarray(x).reshape(rows, columns)
-    weight = np.ones(columns, x.dtype) if weight is None else np.ascontiguousarray(weight).reshape(-1)
-    bias = np.zeros(columns, x.dtype) if bias is None else np.ascontiguousarray(bias).reshape(-1)
+    rows, columns = sizes = _sizes(x.shape, len(normalized_shape))
+    matrix = np.ascontiguousarray(x).reshape(sizes)
+    weight = constant(columns, x.dtype, 1) if weight is None else weight.ravel()
+    bias = constant(columns, x.dtype, 0) if bias is None else bias.ravel()
     mean, rstd, y = empty(rows, x.dtype), empty(rows, x.dtype), empty(x.shape, x.dtype)
     rows_kernel = normalize_rows_kernel if x.size >= _WORTH_THREADS else normalize_rows_kernel.serial
-    rows_kernel(matrix, weight, bias, float(eps), centred, mean, rstd, y.reshape(rows, columns))
+    rows_kernel(matrix, weight, bias, float(eps), centred, mean, rstd, y.reshape(sizes))
     return y, (matrix, weight, mean, rstd, centred, normalized_shape)
+
+
+@lru_cache(maxsize=4096)
+def _sizes(shape, trailing):
+    """How many rows and columns an array has as a matrix, whose columns go over so many trailing axes."""
+    first = len(shape) - trailing
+    return math.prod(shape[:first]), math.prod(shape[first:])
 
 
 def _backward(saved, grad_y, needs):

@@ -7,7 +7,7 @@ channel's columns.
 """
 
 import math
-from functools import cache
+from functools import cache, lru_cache
 
 import numpy as np
 from numba import prange
@@ -269,4 +269,9 @@ def backward(x, grad_y, given, weight, bias, eps, relu, mean, variance, grad_mea
 
 
 def _rows(x):
-    return x.reshape(x.shape[0], math.prod(x.shape[1:]))
+    return x.reshape(_sizes(x.shape))
+
+
+@lru_cache(maxsize=4096)
+def _sizes(shape):
+    return shape[0], math.prod(shape[1:])

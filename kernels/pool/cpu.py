@@ -17,6 +17,7 @@ from ..cpu_jit import kernel, serial_kernel
 from ..cpu_lines import memory
 from ..cpu_sums import line_sum
 from ..cpu_threads import thread_count
+from ..elementwise.memory_order import deliver
 from ..memory import empty
 from . import cpu_sliding
 from .geometry import adaptive_windows, as_planes, padded_lengths, pooled_shape, sliding_windows, three
@@ -229,18 +230,11 @@ class _SavedCodes(NamedTuple):
     windows: cpu_sliding.Sliding
 
 
-def _max_sliding_forward(x, windows, rank, return_indices, out):
+def _max_sliding_forward(x, windows, return_indices, out):
     targets = out if type(out) is tuple else (out, None)
-    y, flat = _flat_output(x, windows, rank, targets[0])
-    codes, indices = cpu_sliding.max_forward(np.ascontiguousarray(x).reshape(-1), windows, flat, return_indices)
-    _deliver(flat, y)
-    return _with_indices(y, indices, targets[1]), _SavedCodes(x.shape, codes, windows)
-
-
-def _flat_output(x, windows, rank, out):
-    """The array to write to, and a flat one for the kernels: itself where it is contiguous."""
-    y = empty((*x.shape[:-rank], *windows.counts[3 - rank :]), x.dtype) if out is None else out
-    return y, y.reshape(-1) if y.flags.c_contiguous else empty(y.size, x.dtype)
+    y = empty(windows.output, x.dtype)
+    codes, indices = cpu_sliding.max_forward(x.ravel(), windows, y.ravel(), return_indices)
+    return _with_indices(deliver(y, targets[0]), indices, targets[1]), _SavedCodes(x.shape, codes, windows)
 
 
 def _with_indices(y, indices, out):
@@ -258,17 +252,16 @@ def _max_backward(saved, grad_output, needs):
         return (None,)
     grad_y = grad_output[0] if type(grad_output) is tuple else grad_output
     if type(saved) is _SavedCodes:
-        grad_x = cpu_sliding.max_backward(np.ascontiguousarray(grad_y).reshape(-1), saved.codes, saved.windows)
-        return (grad_x.reshape(saved.x_shape),)
+        return (cpu_sliding.max_backward(grad_y.ravel(), saved.codes, saved.windows, saved.x_shape),)
     x_shape, indices = saved
     return (_scatter(grad_y, indices, True, x_shape),)
 
 
 def max_pool_forward(x, *, kernel_size, stride, padding, dilation, ceil_mode=False, return_indices=False, out=None):
+    windows = cpu_sliding.sliding(x, kernel_size, stride, padding, dilation, ceil_mode)
+    if windows.places <= cpu_sliding.MOST_PLACES:
+        return _max_sliding_forward(x, windows, return_indices, out)
     rank = len(kernel_size)
-    if math.prod(kernel_size) <= cpu_sliding.MOST_PLACES:
-        windows = cpu_sliding.sliding(x, kernel_size, stride, padding, dilation, ceil_mode)
-        return _max_sliding_forward(x, windows, rank, return_indices, out)
     windows = _sliding(x.shape[-rank:], kernel_size, stride, padding, dilation, ceil_mode)
     return _max_forward(x, windows, three(dilation, 1), rank, return_indices, out)
 
@@ -346,29 +339,25 @@ def _lengths(windows):
     return [axis[1] - axis[0] for axis in windows]
 
 
-def _average_sliding_forward(x, windows, divisors, rank, out=None):
-    y, flat = _flat_output(x, windows, rank, out)
-    divisors = [np.asarray(divisor, x.dtype) for divisor in divisors]
-    cpu_sliding.average_forward(np.ascontiguousarray(x).reshape(-1), windows, divisors, flat)
-    _deliver(flat, y)
-    return y, (x.shape, windows, divisors)
+def _average_sliding_forward(x, windows, divisors, out=None):
+    y = empty(windows.output, x.dtype)
+    cpu_sliding.average_forward(x.ravel(), windows, divisors, y.ravel())
+    return deliver(y, out), (x.shape, windows, divisors)
 
 
 def _average_sliding_backward(saved, grad_y, needs):
     x_shape, windows, divisors = saved
     if not needs[0]:
         return (None,)
-    grad_x = cpu_sliding.average_backward(np.ascontiguousarray(grad_y).reshape(-1), windows, divisors)
-    return (grad_x.reshape(x_shape),)
+    return (cpu_sliding.average_backward(grad_y.ravel(), windows, divisors, x_shape),)
 
 
 def avg_pool_forward(
     x, *, kernel_size, stride, padding, ceil_mode=False, count_include_pad=True, divisor_override=None, out=None
 ):
-    rank = len(kernel_size)
-    windows = cpu_sliding.sliding(x, kernel_size, stride, padding, (1,) * rank, ceil_mode)
+    windows = cpu_sliding.sliding(x, kernel_size, stride, padding, (1,) * len(kernel_size), ceil_mode)
     divisors = _divisors(windows, count_include_pad, divisor_override, x.dtype)
-    return _average_sliding_forward(x, windows, divisors, rank, out)
+    return _average_sliding_forward(x, windows, divisors, out)
 
 
 @lru_cache(maxsize=256)
@@ -433,13 +422,10 @@ def lp_pool_forward(x, *, norm_type, kernel_size, stride, ceil_mode=False, out=N
         y, pooled = max_pool_forward(magnitudes, **dict(zip(names, windows)), out=out)
         return np.abs(y, out=y), (x, norm_type, None, pooled)
     # A window cut short counts as if it were full of its mean, so the divisor is the part of it that is there.
-    divisors = [
-        length / size for length, size in zip(_lengths(_sliding(x.shape[-rank:], *windows)), three(kernel_size, 1))
-    ]
+    lengths = _lengths(_sliding(x.shape[-rank:], *windows))
+    divisors = [(length / size).astype(x.dtype) for length, size in zip(lengths, three(kernel_size, 1))]
     with np.errstate(divide="ignore", invalid="ignore", over="ignore"):
-        total, pooled = _average_sliding_forward(
-            _power(x, norm_type), cpu_sliding.sliding(x, *windows), divisors, rank
-        )  # fmt: skip
+        total, pooled = _average_sliding_forward(_power(x, norm_type), cpu_sliding.sliding(x, *windows), divisors)
         y = empty(total.shape, total.dtype) if out is None else out
         np.power(total, total.dtype.type(1 / norm_type), out=y)
     return y, (x, norm_type, total, pooled)

@@ -7,18 +7,22 @@ window has places. Backward, each row of an average's grad_x gathers in the same
 it. A max pool keeps one byte a window, its winner's place in the window in C order, and backward goes by that.
 """
 
+import itertools
 import math
-from functools import lru_cache
+from collections.abc import Callable
+from dataclasses import dataclass
+from functools import cached_property, lru_cache
 from typing import NamedTuple
 
 import numpy as np
-from numba import get_num_threads, prange
+from numba import prange
 
 from ..accumulate import fill
 from ..cpu_jit import kernel, serial_kernel
 from ..cpu_lines import join_line, memory, split_line, weighted_sum_line
 from ..cpu_streams import end_streams, is_past_caches, stream_line
-from ..memory import empty, workspace
+from ..cpu_threads import thread_count
+from ..memory import constant, empty, workspace
 from .cpu_taps import largest_line, largest_of_squares_line
 from .cpu_windows import has_few_places, maxima_line, means_line, spread_line
 from .geometry import pooled_shape, three
@@ -27,11 +31,41 @@ MOST_PLACES = 256  # of a max pool's window, so that a byte names them
 _PLANE_BYTES = 1 << 19  # of a plane that stays in the second cache while it is put together
 _ROWS_OUT = 16  # put together before they are written around the caches: whole cache lines
 _SLACK = 64  # more elements than a vector has
+_INTEGER = np.dtype(np.int64)
 _WORTH_THREADS = 1 << 14  # elements read under windows; fewer are done before another thread has woken up
 
 
-class Sliding(NamedTuple):
-    """Sliding windows; a tuple has an entry for each of depth, height and width."""
+@dataclass(frozen=True, eq=False)
+class Sliding:
+    """Sliding windows over an array: one object for each shape and form, so that what follows from it is found by it.
+
+    A tuple has an entry for each of depth, height and width.
+    """
+
+    planes: int
+    shape: tuple[int, int, int]
+    counts: tuple[int, int, int]
+    kernel_size: tuple[int, int, int]
+    stride: tuple[int, int, int]
+    padding: tuple[int, int, int]
+    dilation: tuple[int, int, int]
+    output: tuple[int, ...]  # the shape of what is pooled: the array's leading axes, and the counts of its others
+
+    @cached_property
+    def numbers(self) -> np.ndarray:
+        """What kernels are told of them, as `_windows_of` takes it up: as one array, which is handed over in a tenth of
+        the time of so many numbers."""
+        sides = self.shape, self.counts, self.kernel_size, self.stride, self.padding, self.dilation
+        return np.array([self.planes, *itertools.chain.from_iterable(sides)], np.int64)
+
+    @cached_property
+    def places(self) -> int:
+        """How many places a window has."""
+        return math.prod(self.kernel_size)
+
+
+class _Windows(NamedTuple):
+    """The same within a kernel."""
 
     planes: int
     shape: tuple[int, int, int]
@@ -42,6 +76,15 @@ class Sliding(NamedTuple):
     dilation: tuple[int, int, int]
 
 
+@serial_kernel
+def _windows_of(numbers):
+    n = numbers
+    return _Windows(
+        n[0], (n[1], n[2], n[3]), (n[4], n[5], n[6]), (n[7], n[8], n[9]), (n[10], n[11], n[12]), (n[13], n[14], n[15]),
+        (n[16], n[17], n[18]),
+    )  # fmt: skip
+
+
 def sliding(x, kernel_size, stride, padding, dilation, ceil_mode) -> Sliding:
     """The windows over x, [..., *spatial]."""
     return _sliding_over(x.shape, kernel_size, stride, padding, dilation, ceil_mode)
@@ -50,10 +93,10 @@ def sliding(x, kernel_size, stride, padding, dilation, ceil_mode) -> Sliding:
 @lru_cache(maxsize=4096)
 def _sliding_over(shape, kernel_size, stride, padding, dilation, ceil_mode) -> Sliding:
     rank = len(kernel_size)
-    spatial = shape[-rank:]
+    leading, spatial = shape[:-rank], shape[-rank:]
     counts = pooled_shape(spatial, kernel_size, stride, padding, dilation, ceil_mode)
     sizes = three(spatial, 1), three(counts, 1), three(kernel_size, 1), three(stride, 1), three(padding, 0)
-    return Sliding(math.prod(shape[:-rank]), *sizes, three(dilation, 1))
+    return Sliding(math.prod(leading), *sizes, three(dilation, 1), (*leading, *counts))
 
 
 @serial_kernel
@@ -78,20 +121,21 @@ def _unit(row, sizes):
 
 
 @kernel
-def max_pool_kernel(x, windows, first_codes, offsets, pitch, lines, starts, numbers, y, codes):
+def max_pool_kernel(x, numbers, first_codes, offsets, pitch, lines, starts, begins, y, codes):
     """y = largest value under each window, codes = its place in the window.
 
     Of equal values the first wins, and of NaNs, which beat all numbers, the last.
 
     Args:
-        x: flat [planes, D, H, W]. y, codes (uint8): flat, one for each of the `windows`.
+        x: flat [planes, D, H, W]. y, codes (uint8): flat, one for each of the windows, of which `numbers` tells.
         first_codes: [windows across and some] uint8, the first place of each window that lies in the input.
         offsets: [places of a window], where in a part of `lines` the first window finds them.
         lines: [parts, rows of a window, stride across, pitch], -inf.
-        starts, numbers (int64): [parts, rows of a window] scratch.
+        starts, begins (int64): [parts, rows of a window] scratch.
 
     Windows of 2 x 2 next to each other are read where they lie.
     """
+    windows = _windows_of(numbers)
     (depth, height, width), counts, kernel_size = windows.shape, windows.counts, windows.kernel_size
     stride, padding, dilation = windows.stride, windows.padding, windows.dilation
     across, step, slot_size = counts[2], stride[2], stride[2] * pitch
@@ -100,7 +144,7 @@ def max_pool_kernel(x, windows, first_codes, offsets, pitch, lines, starts, numb
     squares = squares and 2 * across <= width and (counts[1] - 1) * stride[1] + 2 <= height
     few = has_few_places(kernel_size[2], step, width) and dilation[2] == 1
     for part in prange(parts):
-        start, number = memory(starts[part]), memory(numbers[part])
+        start, begin = memory(starts[part]), memory(begins[part])
         source, line, places, result = memory(x), memory(lines[part]), memory(offsets), memory(y)
         unit = _unit(part * rows // parts, counts)
         for row in range(part * rows // parts, (part + 1) * rows // parts):
@@ -118,10 +162,10 @@ def max_pool_kernel(x, windows, first_codes, offsets, pitch, lines, starts, numb
                         h = i * stride[1] - padding[1] + b * dilation[1]
                         if 0 <= d < depth and 0 <= h < height:
                             start[count] = ((plane * depth + d) * height + h) * width
-                            number[count] = (a * kernel_size[1] + b) * kernel_size[2]
+                            begin[count] = (a * kernel_size[1] + b) * kernel_size[2]
                             count += 1
                 maxima_line(
-                    source, start, number, count, width, kernel_size[2], step, padding[2], memory(first_codes), result,
+                    source, start, begin, count, width, kernel_size[2], step, padding[2], memory(first_codes), result,
                     memory(codes), row * across, across,
                 )  # fmt: skip
                 continue
@@ -144,8 +188,9 @@ def max_pool_kernel(x, windows, first_codes, offsets, pitch, lines, starts, numb
 
 
 @kernel
-def max_pool_indices_kernel(codes, windows, indices):
+def max_pool_indices_kernel(codes, numbers, indices):
     """indices = where in its flattened plane each window has found its largest value. All flat."""
+    windows = _windows_of(numbers)
     counts, kernel_size, stride = windows.counts, windows.kernel_size, windows.stride
     padding, dilation, (_, height, width) = windows.padding, windows.dilation, windows.shape
     for row in prange(windows.planes * counts[0] * counts[1]):
@@ -159,7 +204,7 @@ def max_pool_indices_kernel(codes, windows, indices):
 
 
 @kernel
-def max_pool_grad_input_kernel(grad_y, codes, windows, places, scratch, grad_x):
+def max_pool_grad_input_kernel(grad_y, codes, numbers, places, scratch, grad_x):
     """grad_x = sum of grad_y over the windows whose largest value each position is: 0, then window by window in order.
 
     Args:
@@ -167,6 +212,7 @@ def max_pool_grad_input_kernel(grad_y, codes, windows, places, scratch, grad_x):
         places: [places of a window], where they lie in a plane, seen from its first.
         scratch: [parts, D * H * W] for planes that then go around the caches, or [parts, 0].
     """
+    windows = _windows_of(numbers)
     (depth, height, width), counts, stride, padding = windows.shape, windows.counts, windows.stride, windows.padding
     plane_size, across = depth * height * width, counts[2]
     parts, streamed = scratch.shape[0], scratch.shape[1] > 0
@@ -196,18 +242,20 @@ def max_pool_grad_input_kernel(grad_y, codes, windows, places, scratch, grad_x):
 
 @kernel
 def avg_pool_kernel(
-    x, windows, over_depth, over_height, over_width, places, ones, pitch, lines, offsets, scales, scratch, y
+    x, numbers, over_depth, over_height, over_width, places, ones, pitch, lines, offsets, scales, scratch, y
 ):
     """y = sum under each window / (over_depth * over_height * over_width), each divisor being one a window.
 
     Args:
-        x: flat [planes, D, H, W]. y: flat, one for each of the `windows`, which are not dilated.
+        x: flat [planes, D, H, W]. y: flat, one for each of the windows, of which `numbers` tells, and which are not
+            dilated.
         over_depth, over_height, over_width: [windows] of x's type. ones: [rows of a window or places across], 1.
         places: [places across], where a window's places begin in its phases.
         lines: [parts, stride across * pitch + W], zeros. offsets (int64): [parts, rows of a window] scratch.
         scales: [parts, 2, windows across] scratch for a row's divisors and what 1 is by them.
         scratch: [parts, rows * windows across] for so many rows, which then go around the caches, or [parts, 0].
     """
+    windows = _windows_of(numbers)
     (depth, height, width), counts, kernel_size = windows.shape, windows.counts, windows.kernel_size
     stride, padding = windows.stride, windows.padding
     across, step = counts[2], stride[2]
@@ -261,7 +309,7 @@ def avg_pool_kernel(
 
 @kernel
 def avg_pool_grad_input_kernel(
-    grad_y, windows, over_depth, over_height, over_width, readers_d, readers_h, places, starts, ones, margin, pitch,
+    grad_y, numbers, over_depth, over_height, over_width, readers_d, readers_h, places, starts, ones, margin, pitch,
     lines, offsets, weights, scales, scratch, grad_x,
 ):  # fmt: skip
     """grad_x = sum over the windows above each position of grad_y / divisor.
@@ -276,6 +324,7 @@ def avg_pool_grad_input_kernel(
         is by over_width.
         scratch: [parts, rows * W] for so many rows, which then go around the caches, or [parts, 0].
     """
+    windows = _windows_of(numbers)
     shape, counts, kernel_size = windows.shape, windows.counts, windows.kernel_size
     depth, height, width = shape
     across, step, padding = counts[2], windows.stride[2], windows.padding[2]
@@ -380,87 +429,158 @@ def _places_by_phase(kernel_size, stride, margin):
     return margin - phases[order, 1], np.searchsorted(phases[order, 0], np.arange(stride + 1))
 
 
-@lru_cache(maxsize=256)
-def _ones(count, dtype):
-    return np.ones(count, dtype)
-
-
-def _parts(rows):
-    """Enough parts to keep all threads busy to the end, none of them empty."""
-    return max(1, min(rows, 8 * get_num_threads()))
-
-
 def _axis_readers(windows, axis):
-    return _readers(*(sizes[axis] for sizes in windows[1:]))
+    sides = windows.shape, windows.counts, windows.kernel_size, windows.stride, windows.padding, windows.dilation
+    return _readers(*(sizes[axis] for sizes in sides))
+
+
+def _parts(rows, threads):
+    """Enough parts to keep all threads busy to the end, none of them empty; one where there is no thread but this."""
+    return max(1, min(rows, 8 * threads)) if threads else 1
+
+
+def _threads(elements) -> int:
+    """How many threads so many elements are worth; 0 where they are worth no thread but this."""
+    return thread_count() if elements > _WORTH_THREADS else 0
+
+
+class _MaxPlan(NamedTuple):
+    """What max_pool_kernel is called with: its tables, and the shapes of its scratch."""
+
+    run: Callable
+    tables: tuple
+    splits: bool  # whether rows come side by side into lines
+    lines: tuple[int, ...]
+    rows: tuple[int, ...]
+
+
+@lru_cache(maxsize=512)
+def _max_plan(windows, threads) -> _MaxPlan:
+    width, (outer, inner, across), (*_, places) = windows.shape[2], windows.counts, windows.kernel_size
+    step, padding, dilation = windows.stride[2], windows.padding[2], windows.dilation[2]
+    pitch = max((width + padding) // step + 1, across + (places - 1) * dilation // step)
+    slots, parts = windows.places // places, _parts(windows.planes * outer * inner, threads)
+    tables = _first_codes(across, step, padding, dilation), _places_in_slots(slots, places, step, dilation, pitch)
+    splits = not has_few_places.py_func(places, step, width) or dilation > 1
+    run = max_pool_kernel if threads else max_pool_kernel.serial
+    return _MaxPlan(run, (windows.numbers, *tables, pitch), splits, (parts, slots, step, pitch), (parts, slots))
 
 
 def max_forward(x, windows, y, return_indices):
     """x: flat and contiguous, y: flat, to be written. Returns the codes and, if asked for, the indices."""
-    (_, _, width), (outer, inner, across), kernel_size, _, padding, dilation = windows[1:]
-    step = windows.stride[2]
-    pitch = max((width + padding[2]) // step + 1, across + (kernel_size[2] - 1) * dilation[2] // step)
-    slots = kernel_size[0] * kernel_size[1]
-    parts = _parts(windows.planes * outer * inner)
-    lines = workspace("pool lines", (parts, slots, step, pitch), x.dtype)
-    fill(lines, -np.inf)
-    rows = (workspace(f"pool {name}", (parts, slots), np.int64) for name in ("offsets", "numbers"))
-    offsets = _places_in_slots(slots, kernel_size[2], step, dilation[2], pitch)
+    run, tables, splits, lines, rows = _max_plan(windows, _threads(y.size * windows.places))
+    lines = workspace("pool lines", lines, x.dtype)
+    if splits:
+        fill(lines, -np.inf)
+    starts, begins = workspace("pool starts", rows, _INTEGER), workspace("pool begins", rows, _INTEGER)
     codes = empty(y.size, np.uint8)
-    run = max_pool_kernel if y.size * offsets.size > _WORTH_THREADS else max_pool_kernel.serial
-    run(x, windows, _first_codes(across, step, padding[2], dilation[2]), offsets, pitch, lines, *rows, y, codes)
+    run(x, *tables, lines, starts, begins, y, codes)
     indices = None
     if return_indices:
         indices = empty(y.size, np.int64)
         run = max_pool_indices_kernel if y.size > _WORTH_THREADS else max_pool_indices_kernel.serial
-        run(codes, windows, indices)
+        run(codes, windows.numbers, indices)
     return codes, indices
 
 
-def max_backward(grad_y, codes, windows):
-    """The gradient of x, flat; grad_y: flat and contiguous."""
-    grad_x = empty(windows.planes * math.prod(windows.shape), grad_y.dtype)
-    places, plane_size = _places(windows.shape, windows.kernel_size, windows.dilation), math.prod(windows.shape)
-    streamed = is_past_caches(grad_x.nbytes) and plane_size * grad_x.itemsize <= _PLANE_BYTES
-    scratch = workspace("pool scratch", (_parts(windows.planes), plane_size if streamed else 0), grad_x.dtype)
-    run = max_pool_grad_input_kernel if grad_x.size > _WORTH_THREADS else max_pool_grad_input_kernel.serial
-    run(grad_y, codes, windows, places, scratch, grad_x)
+@lru_cache(maxsize=512)
+def _max_grad_plan(windows, itemsize, threads):
+    """What max_pool_grad_input_kernel is called with, and the shape of its scratch."""
+    size = math.prod(windows.shape)
+    streamed = is_past_caches(windows.planes * size * itemsize) and size * itemsize <= _PLANE_BYTES
+    run = max_pool_grad_input_kernel if threads else max_pool_grad_input_kernel.serial
+    places = _places(windows.shape, windows.kernel_size, windows.dilation)
+    return run, (windows.numbers, places), (_parts(windows.planes, threads), size if streamed else 0)
+
+
+def max_backward(grad_y, codes, windows, shape):
+    """The gradient of x, of that shape; grad_y: flat and contiguous."""
+    grad_x = empty(shape, grad_y.dtype)
+    run, tables, scratch = _max_grad_plan(windows, grad_x.itemsize, _threads(grad_x.size))
+    run(grad_y, codes, *tables, workspace("pool scratch", scratch, grad_x.dtype), grad_x.ravel())
     return grad_x
+
+
+class _AveragePlan(NamedTuple):
+    """What avg_pool_kernel is called with: its tables, and the shapes of its scratch."""
+
+    run: Callable
+    tables: tuple
+    splits: bool  # whether rows come side by side into lines
+    lines: tuple[int, ...]
+    offsets: tuple[int, ...]
+    scales: tuple[int, ...]
+    scratch: tuple[int, ...]
+
+
+@lru_cache(maxsize=512)
+def _average_plan(windows, dtype, threads) -> _AveragePlan:
+    width, (outer, inner, across), (*_, places) = windows.shape[2], windows.counts, windows.kernel_size
+    step, rows = windows.stride[2], windows.places // places
+    pitch = max((width + windows.padding[2]) // step + 1, across + (places - 1) // step)
+    parts = _parts(windows.planes * outer * inner, threads)
+    tables = _places_in_lines(places, step, 1, pitch), constant(max(rows, places), dtype, 1), pitch
+    splits = not has_few_places.py_func(places, step, width)
+    run = avg_pool_kernel if threads else avg_pool_kernel.serial
+    streamed = is_past_caches(math.prod(windows.output) * dtype.itemsize)
+    scratch = parts, _ROWS_OUT * across if streamed else 0
+    lines = parts, step * pitch + width
+    return _AveragePlan(run, tables, splits, lines, (parts, rows), (parts, 2, across), scratch)
 
 
 def average_forward(x, windows, divisors, y):
     """x: flat and contiguous, y: flat, to be written. divisors: of each axis, one a window, in x's type."""
-    (_, _, width), (outer, inner, across), kernel_size, _, padding, _ = windows[1:]
-    step, rows = windows.stride[2], kernel_size[0] * kernel_size[1]
-    pitch = max((width + padding[2]) // step + 1, across + (kernel_size[2] - 1) // step)
-    parts = _parts(windows.planes * outer * inner)
-    lines = workspace("pool lines", (parts, step * pitch + width), x.dtype)
-    fill(lines, 0)
-    offsets = workspace("pool offsets", (parts, rows), np.int64)
-    places, ones = _places_in_lines(kernel_size[2], step, 1, pitch), _ones(max(rows, kernel_size[2]), x.dtype)
-    run = avg_pool_kernel if y.size * math.prod(kernel_size) > _WORTH_THREADS else avg_pool_kernel.serial
-    scales = workspace("pool scales", (parts, 2, across), x.dtype)
-    scratch = workspace("pool scratch", (parts, _ROWS_OUT * across if is_past_caches(y.nbytes) else 0), x.dtype)
-    run(x, windows, *divisors, places, ones, pitch, lines, offsets, scales, scratch, y)
+    dtype = x.dtype
+    plan = _average_plan(windows, dtype, _threads(y.size * windows.places))
+    lines = workspace("pool lines", plan.lines, dtype)
+    if plan.splits:
+        fill(lines, 0)
+    plan.run(
+        x, windows.numbers, *divisors, *plan.tables, lines, workspace("pool offsets", plan.offsets, _INTEGER),
+        workspace("pool scales", plan.scales, dtype), workspace("pool scratch", plan.scratch, dtype), y,
+    )  # fmt: skip
 
 
-def average_backward(grad_y, windows, divisors):
-    """The gradient of x, flat; grad_y: flat and contiguous."""
-    (depth, height, width), (_, _, across), kernel_size, _, padding, _ = windows[1:]
-    step, rows = windows.stride[2], kernel_size[0] * kernel_size[1]
-    margin = (kernel_size[2] - 1) // step
-    pitch = margin + max(across, (width + padding[2]) // step + 1)
-    parts = _parts(windows.planes * depth * height)
-    lines = workspace("pool lines", (parts, (step + 1) * pitch), grad_y.dtype)
-    fill(lines, 0)
-    grad_x = empty(windows.planes * depth * height * width, grad_y.dtype)
-    many = grad_y.size * math.prod(kernel_size) > _WORTH_THREADS
-    (avg_pool_grad_input_kernel if many else avg_pool_grad_input_kernel.serial)(
-        grad_y, windows, *divisors, _axis_readers(windows, 0), _axis_readers(windows, 1),
-        *_places_by_phase(kernel_size[2], step, margin), _ones(kernel_size[2], grad_y.dtype), margin, pitch, lines,
-        workspace("pool offsets", (parts, rows), np.int64),
-        workspace("pool weights", (parts, rows), grad_y.dtype),
-        workspace("pool scales", (parts, across), grad_y.dtype),
-        workspace("pool scratch", (parts, _ROWS_OUT * width if is_past_caches(grad_x.nbytes) else 0), grad_y.dtype),
-        grad_x,
+class _AverageGradPlan(NamedTuple):
+    """What avg_pool_grad_input_kernel is called with: its tables, and the shapes of its scratch."""
+
+    run: Callable
+    tables: tuple
+    splits: bool  # whether rows come side by side into lines
+    lines: tuple[int, ...]
+    rows: tuple[int, ...]
+    scales: tuple[int, ...]
+    scratch: tuple[int, ...]
+
+
+@lru_cache(maxsize=512)
+def _average_grad_plan(windows, dtype, threads) -> _AverageGradPlan:
+    (depth, height, width), across, (*_, places) = windows.shape, windows.counts[2], windows.kernel_size
+    step, rows, margin = windows.stride[2], windows.places // places, (places - 1) // windows.stride[2]
+    pitch = margin + max(across, (width + windows.padding[2]) // step + 1)
+    parts = _parts(windows.planes * depth * height, threads)
+    tables = (
+        _axis_readers(windows, 0), _axis_readers(windows, 1), *_places_by_phase(places, step, margin),
+        constant(places, dtype, 1), margin, pitch,
+    )  # fmt: skip
+    splits = not has_few_places.py_func(places, step, width)
+    streamed = is_past_caches(windows.planes * depth * height * width * dtype.itemsize)
+    run = avg_pool_grad_input_kernel if threads else avg_pool_grad_input_kernel.serial
+    lines, scratch = (parts, (step + 1) * pitch), (parts, _ROWS_OUT * width if streamed else 0)
+    return _AverageGradPlan(run, tables, splits, lines, (parts, rows), (parts, across), scratch)
+
+
+def average_backward(grad_y, windows, divisors, shape):
+    """The gradient of x, of that shape; grad_y: flat and contiguous."""
+    dtype = grad_y.dtype
+    plan = _average_grad_plan(windows, dtype, _threads(grad_y.size * windows.places))
+    lines = workspace("pool lines", plan.lines, dtype)
+    if plan.splits:
+        fill(lines, 0)
+    grad_x = empty(shape, dtype)
+    plan.run(
+        grad_y, windows.numbers, *divisors, *plan.tables, lines, workspace("pool offsets", plan.rows, _INTEGER),
+        workspace("pool weights", plan.rows, dtype), workspace("pool scales", plan.scales, dtype),
+        workspace("pool scratch", plan.scratch, dtype), grad_x.ravel(),
     )  # fmt: skip
     return grad_x
