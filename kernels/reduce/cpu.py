@@ -2,6 +2,8 @@
 
 import functools
 import math
+from collections.abc import Callable
+from typing import NamedTuple
 
 import numpy as np
 from numba import prange
@@ -20,15 +22,20 @@ _LONG = 4096  # elements of a row that one block adds
 _ROWS, _COLUMNS = 256, 2048  # where whole rows are added: those of a block, and how much of each stays in the cache
 
 
-_NOTHING = {np.dtype(kind): np.empty(0, kind) for kind in (np.float32, np.float64)}
+# In the place of what sums of so many axes are centred on, where nothing is.
+_NOTHING = {
+    axes: {np.dtype(kind): np.empty((0,) * (axes - 1), kind) for kind in (np.float32, np.float64)} for axes in (2, 3)
+}
 
 _quiet = np.errstate(all="ignore")
 
 
 @kernel
-def row_sums_kernel(x, code, centre, power, partial):
-    """partial[o, b] = sum of f(x[o, k]) over the k of block b; f is x, x^2, |x|, |x|^power or (x - centre[o])^2."""
+def row_sums_kernel(x, code, centre, power, divisor, partial):
+    """partial[o, b] = sum of f(x[o, k]) over the k of block b, by the divisor; f is x, x^2, |x|, |x|^power or
+    (x - centre[o])^2."""
     rows, blocks = partial.shape
+    power, divisor = x.dtype.type(power), x.dtype.type(divisor)
     for job in prange(rows * blocks):
         o, b = job // blocks, job % blocks
         # A slice, indexed from 0: an index that starts elsewhere could be negative, and would be gathered one by one.
@@ -45,15 +52,16 @@ def row_sums_kernel(x, code, centre, power, partial):
                 total += abs(line[k]) ** power
         elif code == _DEVIATION:
             _, total = line_deviations(line, centre[o])
-        partial[o, b] = total
+        partial[o, b] = total / divisor
 
 
 @kernel
-def column_sums_kernel(x, code, centre, power, partial):
-    """partial[o, b, i] = sum of f(x[o, k, i]) over the k of block b; f as above, with centre[o, i].
+def column_sums_kernel(x, code, centre, power, divisor, partial):
+    """partial[o, b, i] = sum of f(x[o, k, i]) over the k of block b, by the divisor; f as above, with centre[o, i].
 
     Walks whole rows, a strip of columns at a time, so that memory is read in order and the sums stay in the cache.
     """
+    power, divisor = x.dtype.type(power), x.dtype.type(divisor)
     outer, blocks, columns = partial.shape
     strips = (columns + _COLUMNS - 1) // _COLUMNS
     for job in prange(outer * blocks * strips):
@@ -80,6 +88,9 @@ def column_sums_kernel(x, code, centre, power, partial):
                 middle = centre[o, first:last]
                 for i in range(len(line)):
                     totals[i] += (line[i] - middle[i]) * (line[i] - middle[i])
+        if divisor != 1:
+            for i in range(len(totals)):
+                totals[i] /= divisor
 
 
 @kernel
@@ -96,6 +107,14 @@ def cumprod_grad_kernel(x, grad_y, grad_x):
                 after += grad_y[o, k, i]
                 grad_x[o, k, i] *= after
                 after *= x[o, k, i]
+
+
+@kernel
+def choice_kernel(x, place, y):
+    """y[o, i] = x[o, place[o, i], i]."""
+    for o in prange(x.shape[0]):
+        for i in range(x.shape[2]):
+            y[o, i] = x[o, place[o, i], i]
 
 
 @kernel
@@ -167,49 +186,77 @@ def float_sum(x, axis, code=_PLAIN, centre=None, power=1.0):
     if not x.flags.c_contiguous:
         x = np.ascontiguousarray(x)
     axes = list(axis)
-    if not axes and code != _PLAIN:
-        axes = [x.ndim]  # nothing to add up, but f to apply: an axis of size 1 behind the others
+    if not axes and code != _PLAIN:  # nothing to add up, but f to apply: an axis of size 1 behind the others
+        return _sum_of_run(x.reshape(*x.shape, 1), (x.ndim,), False, code, centre, power)
     while axes:
         last = first = axes.pop()
         while axes and axes[-1] == first - 1:
             first = axes.pop()
-        kept = (*x.shape[:first], *[1] * (min(last + 1, x.ndim) - first), *x.shape[last + 1 :])
-        outer, inner = math.prod(x.shape[:first]), math.prod(x.shape[last + 1 :])
-        middle = _NOTHING[x.dtype] if centre is None else np.ascontiguousarray(broadcast_to(centre, kept)).reshape(-1)
-        x = _sum_middle(x, outer, math.prod(x.shape[first : last + 1]), inner, code, middle, power, kept)
+        x = _sum_of_run(x, tuple(range(first, last + 1)), True, code, centre, power)
         code, centre = _PLAIN, None
     return x
 
 
+def _total(x, axis, keepdims, divisor=1.0, code=_PLAIN, centre=None):
+    """The sum of f(x) over axes, which stay or not, by the divisor."""
+    if _run_of(x.shape, axis, keepdims) is not None:
+        return _sum_of_run(np.ascontiguousarray(x), axis, keepdims, code, centre, 1.0, divisor)
+    total = float_sum(x, axis, code, centre).reshape(_shape_left(x.shape, axis, keepdims))
+    return total if divisor == 1 else divide(total, divisor)
+
+
+class _Run(NamedTuple):
+    """Neighbouring axes to add up: what is before them, of them and behind them, in blocks.
+
+    Attributes:
+        lines: the shape of x for the kernel, [outer, n], or [outer, n, inner] where something is behind the axes.
+        partial: that of the sums of the blocks, [outer, blocks] or [outer, blocks, inner].
+        left: that of the sum.
+    """
+
+    kernel: Callable
+    lines: tuple[int, ...]
+    partial: tuple[int, ...]
+    left: tuple[int, ...]
+
+
 @functools.lru_cache(maxsize=4096)
-def _one_run(shape, axis):
+def _run_of(shape, axis, keepdims) -> _Run | None:
+    """None where the axes are no neighbours, or there is none."""
+    sizes, left = _sizes(shape, axis), _shape_left(shape, axis, keepdims)
+    if sizes is None:
+        return None
+    outer, n, inner = sizes
+    if inner == 1:
+        return _Run(row_sums_kernel, (outer, n), (outer, max(-(-n // _LONG), 1)), left)
+    return _Run(column_sums_kernel, sizes, (outer, max(-(-n // _ROWS), 1), inner), left)
+
+
+def _sizes(shape, axis):
     """The sizes before, of and behind the axes where these are neighbours, else None."""
     if not axis or axis[-1] - axis[0] != len(axis) - 1:
         return None
     return math.prod(shape[: axis[0]]), math.prod(shape[axis[0] : axis[-1] + 1]), math.prod(shape[axis[-1] + 1 :])
 
 
-def _total(x, axis, keepdims):
-    """The sum of x over one or more axes, which stay or not."""
-    sizes, shape = _one_run(x.shape, axis), _shape_left(x.shape, axis, keepdims)
-    if sizes is None:
-        return float_sum(x, axis).reshape(shape)
-    return _sum_middle(np.ascontiguousarray(x), *sizes, _PLAIN, _NOTHING[x.dtype], 1.0, shape)
-
-
-def _sum_middle(x, outer, n, inner, code, centre, power, shape):
-    """[outer, n, inner] -> [outer, inner] as an array of that shape; centre: [outer * inner], or empty where f needs
-    none."""
-    many, power = x.size > _WORTH_THREADS, x.dtype.type(power)
-    blocks = max(-(-n // (_LONG if inner == 1 else _ROWS)), 1)
-    total = empty(shape if blocks == 1 else (outer, blocks, inner), x.dtype)
-    if inner == 1:
-        run = row_sums_kernel if many else row_sums_kernel.serial
-        run(x.reshape(outer, n), code, centre, power, total.reshape(outer, blocks))
+def _sum_of_run(x, axis, keepdims, code, centre, power, divisor=1.0):
+    """The sum of f(x) over neighbouring axes of a contiguous x, by the divisor; centre: what is left of x, or less that
+    broadcasts to it, or None."""
+    sums_kernel, lines, partial, left = _run_of(x.shape, axis, keepdims)
+    one_block = partial[1] == 1
+    total = empty(left if one_block else partial, x.dtype)
+    if centre is None:
+        middle = _NOTHING[len(partial)][x.dtype]
     else:
-        run, partial = column_sums_kernel if many else column_sums_kernel.serial, total.reshape(outer, blocks, inner)
-        run(x.reshape(outer, n, inner), code, centre.reshape(outer if centre.size else 0, inner), power, partial)
-    return total if blocks == 1 else total.sum(1, dtype=np.float64).astype(x.dtype).reshape(shape)
+        if centre.size != math.prod(left):
+            centre = broadcast_to(centre, left)
+        middle = np.ascontiguousarray(centre).reshape(partial[:1] + partial[2:])
+    run = sums_kernel if x.size > _WORTH_THREADS else sums_kernel.serial
+    run(x.reshape(lines), code, middle, power, divisor if one_block else 1.0, total.reshape(partial))
+    if one_block:
+        return total
+    total = total.sum(1, dtype=np.float64).astype(x.dtype).reshape(left)
+    return total if divisor == 1 else divide(total, divisor)
 
 
 @functools.lru_cache(maxsize=4096)
@@ -246,7 +293,8 @@ def sum_backward(saved, grad_y, needs):
 
 
 def mean_forward(x, *, axis, keepdims=False):
-    return divide(_total(x, axis, keepdims) if axis else x, _count(x.shape, axis)), (x.shape, axis)
+    count = _count(x.shape, axis)
+    return _total(x, axis, keepdims, float(count)) if axis else divide(x, count), (x.shape, axis)
 
 
 def mean_backward(saved, grad_y, needs):
@@ -258,9 +306,9 @@ def mean_backward(saved, grad_y, needs):
 
 def var_forward(x, *, axis, keepdims=False, correction=1.0):
     count = _count(x.shape, axis)
-    mean = float_sum(x, axis) / x.dtype.type(count)
-    y = float_sum(x, axis, _DEVIATION, mean) / x.dtype.type(count - correction)
-    return _finish(y, x.shape, axis, keepdims), (x, mean, axis, count - correction)
+    mean = _total(x, axis, True, float(count))
+    y = _total(x, axis, keepdims, float(count - correction), _DEVIATION, mean)
+    return y, (x, mean, axis, count - correction)
 
 
 def var_backward(saved, grad_y, needs):
@@ -347,7 +395,7 @@ def _by_numpy(function, gradient):
 
 def _shared(x, y, grad_y, axis):
     """grad_y where x equals y, divided by how many do."""
-    sizes = _one_run(x.shape, axis)
+    sizes = _sizes(x.shape, axis)
     if sizes is not None and x.dtype.kind == "f" and x.size > _WORTH_THREADS:
         outer, n, inner = sizes
         x, y, grad_y = (np.ascontiguousarray(array) for array in (x, y, grad_y))
@@ -382,10 +430,11 @@ amin_forward, amin_backward = _by_numpy(np.min, _shared)
 
 def _choice(place_of):
     def forward(x, *, axis, keepdims=False):
-        place = np.asarray(place_of(x, axis=axis, keepdims=True))
-        y = np.take_along_axis(x, place, axis)
-        outputs = tuple(_finish(z, x.shape, (axis,), keepdims) for z in (y, place))
-        return outputs, (x.shape, place, axis)
+        sizes, shape = _sizes(x.shape, (axis,)), _shape_left(x.shape, (axis,), keepdims)
+        place, y = place_of(x, axis=axis, keepdims=True), empty(shape, x.dtype)
+        run, left = choice_kernel if x.size > _WORTH_THREADS else choice_kernel.serial, (sizes[0], sizes[2])
+        run(np.ascontiguousarray(x).reshape(sizes), place.reshape(left), y.reshape(left))
+        return (y, place.reshape(shape)), (x.shape, place, axis)
 
     def backward(saved, grads, needs):
         if not needs[0] or grads[0] is None:
