@@ -90,6 +90,14 @@ def check_number(
         refuse_value(operation, argument, f"in {interval}", value)
 
 
+def check_size(operation: str, argument: str, value, low: int = 0) -> None:
+    """value is an integer of at least `low`."""
+    if isinstance(value, bool) or not isinstance(value, (int, np.integer)):
+        refuse_type(operation, argument, "as an integer", type(value).__qualname__)
+    if value < low:
+        refuse_value(operation, argument, f"of {low} or more", value)
+
+
 def check_choice(operation: str, argument: str, value, choices: tuple) -> None:
     """value is one of the choices."""
     if value not in choices:

@@ -17,9 +17,14 @@ def device_of(array) -> str:
     return "cpu" if type(array) is np.ndarray else f"cuda:{array.device.id}"
 
 
-def is_name(x) -> bool:
-    """Whether x looks like a device's name, and not like a type's."""
-    return isinstance(x, str) and x.partition(":")[0] in ("cpu", "cuda")
+def device_and_dtype(device, dtype) -> tuple:
+    """Both, where a type stands alone in the place of the device, as in `x.to(np.float64)`."""
+    if dtype is not None or device is None or (isinstance(device, str) and device.partition(":")[0] in ("cpu", "cuda")):
+        return device, dtype
+    try:
+        return None, np.dtype(device)
+    except TypeError:
+        raise ValueError(f"to: expected device as 'cpu', 'cuda' or 'cuda:<index>', or a type, got {device!r}") from None
 
 
 def to_device(array, device: str):

@@ -6,6 +6,7 @@ import math
 
 import numpy as np
 
+from ..kernels.check import check_size
 from . import functional, init
 from .functional.conv import per_axis
 from .layer import Layer
@@ -40,8 +41,7 @@ class _Convolution(Layer):
         super().__init__()
         name = type(self).__name__
         for argument, value in (("in_channels", in_channels), ("out_channels", out_channels), ("groups", groups)):
-            if value < 1:
-                raise ValueError(f"{name}: expected {argument} of at least 1, got {value}")
+            check_size(name, argument, value, 1)
         for argument, value in (("in_channels", in_channels), ("out_channels", out_channels)):
             if value % groups:
                 raise ValueError(f"{name}: expected {argument} divisible by groups {groups}, got {value}")

@@ -173,6 +173,7 @@ def linspace(
     start, end, steps: int, *, dtype=np.float32, device: str | None = None, requires_grad: bool = False
 ) -> Tensor:
     """`steps` values at equal distances from start to end, both included."""
+    (steps,) = _shape("linspace", (steps,))
     return _placed(np.linspace(start, end, steps).astype(_dtype("linspace", dtype)), device, requires_grad)
 
 
@@ -180,6 +181,7 @@ def eye(
     n: int, m: int | None = None, *, dtype=np.float32, device: str | None = None, requires_grad: bool = False
 ) -> Tensor:
     """The identity matrix [n, m]; m is n by default."""
+    n, m = _shape("eye", (n, n if m is None else m))
     return _placed(np.eye(n, m, dtype=_dtype("eye", dtype)), device, requires_grad)
 
 
@@ -218,4 +220,5 @@ def randint(low: int, high, size=None, *, dtype=np.int64, device: str | None = N
 
 def randperm(n: int, *, device: str | None = None) -> Tensor:
     """0, ..., n - 1 in random order (int64), from the generator that `rv.seed` sets."""
+    (n,) = _shape("randperm", (n,))
     return _placed(generator().permutation(n).astype(np.int64), device, False)

@@ -6,6 +6,8 @@ import math
 
 import numpy as np
 
+from ..kernels.check import check_choice, check_size
+from ..kernels.dense import ACTIVATIONS
 from . import functional, init
 from .layer import Layer
 from .tensor import Parameter
@@ -32,6 +34,9 @@ class Dense(Layer):
         self, in_features: int, out_features: int, bias: bool = True, activation: str | None = None, dtype=np.float32
     ):
         super().__init__()
+        for name, size in (("in_features", in_features), ("out_features", out_features)):
+            check_size(type(self).__name__, name, size)
+        check_choice(type(self).__name__, "activation", activation, ACTIVATIONS)
         self.in_features, self.out_features, self.activation = in_features, out_features, activation
         self.weight = Parameter(np.empty((out_features, in_features), dtype))
         self.register_parameter("bias", Parameter(np.empty(out_features, dtype)) if bias else None)
@@ -72,6 +77,9 @@ class Bilinear(Layer):
 
     def __init__(self, in1_features: int, in2_features: int, out_features: int, bias: bool = True, dtype=np.float32):
         super().__init__()
+        sizes = {"in1_features": in1_features, "in2_features": in2_features, "out_features": out_features}
+        for name, size in sizes.items():
+            check_size("Bilinear", name, size)
         self.in1_features, self.in2_features, self.out_features = in1_features, in2_features, out_features
         self.weight = Parameter(np.empty((out_features, in1_features, in2_features), dtype))
         self.register_parameter("bias", Parameter(np.empty(out_features, dtype)) if bias else None)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from ..kernels.check import refuse_value
+from ..kernels.check import check_size, refuse_value
 from . import functional, init
 from .layer import Layer
 from .tensor import Parameter, Tensor
@@ -20,6 +20,8 @@ class _Table(Layer):
     ):
         super().__init__()
         name = type(self).__name__
+        check_size(name, "num_embeddings", num_embeddings)
+        check_size(name, "embedding_dim", embedding_dim)
         if sparse:
             refuse_value(name, "sparse", "as False (gradients are dense)", sparse)
         if padding_idx is not None:

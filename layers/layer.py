@@ -196,8 +196,7 @@ class Layer:
                 leaves them where they are.
             dtype: a floating-point type; integer buffers keep theirs.
         """
-        if dtype is None and device is not None and not devices.is_name(device):
-            device, dtype = None, device
+        device, dtype = devices.device_and_dtype(device, dtype)
         if dtype is not None and np.dtype(dtype) not in FLOATS:
             raise TypeError(f"to: expected dtype as a floating-point type, got {np.dtype(dtype)}")
         for tensor in [*self.parameters(), *self.buffers()]:

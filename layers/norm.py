@@ -7,7 +7,7 @@ import warnings
 import numpy as np
 
 from ..kernels.accumulate import count
-from ..kernels.check import refuse_value
+from ..kernels.check import check_size, refuse_value
 from . import functional, init
 from .layer import Layer
 from .tensor import Parameter, Tensor
@@ -48,6 +48,7 @@ class _ChannelNorm(_AffineLayer):
 
     def __init__(self, num_features, eps, momentum, affine, track_running_stats, dtype, bias):
         super().__init__()
+        check_size(type(self).__name__, "num_features", num_features)
         self.num_features, self.eps, self.momentum = num_features, eps, momentum
         self.affine, self.track_running_stats = affine, track_running_stats
         self._make_affine((num_features,), affine, affine and bias, dtype)
@@ -260,6 +261,8 @@ class GroupNorm(_AffineLayer):
         bias: bool = True,
     ):
         super().__init__()
+        check_size("GroupNorm", "num_groups", num_groups, 1)
+        check_size("GroupNorm", "num_channels", num_channels)
         if num_channels % num_groups:
             refuse_value("GroupNorm", "num_channels", f"as a multiple of num_groups={num_groups}", num_channels)
         self.num_groups, self.num_channels, self.eps, self.affine = num_groups, num_channels, eps, affine

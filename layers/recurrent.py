@@ -7,6 +7,7 @@ import warnings
 
 import numpy as np
 
+from ..kernels.check import check_size
 from . import functional, init
 from .layer import Layer
 from .tensor import Parameter
@@ -16,10 +17,7 @@ __all__ = ["GRU", "LSTM", "RNN", "GRUCell", "LSTMCell", "RNNCell"]
 
 def _check_sizes(layer: str, **sizes) -> None:
     for name, size in sizes.items():
-        if not isinstance(size, (int, np.integer)) or isinstance(size, bool):
-            raise TypeError(f"{layer}: expected {name} as an integer, got {type(size).__name__}")
-        if size < 1:
-            raise ValueError(f"{layer}: expected {name} of 1 or more, got {size}")
+        check_size(layer, name, size, 1)
 
 
 def _check_nonlinearity(layer: str, nonlinearity: str) -> None:

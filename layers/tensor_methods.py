@@ -149,8 +149,7 @@ def _to(self, device=None, dtype=None, memory_format=None):
     """
     if isinstance(device, Tensor):
         device, dtype = device.device, device.dtype
-    elif dtype is None and device is not None and not devices.is_name(device):
-        device, dtype = None, device
+    device, dtype = devices.device_and_dtype(device, dtype)
     array = self.array if device is None else devices.to_device(self.array, device)
     array = array if dtype is None else devices.cast(array, np.dtype(dtype))
     if array is not self.array:

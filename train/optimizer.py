@@ -53,9 +53,10 @@ class Optimizer:
         self.defaults = defaults
         self.param_groups: list[dict] = []
         self._buffers: list[list[FlatParameters]] = []
-        if isinstance(params, (Tensor, dict)):
+        if isinstance(params, (Tensor, dict)) or not isinstance(params, Iterable):
+            hint = "; .parameters() gives a layer's" if hasattr(params, "parameters") else ""
             raise TypeError(
-                f"{self._name}: expected params as parameters or a list of groups, got {type(params).__name__}"
+                f"{self._name}: expected params as parameters or a list of groups, got {type(params).__name__}{hint}"
             )
         params = list(params)
         if not params:

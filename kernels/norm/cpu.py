@@ -47,7 +47,8 @@ def batch_norm_backward(saved, grads, needs):
 
 
 def batch_norm_inference_forward(x, mean, variance, weight=None, bias=None, *, eps, activation=None):
-    mean, variance = np.ascontiguousarray(mean), np.ascontiguousarray(variance)
+    # Copies of what is read-only, such as a mapped file: the kernels are compiled to write statistics, too.
+    mean, variance = (np.ascontiguousarray(s) if s.flags.writeable else s.copy() for s in (mean, variance))
     y, _, _, saved = _by_channel_forward(x, weight, bias, eps, activation, mean, variance)
     return y, saved
 

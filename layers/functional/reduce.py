@@ -10,7 +10,7 @@ from ...kernels.check import FLOATS
 from ..tensor import Tensor, apply
 from . import elementwise
 from .promotion import cast
-from .shape import axis_of, expand, flatten, reshape
+from .shape import axis_of, broadcast_shape, expand, flatten, reshape
 
 __all__ = [
     "all",
@@ -265,7 +265,7 @@ def normalize(input, p=2.0, dim=1, eps=1e-12):
 
 def cosine_similarity(x1, x2, dim=1, eps=1e-8):
     """The cosine of the angle of vectors along dim, x1 . x2 / (max(|x1|, eps) max(|x2|, eps)); shapes broadcast."""
-    shape = np.broadcast_shapes(x1.shape, x2.shape)
+    shape = broadcast_shape("cosine_similarity", x1.shape, x2.shape)
     x1, x2 = (expand(x, shape) for x in (x1, x2))
     lengths = (elementwise.clamp(norm(x, 2.0, dim), min=eps) for x in (x1, x2))
     return elementwise.div(sum(elementwise.mul(x1, x2), dim), elementwise.mul(*lengths))

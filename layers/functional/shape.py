@@ -84,6 +84,14 @@ def _sizes(name: str, sizes) -> tuple[int, ...]:
         raise TypeError(f"{name}: expected integers, got {sizes!r}") from None
 
 
+def broadcast_shape(name: str, *shapes: tuple[int, ...]) -> tuple[int, ...]:
+    """The shape in which shapes meet, or ValueError."""
+    try:
+        return np.broadcast_shapes(*shapes)
+    except ValueError:
+        raise ValueError(f"{name}: expected shapes that broadcast, got {' and '.join(map(str, shapes))}") from None
+
+
 # ---- views
 
 
@@ -94,6 +102,8 @@ def _reshape_backward(shape, grad, needs):
 def reshape(input, *shape):
     """The same elements in another shape, of which one size may be -1. `shape` is a tuple, or the sizes one by one."""
     input, shape = _tensor(input), _sizes("reshape", shape)
+    if shape and min(shape) < -1:  # NumPy takes any negative size for the unknown one
+        raise ValueError(f"reshape: expected sizes of 0 or more, or one -1, got {shape}")
     try:
         output = devices.reshaped(input.array, shape)
     except ValueError:
@@ -164,6 +174,8 @@ def movedim(input, source, destination):
     source, destination = ((x,) if not isinstance(x, (tuple, list)) else x for x in (source, destination))
     source = [axis_of("movedim", dim, input.ndim) for dim in source]
     destination = [axis_of("movedim", dim, input.ndim) for dim in destination]
+    if len(set(source)) < len(source) or len(set(destination)) < len(destination) or len(source) != len(destination):
+        raise ValueError(f"movedim: expected as many places as axes, each once, got {source} and {destination}")
     axes = [axis for axis in range(input.ndim) if axis not in source]
     for place, axis in sorted(zip(destination, source)):
         axes.insert(place, axis)
@@ -228,6 +240,9 @@ def tile(input, dims):
 def repeat_interleave(input, repeats, dim=None):
     """Every element `repeats` times in a row, along the axis `dim` or of the flattened input."""
     input = flatten(input) if dim is None else _tensor(input)
+    (repeats,) = _sizes("repeat_interleave", (repeats,))
+    if repeats < 0:
+        raise ValueError(f"repeat_interleave: expected repeats of 0 or more, got {repeats}")
     axis = axis_of("repeat_interleave", 0 if dim is None else dim, input.ndim)
     stretched = expand(unsqueeze(input, axis + 1), (*input.shape[: axis + 1], repeats, *input.shape[axis + 1 :]))
     return flatten(stretched, axis, axis + 1)
@@ -271,7 +286,14 @@ def _index_item(item, input):
     if isinstance(item, (bool, list, np.bool_)):
         item = np.asarray(item)
         return devices.to_device(item.astype(np.int64) if item.size == 0 else item, input.device)
-    return item if hasattr(item, "ndim") and item.ndim else operator.index(item)
+    if hasattr(item, "ndim") and item.ndim:
+        return item
+    try:
+        return operator.index(item)
+    except TypeError:
+        raise TypeError(
+            f"index: expected integers, slices, None, ... or arrays of integers or bools, got {type(item).__qualname__}"
+        ) from None
 
 
 def _advanced_index(input, index: tuple):
@@ -351,7 +373,7 @@ def index_select(input, dim, index):
 
 def masked_select(input, mask):
     """The elements where the mask holds, in one axis; input and mask broadcast."""
-    shape = np.broadcast_shapes(input.shape, mask.shape)
+    shape = broadcast_shape("masked_select", input.shape, mask.shape)
     return getitem(expand(input, shape), expand(mask, shape))
 
 
@@ -378,7 +400,7 @@ def take_along_dim(input, indices, dim):
     """`gather`, where the other axes of input and indices broadcast."""
     input, indices = _tensor(input), _tensor(indices)
     axis = axis_of("take_along_dim", dim, input.ndim)
-    shape = np.broadcast_shapes(*((*x.shape[:axis], 1, *x.shape[axis + 1 :]) for x in (input, indices)))
+    shape = broadcast_shape("take_along_dim", *((*x.shape[:axis], 1, *x.shape[axis + 1 :]) for x in (input, indices)))
     input, indices = (expand(x, (*shape[:axis], x.shape[axis], *shape[axis + 1 :])) for x in (input, indices))
     return gather(input, axis, indices)
 

@@ -68,7 +68,7 @@ def gumbel_softmax(logits, tau=1.0, hard=False, dim=-1):
 
 
 def _along(operation, input, axis):
-    if input.ndim == 0 and axis in (0, -1):
+    if getattr(input, "ndim", None) == 0 and axis in (0, -1):
         return reshape(apply(operation, reshape(input, (1,)), axis=0), ())
     return apply(operation, input, axis=axis)
 

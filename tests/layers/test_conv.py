@@ -59,8 +59,8 @@ def test_transposed_functions_refuse_too_much_output_padding():
     [
         ({"in_channels": 3, "groups": 2}, ValueError, "Conv2d: expected in_channels divisible by groups 2"),
         ({"out_channels": 5, "groups": 2}, ValueError, "Conv2d: expected out_channels divisible by groups 2"),
-        ({"groups": 0}, ValueError, "Conv2d: expected groups of at least 1"),
-        ({"in_channels": 0}, ValueError, "Conv2d: expected in_channels of at least 1"),
+        ({"groups": 0}, ValueError, "Conv2d: expected groups of 1 or more"),
+        ({"in_channels": 0}, ValueError, "Conv2d: expected in_channels of 1 or more"),
         ({"padding_mode": "wrap"}, ValueError, "Conv2d: expected padding_mode as one of zeros, reflect"),
         ({"padding": "full"}, ValueError, "Conv2d: expected padding as"),
         ({"padding": "same", "stride": (1, 2)}, ValueError, "Conv2d: expected stride 1 with padding 'same'"),

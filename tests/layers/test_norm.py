@@ -3,6 +3,7 @@
 import numpy as np
 import pytest
 
+import ranvier as rv
 from ranvier import layers
 from ranvier.layers import Tensor, functional
 
@@ -144,3 +145,11 @@ def test_reprs():
     assert repr(layers.BatchNorm1d(4)) == (
         "BatchNorm1d(4, eps=1e-05, momentum=0.1, affine=True, track_running_stats=True)"
     )
+
+
+def test_read_only_statistics_are_used():
+    x, mean, variance = rv.randn(4, 3, 5, 5), np.arange(3, dtype="f4"), np.ones(3, "f4")
+    expected = rv.functional.batch_norm(x, rv.tensor(mean), rv.tensor(variance)).numpy()
+    mean.flags.writeable = variance.flags.writeable = False
+    actual = rv.functional.batch_norm(x, rv.Tensor(mean), rv.Tensor(variance)).numpy()
+    np.testing.assert_array_equal(actual, expected)

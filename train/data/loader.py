@@ -13,6 +13,7 @@ from concurrent.futures import ProcessPoolExecutor
 
 import numpy as np
 
+from ...kernels.check import check_size
 from ...layers.random import generator
 from ...layers.tensor import Tensor
 from .dataset import Dataset, as_dataset
@@ -47,10 +48,8 @@ class DataLoader:
         num_workers: int = 0,
         seed: int | None = None,
     ):
-        if batch_size < 1:
-            raise ValueError(f"DataLoader: expected batch_size of 1 or more, got {batch_size}")
-        if num_workers < 0:
-            raise ValueError(f"DataLoader: expected num_workers of 0 or more, got {num_workers}")
+        check_size("DataLoader", "batch_size", batch_size, 1)
+        check_size("DataLoader", "num_workers", num_workers)
         self.dataset = as_dataset(dataset)
         self.batch_size, self.shuffle, self.drop_last = batch_size, shuffle, drop_last
         self.augment, self.num_workers = augment, num_workers
