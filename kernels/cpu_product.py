@@ -204,9 +204,9 @@ def multiply_panels(
         row = first_row
         while row < last_row:
             rows = last_row - row
-            if rows >= _TALL_FROM or rows == TALL:
+            if rows >= _TALL_FROM or MIDDLE < rows <= TALL:
                 multiply_tall(
-                    left, left_start, left_rows, row, TALL, panels, start, row_step, inner,
+                    left, left_start, left_rows, row, min(rows, TALL), panels, start, row_step, inner,
                     result, to, result_pitch, add, left_places,
                 )  # fmt: skip
                 row += TALL
