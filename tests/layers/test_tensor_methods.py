@@ -180,10 +180,25 @@ def test_parameters_are_changed_by_augmented_assignment():
         (lambda x: rv.one[None].t(), AttributeError, "module 'ranvier' has no attribute 'one'$"),
         (lambda x: x[None].t(), ValueError, "t: expected a tensor of up to 2 axes"),
         (lambda x: x.var(0, False, correction=0), ValueError, "var: expected correction or unbiased, got both"),
+        (lambda x: x.view(-2, 3), ValueError, r"reshape: expected sizes of 0 or more, or one -1, got \(-2, 3\)"),
+        (lambda x: x.movedim((0, 1), (0, 0)), ValueError, r"movedim: expected as many places as axes, each once"),
+        (lambda x: x.repeat_interleave(-1), ValueError, "repeat_interleave: expected repeats of 0 or more, got -1"),
+        (lambda x: x["a"], TypeError, r"index: expected integers, slices, .* got str"),
+        (lambda x: x.to("tpu"), ValueError, r"to: expected device as 'cpu', .* or a type, got 'tpu'"),
+        (lambda x: rv.randperm(-1), ValueError, "randperm: expected sizes of 0 or more"),
+        (lambda x: rv.eye(-1), ValueError, "eye: expected sizes of 0 or more"),
+        (lambda x: F.cosine_similarity(x, x.T), ValueError, r"expected shapes that broadcast, got \(2, 3\) and \(3, 2"),
+        (lambda x: F.softmax([1.0], 0), TypeError, "softmax: expected x as a NumPy or CuPy array, got list"),
+        (lambda x: rv.Dense(2.5, 1), TypeError, "Dense: expected in_features as an integer, got float"),
+        (lambda x: rv.Dense(2, 1, activation="a"), ValueError, "Dense: expected activation as one of None, 'relu'"),
+        (lambda x: rv.Embedding(-1, 2), ValueError, "Embedding: expected num_embeddings of 0 or more, got -1"),
+        (lambda x: rv.BatchNorm1d(-1), ValueError, "BatchNorm1d: expected num_features of 0 or more, got -1"),
+        (lambda x: rv.GroupNorm(0, 2), ValueError, "GroupNorm: expected num_groups of 1 or more, got 0"),
+        (lambda x: rv.optim.Adam(rv.ReLU()), TypeError, r"Adam: expected params as .* got ReLU; .parameters"),
         (lambda x: rv.ReLU(inplace=True), TypeError, "ReLU: expected no such arguments, got inplace=True; no"),
     ],
 )  # fmt: skip
-def test_what_is_pytorchs_and_not_ours_is_refused_with_what_to_do(call, error, message):
+def test_what_newcomers_type_is_refused_with_what_to_do(call, error, message):
     with pytest.raises(error, match=message):
         call(rv.ones(2, 3))
 
