@@ -12,10 +12,11 @@ import re
 from functools import cached_property
 from types import FunctionType
 
-from numba import njit
+from numba import njit, types
 from numba.core.registry import CPUDispatcher
 
 from .cpu_cache import KernelCache
+from .cpu_compiler import KernelCompiler
 from .cpu_parts import Part, PartCompiler
 from .cpu_threads import EntryCompiler, thread_count
 
@@ -41,7 +42,9 @@ class SerialKernel(Kernel):
 
     def get_call_template(self, args, kws):
         """What the compilation of a caller asks: the part's signatures, with one for such arguments."""
-        return self._part.get_call_template(args, kws)
+        # Numba would compile a part anew for each constant it is called with, to the same code.
+        kws = {name: types.unliteral(kind) for name, kind in kws.items()}
+        return self._part.get_call_template(tuple(types.unliteral(kind) for kind in args), kws)
 
     def get_overload(self, sig):
         """What stands for the part's form of that signature in the caller."""
@@ -60,13 +63,13 @@ def kernel(function):
     serial = FunctionType(function.__code__, function.__globals__, name, closure=function.__closure__)
     serial.__qualname__, serial.__module__ = f"{function.__qualname__}_serial", function.__module__
     compiled = _compile(function, Kernel, pipeline_class=EntryCompiler)
-    compiled.serial = _compile(serial, Kernel)
+    compiled.serial = _compile(serial, Kernel, pipeline_class=KernelCompiler)
     return compiled
 
 
 def serial_kernel(function):
     """Compiles a CPU kernel that runs on the calling thread, for recursions and for parts of other kernels."""
-    return _compile(function, SerialKernel)
+    return _compile(function, SerialKernel, pipeline_class=KernelCompiler)
 
 
 def _compile(function, kind, **options):

@@ -6,9 +6,10 @@ callers then take up again. That was a sixth of the time that a network's first 
 
 from __future__ import annotations
 
-from numba.core.codegen import JITCodeLibrary
-from numba.core.compiler import CompilerBase, DefaultPassBuilder
+from numba.core.compiler import CompilerBase
 from numba.core.registry import CPUDispatcher
+
+from .cpu_compiler import KernelLibrary, kernel_passes
 
 
 class Part(CPUDispatcher):
@@ -26,12 +27,16 @@ class PartCompiler(CompilerBase):
 
     def define_pipelines(self):
         """Numba's own passes, which add the function to a library that is never loaded."""
-        state = self.state
-        state.flags.no_compile = state.flags.no_cpython_wrapper = True
-        state.library = _PartLibrary(state.targetctx.codegen(), state.func_id.func_qualname)
-        return [DefaultPassBuilder.define_nopython_pipeline(state)]
+        self.state.flags.no_compile = self.state.flags.no_cpython_wrapper = True
+        return [kernel_passes(self.state, library=_PartLibrary)]
 
 
-class _PartLibrary(JITCodeLibrary):
+class _PartLibrary(KernelLibrary):
+    def _optimize_final_module(self):
+        """Is left to the library of the caller, where a part would lose its own wish for `wide_vectors`, though."""
+        attributes = (each for function in self._final_module.functions for each in function.attributes)
+        if any(b"prefer-vector-width" in each for each in attributes):
+            super()._optimize_final_module()
+
     def _finalize_final_module(self):
         self._finalized = True

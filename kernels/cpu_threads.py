@@ -19,7 +19,7 @@ import numba
 from llvmlite import ir as llvm
 from numba import types
 from numba.core import cgutils, ir
-from numba.core.compiler import CompilerBase, DefaultPassBuilder, compile_extra
+from numba.core.compiler import CompilerBase, compile_extra
 from numba.core.compiler_machinery import FunctionPass, register_pass
 from numba.core.imputils import RefType, iternext_impl
 from numba.core.ir_utils import build_definitions
@@ -28,6 +28,8 @@ from numba.core.typing import signature as typed
 from numba.core.untyped_passes import TranslateByteCode
 from numba.extending import intrinsic, lower_builtin, models, register_model
 from numba.np.ufunc import parallel
+
+from .cpu_compiler import kernel_passes
 
 _BYTE, _INTEGER = llvm.IntType(8), llvm.IntType(types.intp.bitwidth)
 _POINTER, _INTEGERS = _BYTE.as_pointer(), _INTEGER.as_pointer()
@@ -63,7 +65,7 @@ class _WorkerCompiler(CompilerBase):
 
 
 def _passes_with(own, state):
-    passes = DefaultPassBuilder.define_nopython_pipeline(state)
+    passes = kernel_passes(state)
     passes.add_pass_after(own, TranslateByteCode)
     passes.finalize()
     return [passes]
