@@ -15,7 +15,7 @@ from numba import prange
 
 from ..accumulate import contiguous
 from ..cpu_jit import kernel, serial_kernel, threads_for
-from ..cpu_product import REGISTER_BYTES, copy_vector, transpose
+from ..cpu_product import REGISTER_BYTES, copy_line, copy_vector, transpose
 from ..memory import workspace
 from .cpu_images_tiles import ACROSS, RESULTS, sum_images, sum_positions
 from .cpu_tiles import conv_transpose_weight_kernel
@@ -70,7 +70,7 @@ def images_frame_kernel(x, channels, source, frame, before, turned, frames):
         count = min(lanes * size, len(x) - start)
         if count < lanes * size:
             full = turned[len(frames)]
-            full[:count] = x[start:]
+            copy_line(x, start, full, 0, count)
             full[count:] = x.dtype.type(0)
             transpose(full, 0, size, lanes, size, flat, 0, lanes)
         else:
@@ -114,7 +114,7 @@ def images_sum_kernel(frames, table, places, weight, bias, relu, z, sums):
         if count < lanes * size:
             full = sums[len(frames)]
             transpose(there, 0, lanes, size, lanes, full, 0, size)
-            z[start:] = full[:count]
+            copy_line(full, 0, z, start, count)
         else:
             transpose(there, 0, lanes, size, lanes, z, start, size)
 
@@ -151,7 +151,7 @@ def images_weight_kernel(sums, turned, weight):
         for i in range(len(total)):
             total[i] += term[i]
     transpose(total, 0, lanes, size, lanes, turned, 0, size)
-    weight[:] = turned[:size]
+    copy_line(turned, 0, weight, 0, size)
     for lane in range(1, lanes):
         term = turned[lane * size : (lane + 1) * size]
         for i in range(size):
