@@ -17,6 +17,7 @@ from llvmlite import ir
 from numba import types
 from numba.core import cgutils
 from numba.extending import intrinsic
+from numba.np.arrayobj import populate_array
 
 from .cpu_jit import serial_kernel
 from .cpu_product import REGISTER_BYTES, prefetch
@@ -31,6 +32,25 @@ def memory(typing_context, array):
         return context.make_array(signature.args[0])(context, builder, arguments[0]).data
 
     return types.CPointer(array.dtype)(array), generate
+
+
+@intrinsic
+def empty_line(typing_context, count, like):
+    """A new array of so many elements of another's type, whatever they are: `np.empty` in a tenth of a second less of
+    compilation."""
+    kind = types.Array(like.dtype, 1, "C")
+
+    def generate(context, builder, signature, arguments):
+        size = context.get_constant(types.intp, kind.dtype.bitwidth // 8)
+        owner = context.nrt.meminfo_alloc_aligned(
+            builder, size=builder.mul(arguments[0], size), align=context.get_constant(types.uint32, REGISTER_BYTES)
+        )
+        line = context.make_array(kind)(context, builder)
+        data = builder.bitcast(context.nrt.meminfo_data(builder, owner), line.data.type)
+        populate_array(line, data=data, shape=arguments[:1], strides=[size], itemsize=size, meminfo=owner)
+        return line._getvalue()
+
+    return kind(types.intp, like), generate
 
 
 @intrinsic

@@ -8,26 +8,40 @@ of a right matrix by columns a panel is turned, for no vector can be read from i
 
 from __future__ import annotations
 
-import numpy as np
 from llvmlite import ir
 from numba import types
-from numba.core import cgutils
 from numba.extending import intrinsic
 
 from .cpu_jit import serial_kernel
-from .cpu_lines import memory
+from .cpu_lines import empty_line, memory
 from .cpu_product import LOW, MIDDLE, PANEL_BYTES, REGISTER_BYTES, TALL, transposed
 from .cpu_vectors import everywhere, load_lanes, multiply_add, store_lanes
 
 # A tile's rows, each as another one and a distance: instructions read from a pointer plus 1, 2, 4 or 8 times a
 # register, so that four pointers and the pitch serve a dozen rows.
 _ANCHORS = ((0, 0), (0, 1), (0, 2), (3, 0), (0, 4), (3, 2), (6, 0), (3, 4), (0, 8), (9, 0), (6, 4), (3, 8))
-_TOGETHER = 4  # terms for which the tile's pointers move on once
 
 
 def _element_size(element) -> int:
     """Bytes of a floating-point number."""
     return 4 if element == ir.FloatType() else 8
+
+
+def _repeated(builder, times, body, values):
+    """The values after so many rounds of values = body(*values), which stay in registers."""
+    before, (head, rounds, after) = builder.block, [builder.append_basic_block() for _ in range(3)]
+    builder.branch(head)
+    builder.position_at_end(head)
+    left, *now = (builder.phi(value.type) for value in (times, *values))
+    builder.cbranch(builder.icmp_signed(">", left, left.type(0)), rounds, after)
+    builder.position_at_end(rounds)
+    new = builder.sub(left, left.type(1)), *body(*now)
+    builder.branch(head)
+    for phi, first, following in zip((left, *now), (times, *values), new):
+        phi.add_incoming(first, before)
+        phi.add_incoming(following, rounds)
+    builder.position_at_end(after)
+    return tuple(now)
 
 
 def _tile(height: int, vectors: int):
@@ -62,52 +76,36 @@ def _tile(height: int, vectors: int):
                 builder.icmp_signed("<", numbers, everywhere(builder, builder.sub(columns, constant(v * lanes)), lanes))
                 for v in range(vectors)
             ]
-            # Stack slots of which LLVM makes registers.
-            sums = [[cgutils.alloca_once_value(builder, zero) for _ in range(vectors)] for _ in range(height)]
-            for slots in sums:
-                for slot in slots:
-                    builder.store(zero, slot)
             pitch, step = (builder.mul(x, constant(_element_size(element))) for x in (left_pitch, left_step))
             first = builder.bitcast(builder.gep(left, [left_start]), byte)
-            anchors = {
-                row: cgutils.alloca_once_value(builder, builder.gep(first, [builder.mul(pitch, constant(row))]))
-                for row in sorted({anchor for anchor, _ in _ANCHORS[:height]})
-            }
-            right_slot = cgutils.alloca_once_value(builder, builder.gep(right, [right_start]))
+            anchors = sorted({anchor for anchor, _ in _ANCHORS[:height]})
+            distances = {distance: builder.mul(pitch, constant(distance)) for _, distance in _ANCHORS[:height]}
+            lefts = [builder.gep(first, [builder.mul(pitch, constant(anchor))]) for anchor in anchors]
 
-            def add_terms(count):
-                line, lefts = builder.load(right_slot), {row: builder.load(slot) for row, slot in anchors.items()}
-                for _ in range(count):
-                    factors = [load_lanes(builder, vector, part(line, v), mask) for v, mask in enumerate(masks)]
-                    for (anchor, distance), slots in zip(_ANCHORS, sums):
-                        place = builder.gep(lefts[anchor], [builder.mul(pitch, constant(distance))])
-                        factor = builder.load(builder.bitcast(place, element.as_pointer()))
-                        factor = everywhere(builder, factor, lanes)
-                        for other, slot in zip(factors, slots):
-                            builder.store(multiply_add(builder, factor, other, builder.load(slot)), slot)
-                    line = builder.gep(line, [right_pitch])
-                    lefts = {row: builder.gep(pointer, [step]) for row, pointer in lefts.items()}
-                builder.store(line, right_slot)
-                for row, pointer in lefts.items():
-                    builder.store(pointer, anchors[row])
+            def add_term(line, *state):
+                lefts, sums = dict(zip(anchors, state)), state[len(anchors) :]
+                factors = [load_lanes(builder, vector, part(line, v), mask) for v, mask in enumerate(masks)]
+                totals = []
+                for row, (anchor, distance) in enumerate(_ANCHORS[:height]):
+                    place = builder.gep(lefts[anchor], [distances[distance]])
+                    factor = everywhere(builder, builder.load(builder.bitcast(place, element.as_pointer())), lanes)
+                    for other, total in zip(factors, sums[row * vectors :]):
+                        totals.append(multiply_add(builder, factor, other, total))
+                return builder.gep(line, [right_pitch]), *(builder.gep(p, [step]) for p in lefts.values()), *totals
 
-            for count, times in (
-                (_TOGETHER, builder.udiv(inner, constant(_TOGETHER))),
-                (1, builder.urem(inner, constant(_TOGETHER))),
-            ):
-                with cgutils.for_range(builder, times, intp=integer):
-                    add_terms(count)
-            with builder.if_then(adds):
-                line = builder.gep(bias, [bias_start])
-                for v, mask in enumerate(masks):
-                    addend = load_lanes(builder, vector, part(line, v), mask)
-                    for slots in sums:
-                        builder.store(builder.fadd(builder.load(slots[v]), addend), slots[v])
+            state = (builder.gep(right, [right_start]), *lefts, *[zero] * (height * vectors))
+            sums = _repeated(builder, inner, add_term, state)[1 + len(anchors) :]
+            line = builder.gep(bias, [bias_start])
+            addends = [
+                load_lanes(builder, vector, part(line, v), builder.and_(mask, everywhere(builder, adds, lanes)))
+                for v, mask in enumerate(masks)
+            ]
             to = builder.gep(result, [result_start])
-            for row, slots in enumerate(sums):
+            for row in range(height):
                 line = builder.gep(to, [builder.mul(result_pitch, constant(row))])
                 for v, mask in enumerate(masks):
-                    total = builder.load(slots[v])
+                    total = sums[row * vectors + v]
+                    total = builder.select(adds, builder.fadd(total, addends[v]), total)
                     clipped = builder.select(builder.fcmp_ordered("<", total, zero), zero, total)
                     store_lanes(builder, builder.select(clips, clipped, total), part(line, v), mask)
             return context.get_dummy_value()
@@ -170,7 +168,7 @@ def _turn_panel(source, start, pitch, columns, inner, panel, width, lanes):
         return
     for column in range(0, columns, lanes):
         for next_term in range(0, inner, lanes):
-            k = min(next_term, inner - lanes)  # the last block overlaps the one before
+            k = next_term if next_term < inner - lanes else inner - lanes  # the last block overlaps the one before
             place = start + column * pitch + k
             _turn_block(source, place, pitch, columns - column, panel, k * width + column, width)
 
@@ -187,13 +185,13 @@ def small_product_kernel(
     column. Panel by panel of right: two vectors' columns, down all rows.
     """
     lanes, width = REGISTER_BYTES // result.itemsize, PANEL_BYTES // result.itemsize
-    panel = np.empty(inner * width if right_by_columns else 0, result.dtype)
+    panel = empty_line(inner * width if right_by_columns else 0, result)
     x, panels, y, line, adds = memory(left), memory(right), memory(result), memory(bias), len(bias) > 0
     step = right_pitch
     if right_by_columns:
         panels, step = memory(panel), width
     for column in range(0, columns, width):
-        wide, at = min(width, columns - column), column
+        wide, at = width if width < columns - column else columns - column, column
         if right_by_columns:
             _turn_panel(memory(right), column * right_pitch, right_pitch, wide, inner, panels, width, lanes)
             at = 0
@@ -205,7 +203,7 @@ def small_product_kernel(
             tall = rest > (LOW if wide <= lanes else MIDDLE) and rows >= TALL
             middle = not tall and wide > lanes and rest > LOW and rows >= MIDDLE
             height = TALL if tall else MIDDLE if middle else LOW if rows >= LOW else 1
-            row = min(row, rows - height)
+            row = row if rest > height else rows - height
             start, to = row * left_pitch, row * result_pitch + column
             if wide <= lanes:
                 if tall:

@@ -13,7 +13,7 @@ import numpy as np
 from numba import prange
 
 from ..cpu_jit import kernel, serial_kernel
-from ..cpu_lines import largest_of_line, memory
+from ..cpu_lines import empty_line, largest_of_line, memory
 from ..cpu_math import exp, log, wide_vectors
 from ..cpu_sums import line_product, line_sum, wide_sum
 from ..memory import constant, empty, workspace
@@ -34,29 +34,25 @@ def cross_entropy_rows_kernel(x, labels, targets, by_label, weight, ignored, smo
     rows, classes = x.shape
     keep, share = x.dtype.type(1 - smoothing), x.dtype.type(smoothing / classes)
     for chunk in prange((rows + _ROWS - 1) // _ROWS):
-        scratch = np.empty(min(classes, _TERMS), x.dtype)
-        for r in range(chunk * _ROWS, min(rows, (chunk + 1) * _ROWS)):
+        scratch = empty_line(classes if classes < _TERMS else _TERMS, x)
+        for r in range(chunk * _ROWS, (chunk + 1) * _ROWS if (chunk + 1) * _ROWS < rows else rows):
             loss, log_sum = x.dtype.type(0), x.dtype.type(0)
             if not by_label or labels[r] != ignored:
                 # In place and not in a function, to which arrays take some 20 ns a row: a fifth, with ten classes.
                 highest = largest_of_line(memory(x), r * classes, classes)
                 total = x.dtype.type(0)
                 for start in range(0, classes, scratch.size):
-                    count = min(scratch.size, classes - start)
+                    count = classes - start if classes - start < scratch.size else scratch.size
                     decay_line(memory(x), r * classes + start, count, highest, memory(scratch), 0, classes)
                     total += line_sum(scratch[:count])
                 log_sum = highest + log(total)
-                if not by_label:
-                    terms = np.empty(classes, x.dtype)
+                if not by_label or share > 0:
+                    terms = empty_line(classes, x)
                     for c in range(classes):
-                        terms[c] = weight[c] * (keep * targets[r, c] + share) * (log_sum - x[r, c])
+                        q = x.dtype.type(1) if by_label else keep * targets[r, c] + share
+                        terms[c] = weight[c] * q * (log_sum - x[r, c])
                     loss = line_sum(terms)
-                else:
-                    if share > 0:
-                        terms = np.empty(classes, x.dtype)
-                        for c in range(classes):
-                            terms[c] = weight[c] * (log_sum - x[r, c])
-                        loss = line_sum(terms)
+                if by_label:
                     label = labels[r]
                     loss = loss * share + keep * weight[label] * (log_sum - x[r, label])
             losses[r] = loss
