@@ -8,6 +8,7 @@ import numpy as np
 from numba import prange
 
 from ..cpu_jit import kernel
+from ..cpu_lines import memory
 from ..cpu_math import erf, exp, sigmoid, tanh
 from ..cpu_matmul import matmul as multiply
 from ..cpu_threads import thread_count
@@ -47,12 +48,12 @@ def _activation_kernel(code):
 
 @cache
 def _grad_sum_kernel(code):
-    """The kernel of one activation's derivative."""
+    """The kernel of one activation's derivative; the rectifier's serves where there is no activation, too."""
 
     @kernel
-    def dense_grad_sum_kernel(grad_y, state, grad_z, grad_bias, parts):
+    def dense_grad_sum_kernel(grad_y, state, changes, grad_z, grad_bias, parts):
         """grad_z = grad_y * activation'(z), from the activation's result (`state` = y) or GELU's argument (z); and
-        its sums over all rows, if grad_bias has elements. Without activation grad_z is grad_y, and remains.
+        its sums over all rows, if grad_bias has elements. Without activation nothing `changes`, and grad_z is grad_y.
 
         A task is a part of the columns, of which it walks down the rows.
         """
@@ -60,30 +61,30 @@ def _grad_sum_kernel(code):
         half, scale = grad_y.dtype.type(0.5), grad_y.dtype.type(math.sqrt(0.5))
         density, limit = grad_y.dtype.type(1 / math.sqrt(2 * math.pi)), grad_y.dtype.type(_NO_DENSITY)
         rows, columns = grad_y.shape
+        grads, states, results, totals = memory(grad_y), memory(state), memory(grad_z), memory(grad_bias)
         for part in prange(parts):
             low, high = columns * part // parts, columns * (part + 1) // parts
-            totals = grad_bias[low:high]
-            totals[:] = zero
+            summed = low if grad_bias.size == 0 else high
+            for c in range(low, summed):
+                totals[c] = zero
             for r in range(rows):
-                grads, states, results = grad_y[r, low:high], state[r, low:high], grad_z[r, low:high]
-                if code == _RELU:
-                    for c in range(high - low):
-                        results[c] = grads[c] if states[c] > 0 else zero
-                elif code == _SIGMOID:
-                    for c in range(high - low):
-                        results[c] = grads[c] * states[c] * (one - states[c])
-                elif code == _TANH:
-                    for c in range(high - low):
-                        results[c] = grads[c] * (one - states[c] * states[c])
-                elif code == _GELU:
-                    for c in range(high - low):
-                        z = states[c]
-                        exponent = half * z * z
-                        bell = exp(-exponent if exponent < limit else -limit)
-                        bell = bell if exponent < limit else zero
-                        results[c] = grads[c] * (half * (one + erf(z * scale)) + z * density * bell)
-                for c in range(len(totals)):
-                    totals[c] += results[c]
+                start = r * columns
+                if changes:
+                    for i in range(start + low, start + high):
+                        if code == _RELU:
+                            results[i] = grads[i] if states[i] > 0 else zero
+                        elif code == _SIGMOID:
+                            results[i] = grads[i] * states[i] * (one - states[i])
+                        elif code == _TANH:
+                            results[i] = grads[i] * (one - states[i] * states[i])
+                        elif code == _GELU:
+                            z = states[i]
+                            exponent = half * z * z
+                            bell = exp(-exponent if exponent < limit else -limit)
+                            bell = bell if exponent < limit else zero
+                            results[i] = grads[i] * (half * (one + erf(z * scale)) + z * density * bell)
+                for c in range(low, summed):
+                    totals[c] += results[start + c]
 
     return dense_grad_sum_kernel
 
@@ -112,10 +113,12 @@ def dense_backward(saved, grad_y, needs):
         if code == _IDENTITY:
             state = grad_z  # is not read
         else:
+            state = np.ascontiguousarray(state)
             grad_z = empty(grad_z.shape, grad_z.dtype)
         threads = thread_count() if grad_z.size > _SUMS_WORTH_THREADS[code] else 1
-        differentiate = _grad_sum_kernel(code)
-        (differentiate if threads > 1 else differentiate.serial)(grad_y_rows, state, grad_z, grad_bias, threads)
+        differentiate = _grad_sum_kernel(code or _RELU)
+        differentiate = differentiate if threads > 1 else differentiate.serial
+        differentiate(grad_y_rows, state, code != _IDENTITY, grad_z, grad_bias, threads)
     grad_x = grad_weight = None
     if needs[0]:
         grad_x = multiply(grad_z, weight, empty(rows.shape, rows.dtype)).reshape(x_shape)
