@@ -15,6 +15,7 @@ import math
 import mmap
 import sys
 from collections import defaultdict
+from unittest import mock
 
 import interpreter
 import numpy as np
@@ -22,9 +23,11 @@ import triton.language as tl
 from interpreter import machine
 from triton.runtime.jit import _normalize_ty
 
-from ranvier.kernels import check, launch, memory
+from ranvier.kernels import check, embedding, launch, memory
+from ranvier.kernels.embedding import gpu as embedding_gpu
 from ranvier.kernels.launch_numba import NumbaKernel
 from ranvier.kernels.loss import common as losses
+from ranvier.kernels.loss import ctc
 from ranvier.profiling.launches import gpu_passes, has_gpu_kernels, zero_inputs
 
 ELEMENTS = 2**31
@@ -32,6 +35,7 @@ _PAGES_ON_DEMAND = mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS | 0x4000  # MAP_NORESER
 _SMALL_PAGES = 15  # MADV_NOHUGEPAGE
 _LARGEST = 2**40  # bytes of one array: more has no GPU either
 _SEEN = 1000  # elements at an array's end that hold the sample's values, and that checks on the host read
+_LONG = 2**24  # elements that the host would take its time to read
 _FORMS, _FAR_FORMS = 20, 6  # of one kernel, and of those that access what is far
 _LAUNCHES = 30  # of one pass: recurrent layers have some for every step
 _OPERATIONS = 20_000  # of one program
@@ -45,7 +49,7 @@ class Fault(Exception):
 
 
 class _Enough(Exception):
-    """A pass has made as many launches as are looked at."""
+    """A pass has made as many launches, or would read as much on the host, as is looked at."""
 
 
 def virtual(shape, dtype, gpu=None) -> np.ndarray:
@@ -124,20 +128,35 @@ class Walk:
 
     @contextlib.contextmanager
     def walking(self):
-        """Launches come here, memory is virtual, and checks on the host read the ends of arrays."""
-        before = launch.interpreter, losses._first_outside, check._in_range, check._extent, interpreter._Storage.copy_
-        _, first_outside, in_range, extent, _ = before
-        launch.interpreter = self
-        interpreter._Storage.copy_ = lambda self, other: None  # outputs are their own gradients: two storages in one
-        losses._first_outside = lambda x, *limits: first_outside(x.reshape(-1)[-_SEEN:], *limits)
-        check._in_range = lambda: lambda x, *limits: in_range()(x[-_SEEN:].copy(), *limits)
-        check._extent = lambda x, ignored: extent(x.reshape(-1)[-_SEEN:], ignored)
-        try:
-            with memory.supplied_by(virtual):
-                yield
-        finally:
-            launch.interpreter, losses._first_outside, check._in_range, check._extent = before[:4]
-            interpreter._Storage.copy_ = before[4]
+        """Launches come here, memory is virtual, and of long arrays checks on the host read the ends or nothing."""
+        first_outside, in_range, extent = losses._first_outside, check._in_range, check._extent
+        offsets_checked, labels_checked = embedding._check_offsets, ctc._check_labels
+
+        def check_offsets(indices, offsets, *rest):
+            if offsets.size <= _LONG:
+                offsets_checked(indices, offsets, *rest)
+
+        def check_labels(targets, *rest):
+            if targets.size > _LONG:
+                raise _Enough  # what follows reads them one and all, too
+            labels_checked(targets, *rest)
+
+        patches = [
+            (launch, "interpreter", self),
+            # Outputs are their own gradients: two storages in one.
+            (interpreter._Storage, "copy_", lambda self, other: None),
+            (losses, "_first_outside", lambda x, *limits: first_outside(x.reshape(-1)[-_SEEN:], *limits)),
+            (check, "_in_range", lambda: lambda x, *limits: in_range()(x[-_SEEN:].copy(), *limits)),
+            (check, "_extent", lambda x, ignored: extent(x.reshape(-1)[-_SEEN:], ignored)),
+            (embedding_gpu, "count_classes", lambda x, n: embedding.count_classes(x.reshape(-1)[-_SEEN:], n)),
+            (embedding, "_check_offsets", check_offsets),
+            (ctc, "_check_labels", check_labels),
+        ]
+        with contextlib.ExitStack() as stack:
+            for target, name, value in patches:
+                stack.enter_context(mock.patch.object(target, name, value))
+            stack.enter_context(memory.supplied_by(virtual))
+            yield
 
     def __call__(self, kernel, grid, arguments, constants) -> None:
         arrays = [x for x in arguments if isinstance(x, np.ndarray)]
