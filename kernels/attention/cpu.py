@@ -12,7 +12,7 @@ import numpy as np
 
 from ..cpu_jit import threads_for
 from ..elementwise.broadcasting import sum_to_shape
-from ..memory import empty, workspace, zeros
+from ..memory import constant, empty, workspace, zeros
 from .cpu_blocks import (
     attention_backward_kernel,
     attention_forward_kernel,
@@ -159,13 +159,18 @@ def _differentiate(call, saved, grad_output, needs):
 def _rows(x):
     """(flat array, starts, pitch): row i of head h of [..., rows, features] begins at starts[h] + i * pitch."""
     if x.flags.c_contiguous:
-        size = x.shape[-2] * x.shape[-1]
-        return x.reshape(-1), np.arange(math.prod(x.shape[:-2])) * size, x.shape[-1]
+        return x.ravel(), _starts_in(x.shape), x.shape[-1]
     if x.strides[-1] != x.itemsize or min(x.strides) < 0 or x.size == 0:
         return _rows(np.ascontiguousarray(x))
     starts, length = _heads_in(x.shape, x.strides, x.itemsize)
     flat = np.lib.stride_tricks.as_strided(x, (length,), (x.itemsize,))
     return flat, starts, x.strides[-2] // x.itemsize
+
+
+@functools.lru_cache(maxsize=256)
+def _starts_in(shape):
+    """Where each head begins in C order; to be read only."""
+    return np.arange(math.prod(shape[:-2])) * (shape[-2] * shape[-1])
 
 
 @functools.lru_cache(maxsize=256)
@@ -196,7 +201,7 @@ def _mask_of(attn_mask, query, all_keys):
     """The mask as numbers to add, [masks, 1 or L, all keys], and which of them each query head takes."""
     leading, heads = query.shape[:-2], math.prod(query.shape[:-2])
     if attn_mask is None:
-        return empty((1, 1, 0), query.dtype), np.zeros(heads, np.int64)
+        return empty((1, 1, 0), query.dtype), constant(heads, np.int64, 0)
     if attn_mask.dtype == bool:
         attn_mask = np.where(attn_mask, query.dtype.type(0), query.dtype.type(-np.inf))
     mask = attn_mask.reshape((1,) * (query.ndim - attn_mask.ndim) + attn_mask.shape)

@@ -2,6 +2,7 @@
 one bit each, for the backward pass: reading it costs less than a tenth of drawing it again."""
 
 import math
+from functools import lru_cache
 
 import numpy as np
 from numba import prange
@@ -53,9 +54,15 @@ def channel_dropout_kernel(x, seed, p, scale, shift, dropped, y):
 
 def _arguments(x, affine, p, seed, out):
     """What both kernels take: x, contiguous; the numbers; and where to write, which is `out` if that is contiguous."""
-    x = np.ascontiguousarray(x).reshape(x.shape)  # ascontiguousarray alone would give a scalar an axis
-    numbers = np.int64(seed), np.float32(p), *(x.dtype.type(number) for number in affine)
+    x = x if x.flags.c_contiguous else np.ascontiguousarray(x)
+    numbers = int(seed), *_in_type(x.dtype, p, *affine)
     return x, numbers, out if out is not None and out.flags.c_contiguous else empty(x.shape, x.dtype)
+
+
+@lru_cache(maxsize=256)
+def _in_type(dtype, p, *numbers):
+    """p, which drawn numbers are held to, in float32, and the others in x's type."""
+    return np.float32(p), *(dtype.type(number) for number in numbers)
 
 
 def _deliver(y, out):
@@ -73,7 +80,7 @@ def _by_element(affine_of):
         affine = affine_of(p)
         x, numbers, y = _arguments(x, affine, p, seed, out)
         kept = empty(-(-x.size // BITS), WORD)
-        (dropout_kernel if x.size > _BLOCK else dropout_kernel.serial)(x.reshape(-1), *numbers, y.reshape(-1), kept)
+        (dropout_kernel if x.size > _BLOCK else dropout_kernel.serial)(x.ravel(), *numbers, y.ravel(), kept)
         return _deliver(y, out), (affine.scale, kept)
 
     return forward
@@ -85,7 +92,7 @@ def _backward_by_element(saved, grad_y, needs):
     scale, kept = saved
     grad_x = empty(grad_y.shape, grad_y.dtype)
     run = dropout_grad_kernel if grad_y.size > _WORTH_THREADS else dropout_grad_kernel.serial
-    run(np.ascontiguousarray(grad_y).reshape(-1), kept, grad_y.dtype.type(scale), grad_x.reshape(-1))
+    run(grad_y.ravel(), kept, grad_y.dtype.type(scale), grad_x.ravel())
     return (grad_x,)
 
 

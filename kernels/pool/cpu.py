@@ -20,6 +20,7 @@ from ..cpu_threads import thread_count
 from ..elementwise.memory_order import deliver
 from ..memory import empty
 from . import cpu_sliding
+from .cpu_sliding_windows import Sliding, sliding
 from .geometry import adaptive_windows, as_planes, padded_lengths, pooled_shape, sliding_windows, three
 
 _WORTH_THREADS = 1 << 13  # elements; fewer are pooled before another thread has woken up
@@ -227,7 +228,7 @@ class _SavedCodes(NamedTuple):
 
     x_shape: tuple[int, ...]
     codes: np.ndarray
-    windows: cpu_sliding.Sliding
+    windows: Sliding
 
 
 def _max_sliding_forward(x, windows, return_indices, out):
@@ -258,7 +259,7 @@ def _max_backward(saved, grad_output, needs):
 
 
 def max_pool_forward(x, *, kernel_size, stride, padding, dilation, ceil_mode=False, return_indices=False, out=None):
-    windows = cpu_sliding.sliding(x, kernel_size, stride, padding, dilation, ceil_mode)
+    windows = sliding(x, kernel_size, stride, padding, dilation, ceil_mode)
     if windows.places <= cpu_sliding.MOST_PLACES:
         return _max_sliding_forward(x, windows, return_indices, out)
     rank = len(kernel_size)
@@ -355,7 +356,7 @@ def _average_sliding_backward(saved, grad_y, needs):
 def avg_pool_forward(
     x, *, kernel_size, stride, padding, ceil_mode=False, count_include_pad=True, divisor_override=None, out=None
 ):
-    windows = cpu_sliding.sliding(x, kernel_size, stride, padding, (1,) * len(kernel_size), ceil_mode)
+    windows = sliding(x, kernel_size, stride, padding, (1,) * len(kernel_size), ceil_mode)
     divisors = _divisors(windows, count_include_pad, divisor_override, x.dtype)
     return _average_sliding_forward(x, windows, divisors, out)
 
@@ -425,7 +426,7 @@ def lp_pool_forward(x, *, norm_type, kernel_size, stride, ceil_mode=False, out=N
     lengths = _lengths(_sliding(x.shape[-rank:], *windows))
     divisors = [(length / size).astype(x.dtype) for length, size in zip(lengths, three(kernel_size, 1))]
     with np.errstate(divide="ignore", invalid="ignore", over="ignore"):
-        total, pooled = _average_sliding_forward(_power(x, norm_type), cpu_sliding.sliding(x, *windows), divisors)
+        total, pooled = _average_sliding_forward(_power(x, norm_type), sliding(x, *windows), divisors)
         y = empty(total.shape, total.dtype) if out is None else out
         np.power(total, total.dtype.type(1 / norm_type), out=y)
     return y, (x, norm_type, total, pooled)

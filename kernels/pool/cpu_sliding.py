@@ -7,11 +7,9 @@ window has places. Backward, each row of an average's grad_x gathers in the same
 it. A max pool keeps one byte a window, its winner's place in the window in C order, and backward goes by that.
 """
 
-import itertools
 import math
 from collections.abc import Callable
-from dataclasses import dataclass
-from functools import cached_property, lru_cache
+from functools import lru_cache
 from typing import NamedTuple
 
 import numpy as np
@@ -23,80 +21,23 @@ from ..cpu_lines import join_line, memory, split_line, weighted_sum_line
 from ..cpu_streams import end_streams, is_past_caches, stream_line
 from ..cpu_threads import thread_count
 from ..memory import constant, empty, workspace
+from .cpu_sliding_windows import (
+    axis_readers,
+    first_codes,
+    places_by_phase,
+    places_in_lines,
+    places_in_plane,
+    places_in_slots,
+    windows_of,
+)
 from .cpu_taps import largest_line, largest_of_squares_line
 from .cpu_windows import has_few_places, maxima_line, means_line, spread_line
-from .geometry import pooled_shape, three
 
 MOST_PLACES = 256  # of a max pool's window, so that a byte names them
 _PLANE_BYTES = 1 << 19  # of a plane that stays in the second cache while it is put together
 _ROWS_OUT = 16  # put together before they are written around the caches: whole cache lines
-_SLACK = 64  # more elements than a vector has
 _INTEGER = np.dtype(np.int64)
 _WORTH_THREADS = 1 << 14  # elements read under windows; fewer are done before another thread has woken up
-
-
-@dataclass(frozen=True, eq=False)
-class Sliding:
-    """Sliding windows over an array: one object for each shape and form, so that what follows from it is found by it.
-
-    A tuple has an entry for each of depth, height and width.
-    """
-
-    planes: int
-    shape: tuple[int, int, int]
-    counts: tuple[int, int, int]
-    kernel_size: tuple[int, int, int]
-    stride: tuple[int, int, int]
-    padding: tuple[int, int, int]
-    dilation: tuple[int, int, int]
-    output: tuple[int, ...]  # the shape of what is pooled: the array's leading axes, and the counts of its others
-
-    @cached_property
-    def numbers(self) -> np.ndarray:
-        """What kernels are told of them, as `_windows_of` takes it up: as one array, which is handed over in a tenth of
-        the time of so many numbers."""
-        sides = self.shape, self.counts, self.kernel_size, self.stride, self.padding, self.dilation
-        return np.array([self.planes, *itertools.chain.from_iterable(sides)], np.int64)
-
-    @cached_property
-    def places(self) -> int:
-        """How many places a window has."""
-        return math.prod(self.kernel_size)
-
-
-class _Windows(NamedTuple):
-    """The same within a kernel."""
-
-    planes: int
-    shape: tuple[int, int, int]
-    counts: tuple[int, int, int]
-    kernel_size: tuple[int, int, int]
-    stride: tuple[int, int, int]
-    padding: tuple[int, int, int]
-    dilation: tuple[int, int, int]
-
-
-@serial_kernel
-def _windows_of(numbers):
-    n = numbers
-    return _Windows(
-        n[0], (n[1], n[2], n[3]), (n[4], n[5], n[6]), (n[7], n[8], n[9]), (n[10], n[11], n[12]), (n[13], n[14], n[15]),
-        (n[16], n[17], n[18]),
-    )  # fmt: skip
-
-
-def sliding(x, kernel_size, stride, padding, dilation, ceil_mode) -> Sliding:
-    """The windows over x, [..., *spatial]."""
-    return _sliding_over(x.shape, kernel_size, stride, padding, dilation, ceil_mode)
-
-
-@lru_cache(maxsize=4096)
-def _sliding_over(shape, kernel_size, stride, padding, dilation, ceil_mode) -> Sliding:
-    rank = len(kernel_size)
-    leading, spatial = shape[:-rank], shape[-rank:]
-    counts = pooled_shape(spatial, kernel_size, stride, padding, dilation, ceil_mode)
-    sizes = three(spatial, 1), three(counts, 1), three(kernel_size, 1), three(stride, 1), three(padding, 0)
-    return Sliding(math.prod(leading), *sizes, three(dilation, 1), (*leading, *counts))
 
 
 @serial_kernel
@@ -135,7 +76,7 @@ def max_pool_kernel(x, numbers, first_codes, offsets, pitch, lines, starts, begi
 
     Windows of 2 x 2 next to each other are read where they lie.
     """
-    windows = _windows_of(numbers)
+    windows = windows_of(numbers)
     (depth, height, width), counts, kernel_size = windows.shape, windows.counts, windows.kernel_size
     stride, padding, dilation = windows.stride, windows.padding, windows.dilation
     across, step, slot_size = counts[2], stride[2], stride[2] * pitch
@@ -190,7 +131,7 @@ def max_pool_kernel(x, numbers, first_codes, offsets, pitch, lines, starts, begi
 @kernel
 def max_pool_indices_kernel(codes, numbers, indices):
     """indices = where in its flattened plane each window has found its largest value. All flat."""
-    windows = _windows_of(numbers)
+    windows = windows_of(numbers)
     counts, kernel_size, stride = windows.counts, windows.kernel_size, windows.stride
     padding, dilation, (_, height, width) = windows.padding, windows.dilation, windows.shape
     for row in prange(windows.planes * counts[0] * counts[1]):
@@ -212,7 +153,7 @@ def max_pool_grad_input_kernel(grad_y, codes, numbers, places, scratch, grad_x):
         places: [places of a window], where they lie in a plane, seen from its first.
         scratch: [parts, D * H * W] for planes that then go around the caches, or [parts, 0].
     """
-    windows = _windows_of(numbers)
+    windows = windows_of(numbers)
     (depth, height, width), counts, stride, padding = windows.shape, windows.counts, windows.stride, windows.padding
     plane_size, across = depth * height * width, counts[2]
     parts, streamed = scratch.shape[0], scratch.shape[1] > 0
@@ -255,7 +196,7 @@ def avg_pool_kernel(
         scales: [parts, 2, windows across] scratch for a row's divisors and what 1 is by them.
         scratch: [parts, rows * windows across] for so many rows, which then go around the caches, or [parts, 0].
     """
-    windows = _windows_of(numbers)
+    windows = windows_of(numbers)
     (depth, height, width), counts, kernel_size = windows.shape, windows.counts, windows.kernel_size
     stride, padding = windows.stride, windows.padding
     across, step = counts[2], stride[2]
@@ -324,7 +265,7 @@ def avg_pool_grad_input_kernel(
         is by over_width.
         scratch: [parts, rows * W] for so many rows, which then go around the caches, or [parts, 0].
     """
-    windows = _windows_of(numbers)
+    windows = windows_of(numbers)
     shape, counts, kernel_size = windows.shape, windows.counts, windows.kernel_size
     depth, height, width = shape
     across, step, padding = counts[2], windows.stride[2], windows.padding[2]
@@ -380,60 +321,6 @@ def avg_pool_grad_input_kernel(
 # ---- from arrays to kernels
 
 
-@lru_cache(maxsize=256)
-def _first_codes(count, stride, padding, dilation):
-    """[windows and some] uint8, the first place of each window of an axis that lies in the input."""
-    start = np.arange(count) * stride - padding
-    return np.append(np.maximum(-start + dilation - 1, 0) // dilation, np.zeros(_SLACK)).astype(np.uint8)
-
-
-@lru_cache(maxsize=256)
-def _places(shape, kernel_size, dilation):
-    """Where a window's places lie in the flattened plane, seen from its first, in C order."""
-    d, h, w = np.indices(kernel_size) * np.reshape(dilation, (3, 1, 1, 1))
-    return ((d * shape[1] + h) * shape[2] + w).reshape(-1)
-
-
-@lru_cache(maxsize=256)
-def _readers(size, count, kernel_size, stride, padding, dilation):
-    """[size, places]: the window of an axis that has a position at a place, -1 if none has."""
-    start = np.arange(size)[:, None] + padding - np.arange(kernel_size) * dilation
-    return np.where((start >= 0) & (start % stride == 0) & (start < count * stride), start // stride, -1)
-
-
-@lru_cache(maxsize=256)
-def _phases(kernel_size, stride, dilation):
-    """[places, 2]: the phase of each of a window's places across, and how many steps it lies from the start."""
-    place = np.arange(kernel_size) * dilation
-    return np.stack([place % stride, place // stride], axis=1)
-
-
-@lru_cache(maxsize=256)
-def _places_in_lines(kernel_size, stride, dilation, pitch):
-    """[places]: where the windows' places across begin in a line that is taken apart into phases of length `pitch`."""
-    return _phases(kernel_size, stride, dilation) @ (pitch, 1)
-
-
-@lru_cache(maxsize=256)
-def _places_in_slots(slots, kernel_size, stride, dilation, pitch):
-    """[slots * places]: the same for lines of several rows behind each other."""
-    return (np.arange(slots)[:, None] * stride * pitch + _places_in_lines(kernel_size, stride, dilation, pitch)).ravel()
-
-
-@lru_cache(maxsize=256)
-def _places_by_phase(kernel_size, stride, margin):
-    """[places]: what an average's gradient reads at a window's places, in the order of their phases; [stride + 1]:
-    where in it each phase begins."""
-    phases = _phases(kernel_size, stride, 1)
-    order = np.argsort(phases[:, 0], kind="stable")
-    return margin - phases[order, 1], np.searchsorted(phases[order, 0], np.arange(stride + 1))
-
-
-def _axis_readers(windows, axis):
-    sides = windows.shape, windows.counts, windows.kernel_size, windows.stride, windows.padding, windows.dilation
-    return _readers(*(sizes[axis] for sizes in sides))
-
-
 def _parts(rows, threads):
     """Enough parts to keep all threads busy to the end, none of them empty; one where there is no thread but this."""
     return max(1, min(rows, 8 * threads)) if threads else 1
@@ -460,7 +347,7 @@ def _max_plan(windows, threads) -> _MaxPlan:
     step, padding, dilation = windows.stride[2], windows.padding[2], windows.dilation[2]
     pitch = max((width + padding) // step + 1, across + (places - 1) * dilation // step)
     slots, parts = windows.places // places, _parts(windows.planes * outer * inner, threads)
-    tables = _first_codes(across, step, padding, dilation), _places_in_slots(slots, places, step, dilation, pitch)
+    tables = first_codes(across, step, padding, dilation), places_in_slots(slots, places, step, dilation, pitch)
     splits = not has_few_places.py_func(places, step, width) or dilation > 1
     run = max_pool_kernel if threads else max_pool_kernel.serial
     return _MaxPlan(run, (windows.numbers, *tables, pitch), splits, (parts, slots, step, pitch), (parts, slots))
@@ -484,19 +371,20 @@ def max_forward(x, windows, y, return_indices):
 
 
 @lru_cache(maxsize=512)
-def _max_grad_plan(windows, itemsize, threads):
+def _max_grad_plan(windows, itemsize, threads, past_caches):
     """What max_pool_grad_input_kernel is called with, and the shape of its scratch."""
     size = math.prod(windows.shape)
-    streamed = is_past_caches(windows.planes * size * itemsize) and size * itemsize <= _PLANE_BYTES
+    streamed = past_caches and size * itemsize <= _PLANE_BYTES
     run = max_pool_grad_input_kernel if threads else max_pool_grad_input_kernel.serial
-    places = _places(windows.shape, windows.kernel_size, windows.dilation)
+    places = places_in_plane(windows.shape, windows.kernel_size, windows.dilation)
     return run, (windows.numbers, places), (_parts(windows.planes, threads), size if streamed else 0)
 
 
 def max_backward(grad_y, codes, windows, shape):
     """The gradient of x, of that shape; grad_y: flat and contiguous."""
     grad_x = empty(shape, grad_y.dtype)
-    run, tables, scratch = _max_grad_plan(windows, grad_x.itemsize, _threads(grad_x.size))
+    past_caches = is_past_caches(grad_x.nbytes)
+    run, tables, scratch = _max_grad_plan(windows, grad_x.itemsize, _threads(grad_x.size), past_caches)
     run(grad_y, codes, *tables, workspace("pool scratch", scratch, grad_x.dtype), grad_x.ravel())
     return grad_x
 
@@ -514,16 +402,15 @@ class _AveragePlan(NamedTuple):
 
 
 @lru_cache(maxsize=512)
-def _average_plan(windows, dtype, threads) -> _AveragePlan:
+def _average_plan(windows, dtype, threads, past_caches) -> _AveragePlan:
     width, (outer, inner, across), (*_, places) = windows.shape[2], windows.counts, windows.kernel_size
     step, rows = windows.stride[2], windows.places // places
     pitch = max((width + windows.padding[2]) // step + 1, across + (places - 1) // step)
     parts = _parts(windows.planes * outer * inner, threads)
-    tables = _places_in_lines(places, step, 1, pitch), constant(max(rows, places), dtype, 1), pitch
+    tables = places_in_lines(places, step, 1, pitch), constant(max(rows, places), dtype, 1), pitch
     splits = not has_few_places.py_func(places, step, width)
     run = avg_pool_kernel if threads else avg_pool_kernel.serial
-    streamed = is_past_caches(math.prod(windows.output) * dtype.itemsize)
-    scratch = parts, _ROWS_OUT * across if streamed else 0
+    scratch = parts, _ROWS_OUT * across if past_caches else 0
     lines = parts, step * pitch + width
     return _AveragePlan(run, tables, splits, lines, (parts, rows), (parts, 2, across), scratch)
 
@@ -531,7 +418,7 @@ def _average_plan(windows, dtype, threads) -> _AveragePlan:
 def average_forward(x, windows, divisors, y):
     """x: flat and contiguous, y: flat, to be written. divisors: of each axis, one a window, in x's type."""
     dtype = x.dtype
-    plan = _average_plan(windows, dtype, _threads(y.size * windows.places))
+    plan = _average_plan(windows, dtype, _threads(y.size * windows.places), is_past_caches(y.nbytes))
     lines = workspace("pool lines", plan.lines, dtype)
     if plan.splits:
         fill(lines, 0)
@@ -554,30 +441,28 @@ class _AverageGradPlan(NamedTuple):
 
 
 @lru_cache(maxsize=512)
-def _average_grad_plan(windows, dtype, threads) -> _AverageGradPlan:
+def _average_grad_plan(windows, dtype, threads, past_caches) -> _AverageGradPlan:
     (depth, height, width), across, (*_, places) = windows.shape, windows.counts[2], windows.kernel_size
     step, rows, margin = windows.stride[2], windows.places // places, (places - 1) // windows.stride[2]
     pitch = margin + max(across, (width + windows.padding[2]) // step + 1)
     parts = _parts(windows.planes * depth * height, threads)
     tables = (
-        _axis_readers(windows, 0), _axis_readers(windows, 1), *_places_by_phase(places, step, margin),
+        axis_readers(windows, 0), axis_readers(windows, 1), *places_by_phase(places, step, margin),
         constant(places, dtype, 1), margin, pitch,
     )  # fmt: skip
     splits = not has_few_places.py_func(places, step, width)
-    streamed = is_past_caches(windows.planes * depth * height * width * dtype.itemsize)
     run = avg_pool_grad_input_kernel if threads else avg_pool_grad_input_kernel.serial
-    lines, scratch = (parts, (step + 1) * pitch), (parts, _ROWS_OUT * width if streamed else 0)
+    lines, scratch = (parts, (step + 1) * pitch), (parts, _ROWS_OUT * width if past_caches else 0)
     return _AverageGradPlan(run, tables, splits, lines, (parts, rows), (parts, across), scratch)
 
 
 def average_backward(grad_y, windows, divisors, shape):
     """The gradient of x, of that shape; grad_y: flat and contiguous."""
-    dtype = grad_y.dtype
-    plan = _average_grad_plan(windows, dtype, _threads(grad_y.size * windows.places))
+    dtype, grad_x = grad_y.dtype, empty(shape, grad_y.dtype)
+    plan = _average_grad_plan(windows, dtype, _threads(grad_y.size * windows.places), is_past_caches(grad_x.nbytes))
     lines = workspace("pool lines", plan.lines, dtype)
     if plan.splits:
         fill(lines, 0)
-    grad_x = empty(shape, dtype)
     plan.run(
         grad_y, windows.numbers, *divisors, *plan.tables, lines, workspace("pool offsets", plan.rows, _INTEGER),
         workspace("pool weights", plan.rows, dtype), workspace("pool scales", plan.scales, dtype),
