@@ -217,7 +217,7 @@ def _view_backward(name: str, backward: Callable, saved, grad, needs):
 def _leaf(original: Callable) -> Callable:
     def accumulate_in(leaf, grad):
         if (recording := current()) is not None:
-            recording.leaves[id(leaf)] = leaf
+            recording.meet(leaf)
         original(leaf, grad)
 
     return accumulate_in

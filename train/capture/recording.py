@@ -83,6 +83,7 @@ class Recording:
         saved: what forward passes saved for backward passes, by the order of the former.
         tables: the places in `saved` of operations that have integers among their inputs.
         leaves: the tensors that got a gradient.
+        places: of each, (it, its array, its `grad_buffer`) when it first got one.
         supply: where the step's arrays come from; None while measuring.
         scratch: what kernels use as workspaces, by name.
         device: where the step runs; None before its first array.
@@ -93,6 +94,7 @@ class Recording:
         self.saved: list = []
         self.tables: set[int] = set()
         self.leaves: dict[int, Tensor] = {}
+        self.places: dict[int, tuple] = {}
         self.supply = None if first is None else Supply(first.plan())
         self.scratch: dict[str, np.ndarray] = {} if first is None else first.scratch
         self.device: str | None = None
@@ -167,6 +169,11 @@ class Recording:
         if self.supply is not None:  # the measuring run must not keep alive what the step lets go of
             self.calls.insert(self._early if early else len(self.calls), Call(position, run, fixed, idle, kernels))
             self._early += early
+
+    def meet(self, leaf: Tensor) -> None:
+        """Takes note of a tensor that is about to get a gradient."""
+        self.leaves[id(leaf)] = leaf
+        self.places.setdefault(id(leaf), (leaf, leaf.array, leaf.grad_buffer))
 
     def save(self, saved, changes: bool) -> int:
         """A place for what a forward pass saved, and whether each replay's forward pass saves something else."""
