@@ -225,9 +225,7 @@ def interpolate_forward(x, *, size, mode, align_corners=False, scales=None, anti
     saved = x.shape, shape, counts, axes
     source = np.ascontiguousarray(x).reshape(-1)
     if mode in ("nearest", "nearest-exact"):
-        doubled = _in_pairs(*axes[2])
-        indices = [_taps(*axis)[0] for axis in axes]
-        nearest_forward(source, shape, indices, doubled, doubled and _in_pairs(*axes[1]), flat)
+        nearest_forward(source, shape, [_taps(*axis)[0] for axis in axes], _in_pairs(*axes[2]), flat)
     else:
         _weighted_forward(source, shape, counts, axes, flat)
     if not y.flags.c_contiguous:

@@ -17,13 +17,12 @@ from .cpu_doubled_lines import add_pairs_of_lines, repeat_line
 
 
 @kernel
-def nearest_kernel(x, shape, rows_d, rows_h, columns, doubled, squares, pairs, y):
+def nearest_kernel(x, shape, rows_d, rows_h, columns, doubled, pairs, y):
     """y[plane, o, i, j] = x[plane, rows_d[o], rows_h[i], columns[j]].
 
     Args:
         x, y: flat [planes, D, H, W] and [planes, OD, OH, OW]. shape: (planes, D, H, W).
         rows_d, rows_h, columns: [OD | OH | OW, 1] int64. doubled: columns are 0, 0, 1, 1, ...
-        squares: rows_h are, too: each element becomes a square of four.
         pairs: [parts, 2 OW] scratch for two doubled rows that then go around the caches, or [parts, 0].
     """
     planes, depth, height, width = shape
@@ -34,21 +33,19 @@ def nearest_kernel(x, shape, rows_d, rows_h, columns, doubled, squares, pairs, y
         for slab in range(part * slabs // parts, (part + 1) * slabs // parts):
             start = (slab // outer * depth + rows_d[slab % outer, 0]) * height * width
             to = slab * inner * count
-            if squares:
-                for here in range(start, start + height * width, width):
-                    if streamed:
-                        repeat_line(memory(x), here, pair, 0, count, width)
-                        stream_line(pair, 0, memory(y), to, 2 * count)
-                    else:
-                        repeat_line(memory(x), here, memory(y), to, to + count, width)
-                    to += 2 * count
-                continue
             for i in range(inner):
                 here = start + rows_h[i, 0] * width
                 if i > 0 and rows_h[i, 0] == rows_h[i - 1, 0]:
-                    sum_of_few_lines(memory(y), (to - count,), (1,), memory(y), to, count)
+                    if streamed:
+                        repeat_line(memory(x), here, pair, 0, count, width)
+                        stream_line(pair, 0, memory(y), to - count, 2 * count)
+                    elif doubled:
+                        repeat_line(memory(x), here, memory(y), to - count, to, width)
+                    else:
+                        sum_of_few_lines(memory(y), (to - count,), (1,), memory(y), to, count)
                 elif doubled:
-                    repeat_line(memory(x), here, memory(y), to, to, width)
+                    if i + 1 == inner or rows_h[i, 0] != rows_h[i + 1, 0]:
+                        repeat_line(memory(x), here, memory(y), to, to, width)
                 else:
                     for j in range(count):
                         y[to + j] = x[here + columns[j, 0]]
@@ -95,14 +92,14 @@ def nearest_grad_input_kernel(grad_y, shape, starts_d, starts_h, starts_w, doubl
                 to += width
 
 
-def forward(x, shape, indices, doubled, squares, y):
+def forward(x, shape, indices, doubled, y):
     """x, y: flat, x [planes, D, H, W] of `shape`. indices: for each axis [count, 1], where its outputs are read.
-    doubled, squares: as above."""
+    doubled: as above."""
     rows_d, _, columns = indices
     parts = _parts(shape[0] * len(rows_d))
-    pair = 2 * len(columns) if squares and is_past_caches(y.nbytes) else 0
+    pair = 2 * len(columns) if doubled and is_past_caches(y.nbytes) else 0
     run = nearest_kernel if y.size > WORTH_THREADS else nearest_kernel.serial
-    run(x, shape, *indices, doubled, squares, workspace("interpolate rows", (parts, pair), y.dtype), y)
+    run(x, shape, *indices, doubled, workspace("interpolate rows", (parts, pair), y.dtype), y)
 
 
 def backward(grad_y, shape, readings, doubled, sizes):
