@@ -355,6 +355,16 @@ def test_replaced_parameters_are_captured_anew(before, runs):
     assert len(calls) == runs
 
 
+def test_parameters_that_get_no_gradient_may_be_replaced():
+    layer = rv.Dense(2, 2)
+    infer = rv.capture(rv.no_grad()(layer))
+    for value in (1.0, 2.0):
+        layer.weight.array = np.full((2, 2), value, np.float32)
+        for _ in range(4):
+            np.testing.assert_array_equal(infer(rv.ones(1, 2)).numpy(), layer(rv.ones(1, 2)).numpy())
+    assert infer.calls > 0
+
+
 def test_indices_are_checked_in_every_replay():
     rv.seed(0)
     step, batch, (model,) = dense()

@@ -23,7 +23,7 @@ from ...kernels import accumulate, destinations, device, memory
 from ...kernels.check import HALF_TYPES
 from ...kernels.operation import Operation
 from ...layers import create, random
-from ...layers.tensor import Tensor
+from ...layers.tensor import Parameter, Tensor
 from .. import clip
 from ..hooks import definers, modules_that_show, replaced
 from ..optimizer import Optimizer
@@ -55,6 +55,7 @@ def _replacements() -> Iterator[tuple[Any, str, Callable]]:
     yield Operation, "backward", _backward
     yield _tape, "Node", _node
     yield _tape, "_accumulate", _leaf
+    yield _tape, "_taken_apart", _inputs
     for module in modules_that_show("record", _tape.record):
         yield module, "record", _record
     for name in _SUMS:
@@ -221,6 +222,16 @@ def _leaf(original: Callable) -> Callable:
         original(leaf, grad)
 
     return accumulate_in
+
+
+def _inputs(original: Callable) -> Callable:
+    def taken_apart(inputs: tuple):
+        if (recording := current()) is not None:
+            for parameter in (x for x in inputs if isinstance(x, Parameter)):
+                recording.see(parameter)
+        return original(inputs)
+
+    return taken_apart
 
 
 def _record(original: Callable) -> Callable:

@@ -83,7 +83,7 @@ class Recording:
         saved: what forward passes saved for backward passes, by the order of the former.
         tables: the places in `saved` of operations that have integers among their inputs.
         leaves: the tensors that got a gradient.
-        places: of each, (it, its array, its `grad_buffer`) when it first got one.
+        places: of these and of all parameters that it reads, (it, its array, its `grad_buffer`) at the first sight.
         supply: where the step's arrays come from; None while measuring.
         scratch: what kernels use as workspaces, by name.
         device: where the step runs; None before its first array.
@@ -173,7 +173,15 @@ class Recording:
     def meet(self, leaf: Tensor) -> None:
         """Takes note of a tensor that is about to get a gradient."""
         self.leaves[id(leaf)] = leaf
-        self.places.setdefault(id(leaf), (leaf, leaf.array, leaf.grad_buffer))
+        self.see(leaf)
+
+    def see(self, tensor: Tensor) -> None:
+        """Takes note of where a tensor lies that outlives the step."""
+        self.places.setdefault(id(tensor), (tensor, tensor.array, tensor.grad_buffer))
+
+    def stands(self) -> bool:
+        """Whether all of them still lie there."""
+        return all(x.array is array and x.grad_buffer is buffer for x, array, buffer in self.places.values())
 
     def save(self, saved, changes: bool) -> int:
         """A place for what a forward pass saved, and whether each replay's forward pass saves something else."""

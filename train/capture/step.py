@@ -115,7 +115,7 @@ class _Step:
             if self._fits():
                 return self._replay(arrays)
             self._start_again()
-        if self.measured is not None and not self._is_as_measured():
+        if self.measured is not None and not self.measured.stands():  # what is recorded would not agree
             self.measured = None
         if not self.has_run:
             result = self.function(*arguments, **options)
@@ -157,15 +157,10 @@ class _Step:
 
     def _fits(self) -> bool:
         """Whether parameters and their gradients lie where they lay when the step was recorded."""
-        return all(
+        return self.recording.stands() and all(
             leaf.array is array and leaf.grad_buffer is buffer and _lies_in_buffer(leaf) == lies
             for leaf, array, buffer, lies in self.start
         )
-
-    def _is_as_measured(self) -> bool:
-        """Whether parameters are where they were when the step was measured: else a recording would not agree."""
-        places = self.measured.places.values()
-        return all(leaf.array is array and leaf.grad_buffer is buffer for leaf, array, buffer in places)
 
     def _replay(self, arrays):
         for own, array in zip(self.inputs, arrays):
