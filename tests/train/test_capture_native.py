@@ -149,3 +149,13 @@ def test_clipping_needs_no_python(norm_type):
             results.append([p.grad.array.tobytes() for p in parameters])
         assert norms[0] == norms[1]
         assert results[0] == results[1]
+
+
+def test_rows_that_were_short_enough_are_shortened_later():
+    table, words = rv.Embedding(9, 4, max_norm=1.0), rv.tensor(np.arange(5))
+    captured = rv.capture(rv.no_grad()(table))
+    for scale in (0.1, 10.0):
+        table.weight.array[...] = scale
+        for _ in range(4):
+            rows = captured(words).numpy()
+        np.testing.assert_allclose(np.linalg.norm(rows, axis=1), min(2 * scale, 1), rtol=1e-5)

@@ -115,7 +115,10 @@ def _forward(original: Callable) -> Callable:
             result, recording.saved[place] = function(*inputs, **attributes)
             _copy_over(result, elsewhere)
 
-        recording.add(position, operation.name, (inputs, attributes), run, kernels=None if elsewhere else kernels())
+        does_the_same = None if elsewhere else kernels()
+        if attributes.get("out") is not None:  # NumPy may write there, for other values than these: `embedding_renorm`
+            does_the_same = does_the_same or None
+        recording.add(position, operation.name, (inputs, attributes), run, kernels=does_the_same)
         return output, saved
 
     return forward
