@@ -38,9 +38,11 @@ from .cpu_vectors import load, store
 from .memory import workspace
 
 _INNER = 256  # terms at a time: a panel of them stays in the first-level cache,
+_COLUMNS = 1024  # and a block of panels of so many columns in the second,
+_GROUPS = 8  # packed at once where left lies in columns: of one alone, 48 bytes of each line would be read at a time
+_LOW_ROWS = 160  # up to which a right matrix in rows is read where it lies, as packing it takes longest
 _ROWS = 528  # and rows at a time; of these
 _PACKED = 1 << 18  # elements are packed at a time, which stay in the second-level cache
-_IN_PLACE = 512  # rows up to which a right matrix in rows is read where it lies, which takes less than packing it
 _WORTH_GROUPS = 192  # terms up to which even then groups are better, as they write the result's rows from left to right
 _TURNED_ROWS = 240  # rows of the transposed result at a time, beside all of the packed left matrix
 _FEW_ROWS = 64  # up to which packing the right matrix takes longer than transposing the result
@@ -94,7 +96,7 @@ def _multiply_part(
     limit = 2 * TALL if right_pitch * right.itemsize > _NEAR else TALL + LOW
     few_rows = rows <= limit and left_step == 1 and not right_by_columns
     few_columns = left_step == 1 and panels <= 4 and left_pitch * left.itemsize % _ALIASES != 0
-    in_place = not right_by_columns and rows <= _IN_PLACE and 2 * right_pitch * right.itemsize % _ALIASES != 0
+    in_place = not right_by_columns and rows <= _LOW_ROWS and 2 * right_pitch * right.itemsize % _ALIASES != 0
     if few_rows or few_columns:
         high = _block_of(rows, _ROWS, TALL)
         for row in range(0, rows, high):
@@ -104,7 +106,9 @@ def _multiply_part(
                 packed, last_panel,
             )  # fmt: skip
         _finish_rows(result, result_start, result_pitch, rows, columns, bias, first_bias, clips)
-    elif inner * panels * width <= _PACKED and columns <= 2 * rows and not (in_place and inner > _WORTH_GROUPS):
+    elif rows > _LOW_ROWS or (
+        inner * panels * width <= _PACKED and columns <= 2 * rows and not (in_place and inner > _WORTH_GROUPS)
+    ):
         _multiply_by_groups(
             left, left_start, left_pitch, left_step, rows, right, right_start, right_pitch, right_by_columns, inner,
             columns, bias, first_bias, clips, result, result_start, result_pitch, packed, piece, last_panel,
@@ -156,33 +160,39 @@ def _multiply_by_groups(
     left, left_start, left_pitch, left_step, rows, right, right_start, right_pitch, right_by_columns, inner, columns,
     bias, first_bias, clips, result, result_start, result_pitch, packed, piece, last_panel,
 ):  # fmt: skip
-    """For a right side that is packed as a whole: group by group of left, which meets all panels."""
+    """A block of right is packed, which stays in the second-level cache; group by group of left, packed when its turn
+    comes, meets all of its panels. Of columns of left, several groups are packed at once."""
     width = PANEL_BYTES // result.itemsize
-    whole, rest, terms = columns // width, columns % width, _block_of(inner, _INNER, 8)
-    padded = (columns + width - 1) // width * width
-    for k in range(0, inner, terms):
-        block = packed[k * padded :]
-        if right_by_columns:
-            pack_columns(right, right_start + k, right_pitch, min(terms, inner - k), columns, block, 0)
-        else:
-            pack_rows(right, right_start + k * right_pitch, right_pitch, min(terms, inner - k), columns, block, 0)
-    ahead_step = left_pitch if left_step == 1 else left_step
-    for row in range(0, rows, TALL):
-        count, to = min(TALL, rows - row), result_start + row * result_pitch
+    terms, across = _block_of(inner, _INNER, 8), _block_of(columns, _COLUMNS, width)
+    high = TALL if left_step == 1 else _GROUPS * TALL
+    for column in range(0, columns, across):
+        wide = min(across, columns - column)
+        whole, rest = wide // width, wide % width
         for k in range(0, inner, terms):
-            now, start = min(terms, inner - k), left_start + row * left_pitch + k * left_step
-            pack_groups(left, start, left_pitch, left_step, count, now, piece)
-            ahead = start + terms * left_step if k + terms < inner else left_start + (row + TALL) * left_pitch
-            ahead_part = width if left_step == 1 else now // 8 * left_step
-            for is_last in range(2 if rest else 1):
-                multiply_groups_ahead(
-                    piece, count, packed, k * padded + whole * width * now * is_last, now * width, width, now,
-                    1 if is_last else whole, last_panel if is_last else result, 0 if is_last else to,
-                    width if is_last else result_pitch, k > 0, left, ahead, ahead_step, ahead_part, 8,
-                )  # fmt: skip
-        if rest:
-            _copy_columns(last_panel, 0, width, result, to + whole * width, result_pitch, count, rest)
-        _finish_rows(result, to, result_pitch, count, columns, bias, first_bias, clips)
+            now = min(terms, inner - k)
+            if right_by_columns:
+                pack_columns(right, right_start + column * right_pitch + k, right_pitch, now, wide, packed, 0)
+            else:
+                pack_rows(right, right_start + k * right_pitch + column, right_pitch, now, wide, packed, 0)
+            for row in range(0, rows, TALL):
+                count, to = min(TALL, rows - row), result_start + row * result_pitch + column
+                start = left_start + row * left_pitch + k * left_step
+                if row % high == 0:
+                    pack_groups(left, start, left_pitch, left_step, min(high, rows - row), now, piece)
+                group, ahead = piece[row % high * now :], start + high * left_pitch
+                ahead_step, ahead_part = (left_pitch, width) if left_step == 1 else (left_step, now // 8 * left_step)
+                if rest and k > 0:
+                    _copy_columns(result, to + whole * width, result_pitch, last_panel, 0, width, count, rest)
+                for is_last in range(2 if rest else 1):
+                    multiply_groups_ahead(
+                        group, count, packed, whole * width * now * is_last, now * width, width, now,
+                        1 if is_last else whole, last_panel if is_last else result, 0 if is_last else to,
+                        width if is_last else result_pitch, k > 0, left, ahead, ahead_step, ahead_part, 8,
+                    )  # fmt: skip
+                if rest:
+                    _copy_columns(last_panel, 0, width, result, to + whole * width, result_pitch, count, rest)
+                if k + terms >= inner:
+                    _finish_rows(result, to, result_pitch, count, wide, bias, first_bias + column, clips)
 
 
 @serial_kernel
@@ -433,7 +443,10 @@ def _plan(left_shape, left_strides, right_shape, right_strides, out_shape, out_s
     workers = min(threads, batch * row_parts * column_parts)
     # For any part of the rows: a block of 481 is shorter than one of 480. Packed is a panel or a group, and a vector.
     wide = -(-TALL // width) * width
-    piece_size, last_size = (min(inner, _INNER) + 8) * wide, -(-min(rows, _ROWS) // TALL) * TALL * width
+    piece_size, last_size = (
+        (min(inner, _INNER) + 8) * max(wide, _GROUPS * TALL),
+        -(-min(rows, _ROWS) // TALL) * TALL * width,
+    )
     packed = min(_PACKED, (max(rows, columns) + wide) * (inner + 8))
     size = piece_size + last_size + -(-packed // width) * width + width
     run = matmul_kernel if workers > 1 else matmul_kernel.serial
