@@ -24,8 +24,9 @@ from typing import NamedTuple
 from .bench_libraries import RANVIER, require_pytorch
 from .bench_processes import environment
 
-_WARM_UP = 5e-4  # seconds of calls before each sample: caches and threads come back from the other library's turn
-_LONG = 5e-3  # seconds: in a call of this length, waking up is lost in the noise
+# Seconds of calls, at least one, before each sample: caches and threads come back from the other library's turn. Calls
+# of any length need it: the first after a rest takes up to 3 ms longer.
+_WARM_UP = 5e-4
 _PR_SET_PDEATHSIG = 1  # linux/prctl.h
 # What a library raises for a case that it cannot run: the bench prints it with the row.
 _FAILURES = (ValueError, TypeError, RuntimeError, ArithmeticError, LookupError, ImportError, MemoryError)
@@ -125,7 +126,7 @@ class _Desk:
     """What a worker can be asked."""
 
     def __init__(self):
-        self._functions, self._lasted = {}, {}
+        self._functions = {}
 
     def prepare(self, case: str, variant: str, shared):
         """Makes a case ready in a variant; returns its results, to be compared, and what the other side needs."""
@@ -136,26 +137,23 @@ class _Desk:
         return prepared.results, prepared.shared
 
     def sample(self, variant: str, direction: str, calls: int) -> float:
-        """Seconds that so many calls took together, after others that warm up; long calls need none."""
+        """Seconds that so many calls took together, after others that warm up."""
         function = self._functions[variant][direction]
-        if self._lasted.get((variant, direction), 0.0) < _LONG:
-            awake = time.perf_counter() + _WARM_UP
-            while time.perf_counter() < awake:
-                function()
+        awake = time.perf_counter() + _WARM_UP
+        while time.perf_counter() < awake:
+            function()
         repeat = itertools.repeat(None, calls)
         gc.disable()
         started = time.perf_counter()
         for _ in repeat:
             function()
-        lasted = time.perf_counter() - started
+        seconds = time.perf_counter() - started
         gc.enable()
-        self._lasted[variant, direction] = lasted / calls
-        return lasted
+        return seconds
 
     def forget(self) -> None:
         """Lets go of what was prepared."""
         self._functions.clear()
-        self._lasted.clear()
         gc.collect()
 
 
