@@ -7,6 +7,8 @@ import importlib.util
 
 import numpy as np
 
+from . import memory
+
 
 class OutOfMemory(MemoryError):
     """The GPU has less memory left than an operation asks for."""
@@ -57,10 +59,13 @@ def cast(array, dtype):
 
 
 def copied(array, dtype=None):
-    """A C-contiguous copy, as `dtype` if one is given."""
+    """A C-contiguous copy in memory of its own, as `dtype` if one is given."""
     dtype = array.dtype if dtype is None else dtype
     if type(array) is np.ndarray:
-        return array.astype(dtype, order="C", copy=True)
+        with memory.supplied_by(None):  # a captured step's plan knows nothing of it: it may outlive the step
+            copy = memory.empty(array.shape, dtype)
+        np.copyto(copy, array, casting="unsafe")
+        return copy
     gpu_arrays = _gpu_arrays()
     target = gpu_arrays.empty(array, dtype=dtype)
     gpu_arrays.copy_into(target, array)

@@ -120,7 +120,12 @@ class OverheadCase(KernelCase):
 
 def _in_ranvier(call: Case, arrays: list, trains: tuple[bool, ...], variant: str) -> tuple[dict, np.ndarray, dict]:
     """The timed functions by direction, the output, and the gradients by the index of their input."""
+    from ..layers.create import tensor
     from ..layers.tensor import Tensor, apply, record
+
+    def placed(array):
+        """In memory as the library gives it, as PyTorch's inputs are in memory of its own."""
+        return tensor(array).array if isinstance(array, np.ndarray) else array
 
     gradients: dict[int, np.ndarray] = {}
 
@@ -133,12 +138,12 @@ def _in_ranvier(call: Case, arrays: list, trains: tuple[bool, ...], variant: str
         leaf = Tensor(np.empty(0, np.float32), requires_grad=True)
         return record("input", received, index, (leaf,), array)
 
-    inputs = [handed_on(i, array) if train else array for i, (array, train) in enumerate(zip(arrays, trains))]
+    inputs = [handed_on(i, x) if train else x for i, (x, train) in enumerate(zip(map(placed, arrays), trains))]
     forward = functools.partial(apply, call.operation, *inputs, **call.sample.attributes)
     output = as_tuple(forward())[0]
     if not output.requires_grad:
         return {"forward": forward}, output.numpy(), {}
-    grad = _gradient_like(output.shape)
+    grad = placed(_gradient_like(output.shape))
 
     def backward() -> None:
         output.backward(grad, retain_graph=True)

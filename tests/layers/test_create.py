@@ -23,6 +23,13 @@ def test_tensor_copies_and_keeps_array_types():
     assert np.shares_memory(rv.from_numpy(array).array, array)
 
 
+def test_tensor_and_clone_lie_in_memory_where_vectors_touch_one_cache_line():
+    odd = np.arange(3 * 10_007, dtype=np.float64)[1:]
+    for copy in (rv.tensor(odd, dtype="float32"), rv.from_numpy(odd).clone()):
+        assert copy.array.ctypes.data % 64 == 0
+        np.testing.assert_array_equal(copy.array, odd)
+
+
 @pytest.mark.parametrize("junk", ["text", ["a"], object(), None, [None], 1j, np.array(["x"]), {"a": 1}, 2**70])
 def test_tensor_refuses_what_is_no_number(junk):
     with pytest.raises(TypeError, match=r"^tensor: expected"):
